@@ -1,0 +1,7 @@
+"""Pseudo-healthy synthesis: a scan with disease goes in, the same person's scan without it comes out.
+
+Data flows through the rooms in one direction:
+`scans` → `preprocessing` → `methods` and `training` → bundle → `synthesis` → `metrics` → `reports`.
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,192 @@
+"""Bundles and runs: where they are, what they hold, and the network in them.
+
+A run of `phs-pipeline train` is itself a bundle: `configs/`, `models/model.pt`, `docs/`. Networks are built from the
+`network_def` of `inference.json` without evaluating any expression and from this project's and MONAI's classes only, so a
+bundle from elsewhere cannot execute code here.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UsageError
+from pipeline.files import sha256
+
+TRUSTED = ("pipeline.networks.", "pipeline.preprocessing.", "monai.networks.nets.")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A folder in the MONAI bundle layout.
+
+    Args:
+        root: the folder.
+        name: of the bundle; of a run, the bundle it was trained from.
+    """
+
+    root: Path
+    name: str
+
+    @property
+    def weights(self) -> Path:
+        """Bare state dict of `network_def`."""
+        return self.root / "models" / "model.pt"
+
+    def config(self, name: str) -> Path:
+        """A config file, for example `train`."""
+        return self.root / "configs" / f"{name}.json"
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """The content of `metadata.json`."""
+        return read_config(self.config("metadata"))
+
+    @property
+    def presets(self) -> list[str]:
+        """Names of the settings that can be laid over the defaults, for example `laptop`."""
+        known = {"train", "inference", "evaluate", "multi_gpu_train", "metadata"}
+        return sorted(path.stem for path in (self.root / "configs").glob("*.json") if path.stem not in known)
+
+
+def bundles_folder() -> Path:
+    """The folder of the bundles: in an installed wheel inside the package, in a checkout beside it."""
+    package = Path(__file__).parent
+    installed = package / "_bundles"
+    return installed if installed.is_dir() else package.parent / "bundles"
+
+
+def list_bundles() -> list[Bundle]:
+    """The bundles that come with the project."""
+    roots = sorted(path.parent.parent for path in bundles_folder().glob("*/configs/metadata.json"))
+    return [Bundle(root, root.name) for root in roots]
+
+
+def find_bundle(name_or_path: str) -> Bundle:
+    """A bundle by name, or a bundle or run by path.
+
+    Raises:
+        UsageError: if there is none; it lists the known ones.
+    """
+    known = {bundle.name: bundle for bundle in list_bundles()}
+    if name_or_path in known:
+        return known[name_or_path]
+    root = Path(name_or_path)
+    if (root / "configs" / "inference.json").is_file():
+        bundle = Bundle(root, root.name)
+        return Bundle(root, str(bundle.metadata.get("name", root.name)))
+    raise UsageError(
+        f"{name_or_path}: no bundle of that name and no folder with configs/inference.json; known bundles: "
+        f"{', '.join(sorted(known)) or 'none'}, or give the folder of a training run"
+    )
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A JSON config.
+
+    Raises:
+        UsageError: if it cannot be read as a JSON object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: no readable JSON config ({error}); restore the bundle's files") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"{path}: found {type(content).__name__}, expected a JSON object; restore the bundle's files")
+    return content
+
+
+def load_synthesizer(bundle: Bundle, device: str = "auto", batch_size: int | None = None) -> tuple[Any, dict[str, Any]]:
+    """The trained model of a bundle or run.
+
+    Returns:
+        A `pipeline.synthesis.Synthesizer`, and the provenance for sidecars: bundle, version, hashes of weights and config.
+
+    Raises:
+        UsageError: if the bundle has no weights, they do not fit, or its config asks for more than a network.
+    """
+    if not bundle.weights.is_file():
+        raise UsageError(
+            f"{bundle.root}: the bundle {bundle.name!r} has no weights yet ({bundle.weights.name} is missing); train it with "
+            f"`phs-pipeline train {bundle.name} --data COHORT -o RUN` and give the run with -b RUN"
+        )
+    parts = build(bundle, ("network_def", "grid", "window", "batch_size"))
+
+    from pipeline.devices import pick_device
+    from pipeline.synthesis import Synthesizer, load_weights
+
+    load_weights(parts["network_def"], bundle.weights)
+    synthesizer = Synthesizer(
+        network=parts["network_def"],
+        grid=parts["grid"],
+        window=parts["window"],
+        device=pick_device(device),
+        batch_size=batch_size or parts["batch_size"],
+    )
+    provenance = {
+        "Bundle": bundle.name,
+        "BundleVersion": bundle.metadata.get("version"),
+        "WeightsSha256": sha256(bundle.weights),
+        "ConfigSha256": sha256(bundle.config("inference")),
+    }
+    return synthesizer, provenance
+
+
+def build(bundle: Bundle, ids: tuple[str, ...]) -> dict[str, Any]:
+    """Build parts of a bundle's inference config, without evaluating expressions.
+
+    Raises:
+        UsageError: if a part contains an expression or names a class that is not a network, grid or window.
+    """
+    from monai.bundle import ConfigParser
+
+    path = bundle.config("inference")
+    config = read_config(path)
+    wanted = {key: config[key] for key in config if key in _needed(config, ids, path)}
+    for key, value in wanted.items():
+        _refuse_code(value, f"{path}: {key}")
+    parser = ConfigParser(wanted)
+    try:
+        return {key: parser.get_parsed_content(key) for key in ids}
+    except Exception as error:  # whatever a constructor raises for the values in the file
+        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        raise UsageError(f"{path}: the config does not describe a network we can build ({reason})") from error
+
+
+def _needed(config: dict[str, Any], ids: tuple[str, ...], path: Path) -> set[str]:
+    """The ids, and all that they refer to."""
+    needed: set[str] = set()
+    waiting = list(ids)
+    while waiting:
+        key = waiting.pop()
+        if key in needed:
+            continue
+        if key not in config:
+            raise UsageError(f"{path}: has no {key!r}, expected it in a bundle of ours; restore the bundle's files")
+        needed.add(key)
+        waiting += [text[1:].split("::")[0] for text in _strings(config[key]) if text.startswith("@")]
+    return needed
+
+
+def _strings(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        return [text for item in value.values() for text in _strings(item)]
+    if isinstance(value, list):
+        return [text for item in value for text in _strings(item)]
+    return [value] if isinstance(value, str) else []
+
+
+def _refuse_code(value: Any, where: str) -> None:
+    if isinstance(value, dict):
+        target = value.get("_target_")
+        if target is not None and not str(target).startswith(TRUSTED):
+            raise UsageError(
+                f"{where}: names {target!r}, expected a network of pipeline or MONAI; code from a bundle is not run"
+            )
+        for item in value.values():
+            _refuse_code(item, where)
+    elif isinstance(value, list):
+        for item in value:
+            _refuse_code(item, where)
+    elif isinstance(value, str) and value.startswith(("$", "%")):
+        raise UsageError(f"{where}: contains the expression {value!r}, expected plain values; code from a bundle is not run")

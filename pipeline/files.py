@@ -1,0 +1,68 @@
+"""Files appear whole or not at all: they are written aside and renamed."""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import OutputError
+
+PARTIAL = ".partial-"
+
+
+@contextlib.contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """Give a temporary name in the folder of `path`, renamed to `path` when the block ends without error.
+
+    The temporary name keeps the suffixes of `path` (writers choose the format by them). Whatever ends the block
+    early, the temporary file is removed; a killed process leaves only files named `.partial-*`, which the next
+    run never reads.
+
+    Raises:
+        OutputError: if the folder cannot be written to, or the disk is full.
+    """
+    path = Path(path)
+    aside = path.with_name(f"{PARTIAL}{uuid.uuid4().hex[:8]}-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield aside
+        os.replace(aside, path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OutputError(f"{path}: no space is left on the device; free some and start again") from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
+            reason = os.strerror(error.errno).lower()
+            raise OutputError(f"{path}: cannot be written ({reason}); choose a writable output folder") from error
+        raise
+    finally:
+        with contextlib.suppress(OSError):
+            if aside.is_dir():
+                shutil.rmtree(aside)
+            else:
+                aside.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path`, whole or not at all."""
+    with written_aside(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` as indented JSON, whole or not at all."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

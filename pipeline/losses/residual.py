@@ -1,0 +1,17 @@
+"""The residual loss of GVS (Eq. 3): a synthetic image should look like its input."""
+
+from torch import Tensor
+
+
+def residual_mse(x_p: Tensor, x_s: Tensor, region: Tensor | None = None) -> Tensor:
+    """GVS Eq. 3: mean squared difference between input and output.
+
+    Args:
+        x_p: pathological images, shape (B, 1, H, W).
+        x_s: synthetic images, same shape.
+        region: 1 where the loss counts, same shape; None counts every pixel. The mean is over the counted pixels.
+    """
+    squared = (x_p - x_s).square()
+    if region is None:
+        return squared.mean()
+    return (squared * region).sum() / region.sum().clamp_min(1)

@@ -1,0 +1,50 @@
+"""What a method is: networks, and players that take turns in training them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor, nn
+
+Batch = Mapping[str, Tensor]
+Shared = dict[str, Tensor]
+Terms = dict[str, Tensor]
+
+
+def always(iteration: int) -> bool:
+    """The schedule of a player that plays at every iteration."""
+    del iteration
+    return True
+
+
+@dataclass(frozen=True)
+class Player:
+    """One side of the game: the networks it owns and the loss it plays for.
+
+    Args:
+        name: used for its optimiser, its learning rate and its curves.
+        networks: names of the networks it updates; all others are frozen while it plays.
+        loss: from the batch and what `Method.forward` computed to named, weighted terms; their sum is minimised.
+        plays: whether it plays at a given iteration (counted from 0); a critic that takes five steps for each step of a
+            generator is a generator that plays at every fifth iteration.
+    """
+
+    name: str
+    networks: tuple[str, ...]
+    loss: Callable[[Batch, Shared], Terms]
+    plays: Callable[[int], bool] = always
+
+
+class Method(Protocol):
+    """A training method as the engine sees it. It knows no files, logs or devices."""
+
+    networks: dict[str, nn.Module]
+    players: tuple[Player, ...]
+    synthesizer: str
+    """Name of the network that turns a pathological image into a pseudo-healthy one."""
+
+    def forward(self, batch: Batch) -> Shared:
+        """What several players need, computed once an iteration, before the first of them plays."""
+        ...
+
+

@@ -1,0 +1,26 @@
+"""U-Net (Ronneberger et al. 2015) as segmentor: MONAI's, with one logit a pixel."""
+
+from monai.networks.nets import BasicUNet
+from torch import Tensor
+
+
+class UNetSegmentor(BasicUNet):
+    """MONAI's BasicUNet with a single lesion logit: four stages down, two 3×3 convolutions a stage, skips.
+
+    Args:
+        in_channels: of the image.
+        filters: channels of the first stage, F; the stages have F, F, 2F, 4F, 8F, and the last decoder stage F.
+    """
+
+    def __init__(self, in_channels: int = 1, filters: int = 32) -> None:
+        super().__init__(
+            spatial_dims=2,
+            in_channels=in_channels,
+            out_channels=1,
+            features=(filters, filters, 2 * filters, 4 * filters, 8 * filters, filters),
+        )
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Lesion logits of shape (B, 1, H, W) for images (B, in_channels, H, W); H and W divisible by 16."""
+        logits: Tensor = super().forward(image)
+        return logits

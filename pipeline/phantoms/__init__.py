@@ -1,0 +1,6 @@
+"""Synthetic cohorts whose healthy truth is known."""
+
+from pipeline.phantoms.brain import Phantom, brain_phantom
+from pipeline.phantoms.cohort import write_phantom_cohort
+
+__all__ = ["Phantom", "brain_phantom", "write_phantom_cohort"]

@@ -1,0 +1,154 @@
+"""A cohort of brain phantoms on disk: raw scans in BIDS, masks and healthy truth as its derivatives."""
+
+import gzip
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import __version__
+from pipeline.errors import UsageError
+from pipeline.files import write_json, write_text, written_aside
+from pipeline.phantoms.brain import Phantom, brain_phantom
+
+BIDS_VERSION = "1.10.0"
+GENERATOR = "phs-pipeline phantom"
+README = """\
+Synthetic brain phantoms in FLAIR contrast; no person was scanned.
+
+sub-*/anat                   the scans, with lesions
+derivatives/manual           the lesion masks (1 lesion, 0 elsewhere)
+derivatives/truth            the same scans before the lesions were planted: equal to the scan, voxel for
+                             voxel, wherever the mask is 0
+
+Made by `phs-pipeline phantom`. Each subject depends only on the seed and on its own number, so the cohort can
+be made again, or made larger, without changing a subject.
+"""
+
+
+def write_phantom_cohort(directory: Path, subjects: int, seed: int) -> list[str]:
+    """Write `sub-001` to `sub-<subjects>` of the phantom cohort of this seed as a BIDS dataset.
+
+    Subject `k` depends only on `(seed, k)`: a larger cohort keeps the subjects of a smaller one, and the same
+    arguments give the same bytes. Subjects that are already complete are left alone.
+
+    Args:
+        directory: a new or empty folder, or one that holds the cohort of the same seed.
+        subjects: number of subjects, at least 1.
+        seed: seed of the cohort, at least 0.
+
+    Returns:
+        The labels asked for, all of them now on disk: `["sub-001", "sub-002", …]`.
+
+    Raises:
+        UsageError: if `directory` holds something else, or cannot be written to.
+    """
+    directory = Path(directory)
+    _refuse_other_content(directory, seed)
+    _write_descriptions(directory, seed)
+    labels = [f"sub-{number:03d}" for number in range(1, subjects + 1)]
+    for number, label in enumerate(labels, start=1):
+        if not all((directory / name).exists() for name in _names(label)):
+            _write_subject(directory, label, brain_phantom(np.random.default_rng([seed, number])))
+    # A larger cohort may already lie here; its subjects stay participants.
+    present = sorted(scan.parents[1].name for scan in directory.glob("sub-*/anat/sub-*_FLAIR.nii.gz"))
+    write_text(directory / "participants.tsv", "\n".join(["participant_id", *present]) + "\n")
+    return labels
+
+
+def _names(label: str) -> tuple[str, str, str]:
+    """Where the lesion mask, the healthy truth and the scan of a subject lie in the dataset."""
+    return (
+        f"derivatives/manual/{label}/anat/{label}_label-lesion_mask.nii.gz",
+        f"derivatives/truth/{label}/anat/{label}_desc-healthy_FLAIR.nii.gz",
+        f"{label}/anat/{label}_FLAIR.nii.gz",
+    )
+
+
+def _refuse_other_content(directory: Path, seed: int) -> None:
+    if directory.exists() and not directory.is_dir():
+        raise UsageError(f"{directory}: is a file where a folder was expected; choose another name")
+    if not directory.exists() or all(entry.name.startswith(".") for entry in directory.iterdir()):
+        return
+    try:
+        description = json.loads((directory / "dataset_description.json").read_text(encoding="utf-8"))
+        made_by = description["GeneratedBy"][0]
+        ours, found = made_by["Name"] == GENERATOR, made_by.get("Seed")
+    except (OSError, ValueError, LookupError, TypeError):
+        ours, found = False, None
+    if not ours:
+        raise UsageError(
+            f"{directory}: holds files that are not a phantom cohort where a new or empty folder was "
+            "expected; choose another folder"
+        )
+    if found != seed:
+        raise UsageError(
+            f"{directory}: holds the phantom cohort of seed {found} where seed {seed} was asked for; "
+            f"use --seed {found} or choose another folder"
+        )
+
+
+def _write_descriptions(directory: Path, seed: int) -> None:
+    common = {
+        "BIDSVersion": BIDS_VERSION,
+        "License": "CC0",
+        "GeneratedBy": [{"Name": GENERATOR, "Version": __version__, "Seed": seed}],
+    }
+    derived: dict[str, Any] = {
+        **common,
+        "DatasetType": "derivative",
+        "SourceDatasets": [{"URL": "../.."}],
+        "DatasetLinks": {"raw": "../.."},
+    }
+    # Written first: an interrupted cohort is recognised as ours and completed by the next run.
+    write_json(
+        directory / "dataset_description.json",
+        {"Name": "Synthetic brain phantoms (FLAIR contrast)", "DatasetType": "raw", **common},
+    )
+    for pipeline, name in (("manual", "lesion masks"), ("truth", "healthy truth")):
+        folder = directory / "derivatives" / pipeline
+        write_json(
+            folder / "dataset_description.json", {"Name": f"Synthetic brain phantoms: {name}", **derived}
+        )
+        write_text(folder / "README", README)
+    write_text(directory / "README", README)
+
+
+def _write_subject(directory: Path, label: str, phantom: Phantom) -> None:
+    mask, truth, scan = _names(label)
+    source = f"bids:raw:{scan}"
+    for name, voxels, sidecar in (
+        (
+            mask,
+            phantom.lesion,
+            {
+                "Description": "Lesions planted in a synthetic brain",
+                "Sources": [source],
+                "SpatialReference": source,
+                "Type": "Lesion",
+            },
+        ),
+        (truth, phantom.healthy, {"Description": "Synthetic brain before its lesions", "Sources": [source]}),
+        # Last, so that a subject with a scan is complete.
+        (scan, phantom.image, {"SeriesDescription": "SYNTHETIC brain phantom, FLAIR contrast"}),
+    ):
+        path = directory / name
+        write_json(path.with_name(path.name.replace(".nii.gz", ".json")), {**sidecar, "SkullStripped": True})
+        _write_nifti(path, voxels, phantom.affine)
+
+
+def _write_nifti(path: Path, voxels: NDArray[np.generic], affine: NDArray[np.float64]) -> None:
+    image = nib.Nifti1Image(voxels, affine)
+    image.set_qform(affine, code=1)
+    image.set_sform(affine, code=1)
+    image.header.set_xyzt_units("mm")
+    # Without a name and a time in the gzip header, the same voxels give the same bytes.
+    packed = io.BytesIO()
+    with gzip.GzipFile("", "wb", compresslevel=6, fileobj=packed, mtime=0) as file:
+        file.write(image.to_bytes())
+    with written_aside(path) as aside:
+        aside.write_bytes(packed.getvalue())

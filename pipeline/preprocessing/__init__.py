@@ -1,0 +1,1 @@
+"""From scans to network input, and the way back."""

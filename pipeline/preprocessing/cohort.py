@@ -1,0 +1,328 @@
+"""From a folder of scans to a cohort ready for training, in a folder that a person can inspect."""
+
+import concurrent.futures
+import csv
+import io
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import __version__
+from pipeline.errors import OutputError, PipelineError, ScanError, UsageError
+from pipeline.files import sha256, write_json, write_text, written_aside
+from pipeline.preprocessing.labels import label_slices
+from pipeline.preprocessing.slab import Slab
+from pipeline.preprocessing.splits import SPLITS, split_patients
+from pipeline.preprocessing.window import WindowRule
+from pipeline.scans import Scan, read_nifti, same_grid
+from pipeline.scans.cohorts import Case, Problem, check_case, find_cases
+
+# Normalised volumes are stored as unsigned 16-bit integers with this slope: [0, 1] to 1.5e-5, half the size of float32.
+LEVELS = 65535
+COHORT_FILE = "cohort.json"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `preprocess` does to each scan; written beside the result.
+
+    Args:
+        modality: which scan of a subject, in the layout's own words (FLAIR, t1ce, …); None: the layout's default.
+        slab: which middle slices to keep.
+        window: which intensities become [0, 1].
+        min_lesion_mm2: smallest lesion area that makes a slice pathological.
+        split: shares of training, validation and test patients.
+        seed: of the split.
+    """
+
+    modality: str | None = None
+    slab: Slab = Slab()
+    window: WindowRule = WindowRule()
+    min_lesion_mm2: float = 0.0
+    split: tuple[float, float, float] = (0.7, 0.15, 0.15)
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Preprocessed:
+    """What `preprocess` did: the cohort's folder, the subjects in it, and the scans it had to leave out."""
+
+    directory: Path
+    layout: str
+    subjects: list[dict[str, Any]]
+    problems: list[Problem]
+
+
+def preprocess(
+    cohort: Path,
+    directory: Path,
+    settings: Settings,
+    layout: str | None = None,
+    workers: int | None = None,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Preprocessed:
+    """Clip, cut, label and split a cohort.
+
+    The folder receives `images/` (windowed to [0, 1], reoriented to RAS, middle slices), `masks/`, `truth/` where a
+    healthy truth is known, `subjects/` (one record each), `slices.csv` and `cohort.json`. A subject's record is
+    written after its volumes, so that an interrupted run continues; the same scans and settings give the same bytes.
+
+    Args:
+        cohort: a folder in a known layout, or a datalist.
+        directory: where to write.
+        settings: see `Settings`.
+        layout: one of `pipeline.scans.cohorts.LAYOUTS`; None recognises it.
+        workers: processes; None uses all cores.
+        overwrite: replace a cohort made from other settings.
+        progress: called with (scans done, scans in all).
+
+    Raises:
+        UsageError: if nothing is usable, or the folder holds something else.
+    """
+    found = find_cases(cohort, layout, settings.modality)
+    _check_directory(directory, settings, overwrite)
+    problems = list(found.problems)
+    records = []
+    for done, outcome in enumerate(_each(found.cases, directory, settings, workers), start=1):
+        if isinstance(outcome, Problem):
+            problems.append(outcome)
+        else:
+            records.append(outcome)
+        progress(done, len(found.cases))
+    if not records:
+        reasons = "; ".join(problem.reason for problem in problems[:3]) or "it holds no scans"
+        raise UsageError(f"{cohort}: no usable scan in this {found.layout} cohort ({reasons})")
+    records.sort(key=lambda record: str(record["subject"]))
+    subjects = _with_splits(records, found.cases, settings)
+    _check_labels(cohort, subjects)
+    _write_tables(directory, subjects, settings, found.layout)
+    return Preprocessed(directory, found.layout, subjects, problems)
+
+
+def _check_directory(directory: Path, settings: Settings, overwrite: bool) -> None:
+    settings_file = directory / "settings.json"
+    wanted = json.loads(json.dumps({"version": __version__, **asdict(settings)}))
+    if settings_file.is_file() and not overwrite:
+        present = json.loads(settings_file.read_text())
+        if present != wanted:
+            other = sorted(key for key in wanted if present.get(key) != wanted[key])
+            raise UsageError(
+                f"{directory}: holds a cohort made with other settings ({', '.join(other)}); choose another folder or "
+                "give --overwrite"
+            )
+    elif directory.exists() and not settings_file.is_file():
+        if not directory.is_dir() or any(directory.iterdir()):
+            raise UsageError(
+                f"{directory}: exists and is no cohort of ours, expected a new or empty folder; choose another"
+            )
+    write_json(settings_file, wanted)
+
+
+def _each(
+    cases: list[Case], directory: Path, settings: Settings, workers: int | None
+) -> Iterator[dict[str, Any] | Problem]:
+    workers = min(workers or os.cpu_count() or 1, max(1, len(cases)))
+    if workers == 1:
+        yield from (_attempt(case, directory, settings) for case in cases)
+        return
+    # Spawned, not forked: the parent may hold threads.
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
+        try:
+            jobs = [pool.submit(_attempt, case, directory, settings) for case in cases]
+            for job in concurrent.futures.as_completed(jobs):
+                yield job.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _attempt(case: Case, directory: Path, settings: Settings) -> dict[str, Any] | Problem:
+    try:
+        return preprocess_case(case, directory, settings)
+    except OutputError:
+        raise
+    except PipelineError as error:
+        return Problem(case.subject, str(error))
+
+
+def preprocess_case(case: Case, directory: Path, settings: Settings) -> dict[str, Any]:
+    """Preprocess one subject, or return its record if that is already done.
+
+    Returns:
+        The record: paths relative to `directory`, window, slices, lesion areas and labels by slice.
+
+    Raises:
+        ScanError: if scan and mask cannot be used together.
+    """
+    source = {
+        name: {"name": path.name, "sha256": sha256(path)}
+        for name, path in (("image", case.image), ("mask", case.mask), ("truth", case.truth))
+        if path is not None and path.is_file()
+    }
+    settings = replace(settings, split=(1, 0, 0), seed=0)  # the split is decided later and changes no volume
+    record_file = directory / "subjects" / f"{case.subject}.json"
+    key = json.loads(json.dumps({"source": source, "settings": asdict(settings), "version": __version__}))
+    if record_file.is_file():
+        record: dict[str, Any] = json.loads(record_file.read_text())
+        if record["key"] == key:
+            return record
+    check_case(case)
+    scan = read_nifti(case.image)
+    lesion = _lesion(case, scan)
+    intensities = scan.intensities()
+    window = settings.window.window(intensities, case.image)
+    first, last = settings.slab.range(len(scan.axial(scan.stored)), scan.axial_spacing_mm[0])
+    _, height_mm, width_mm = scan.axial_spacing_mm
+    areas_mm2 = scan.axial(lesion)[first:last].sum(axis=(1, 2)) * height_mm * width_mm
+    volumes: dict[str, NDArray[np.generic]] = {
+        "images": _levels(window.apply(scan.axial(intensities)[first:last])),
+        "masks": scan.axial(lesion)[first:last],
+    }
+    if case.truth is not None:
+        truth = read_nifti(case.truth)
+        if not same_grid(truth, scan):
+            raise ScanError(f"{case.truth}: the healthy truth lies on another grid than {case.image.name}")
+        volumes["truth"] = _levels(window.apply(truth.axial(truth.intensities())[first:last]))
+    for folder, axial in volumes.items():
+        _write_axial(directory / folder / f"{case.subject}.nii.gz", axial, scan, first)
+    record = {
+        "subject": case.subject,
+        "patient": case.patient,
+        **{folder: f"{folder}/{case.subject}.nii.gz" for folder in volumes},
+        "window": [window.low, window.high],
+        "first_slice": first,
+        "spacing_mm": [round(size, 6) for size in scan.axial_spacing_mm],
+        "lesion_mm2": [round(float(area), 3) for area in areas_mm2],
+        "labels": label_slices(areas_mm2, settings.min_lesion_mm2),
+        "key": key,
+    }
+    write_json(record_file, record)
+    return record
+
+
+def _lesion(case: Case, scan: Scan) -> NDArray[np.uint8]:
+    if case.mask is None:
+        raise ScanError(f"{case.image}: has no lesion mask, expected one; add it or leave the scan out")
+    mask = read_nifti(case.mask, constant_ok=True)
+    if not same_grid(mask, scan):
+        raise ScanError(
+            f"{case.mask}: the mask lies on another grid ({mask.shape}) than {case.image.name} ({scan.shape}); "
+            "resample it onto the scan"
+        )
+    labels = mask.intensities().round()
+    lesion = np.isin(labels, case.lesion_labels) if case.lesion_labels else labels > 0
+    if not lesion.any():
+        raise ScanError(
+            f"{case.mask}: the mask is empty, expected voxels with a lesion label; if the person is healthy, leave the "
+            "scan out"
+        )
+    return lesion.astype(np.uint8)
+
+
+def _levels(windowed: NDArray[np.float32]) -> NDArray[np.uint16]:
+    return np.rint(windowed * np.float32(LEVELS)).astype(np.uint16)
+
+
+def _write_axial(path: Path, axial: NDArray[np.generic], scan: Scan, first: int) -> None:
+    """Write (slices, right, anterior) as a RAS volume whose affine places it where the scan has it."""
+    to_scan = nib.orientations.inv_ornt_aff(scan.orientation, scan.shape)
+    shift = nib.affines.from_matvec(np.eye(3), (0, 0, first))
+    affine = scan.affine @ to_scan @ shift
+    image = nib.Nifti1Image(np.moveaxis(axial, 0, 2), affine, dtype=axial.dtype)
+    image.header.set_xyzt_units("mm")
+    image.header.set_slope_inter(1 / LEVELS if axial.dtype == np.uint16 else 1.0, 0.0)
+    with written_aside(path) as aside:
+        nib.save(image, aside)
+
+
+def _with_splits(
+    records: list[dict[str, Any]], cases: list[Case], settings: Settings
+) -> list[dict[str, Any]]:
+    given = {case.patient: case.split for case in cases if case.split}
+    undecided = [str(record["patient"]) for record in records if record["patient"] not in given]
+    if undecided:
+        given |= split_patients(undecided, settings.split, settings.seed)
+    return [
+        {
+            "subject": record["subject"],
+            "patient": record["patient"],
+            "split": given[record["patient"]],
+            **{key: value for key, value in record.items() if key not in ("subject", "patient", "key")},
+            "source": record["key"]["source"],
+        }
+        for record in records
+    ]
+
+
+def _check_labels(cohort: Path, subjects: list[dict[str, Any]]) -> None:
+    labels = {label for subject in subjects for label in subject["labels"]}
+    for label, remedy in (
+        ("healthy", "widen the slab (--slab-mm, --slices) so that slices without lesion are in it"),
+        ("pathological", "lower --min-lesion-mm2 or widen the slab"),
+    ):
+        if label not in labels:
+            raise UsageError(
+                f"{cohort}: found no {label} slice in any scan, expected both healthy and pathological ones; {remedy}"
+            )
+
+
+def _write_tables(
+    directory: Path, subjects: list[dict[str, Any]], settings: Settings, layout: str
+) -> None:
+    table = io.StringIO()
+    rows = csv.writer(table, lineterminator="\n")
+    rows.writerow(["subject", "patient", "split", "slice", "label", "lesion_mm2"])
+    for subject in subjects:
+        for place, (label, area) in enumerate(zip(subject["labels"], subject["lesion_mm2"], strict=True)):
+            rows.writerow([subject["subject"], subject["patient"], subject["split"], place, label, area])
+    write_text(directory / "slices.csv", table.getvalue())
+    counts = {
+        split: {
+            "patients": len({s["patient"] for s in subjects if s["split"] == split}),
+            **{
+                label: sum(s["labels"].count(label) for s in subjects if s["split"] == split)
+                for label in ("healthy", "pathological", "excluded")
+            },
+        }
+        for split in SPLITS
+    }
+    write_json(
+        directory / COHORT_FILE,
+        {
+            "format": 1,
+            "pipeline_version": __version__,
+            "layout": layout,
+            "settings": asdict(settings),
+            "counts": counts,
+            "subjects": subjects,
+        },
+    )
+
+
+def read_cohort(directory: Path) -> dict[str, Any]:
+    """The content of a preprocessed cohort's `cohort.json`.
+
+    Raises:
+        UsageError: if the folder is no preprocessed cohort.
+    """
+    path = directory / COHORT_FILE
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"{directory}: holds no readable {COHORT_FILE}, expected a folder made by `phs-pipeline preprocess`; run "
+            "that first"
+        ) from error
+    if content.get("format") != 1:
+        raise UsageError(f"{path}: found format {content.get('format')!r}, expected 1; preprocess the cohort again")
+    return content

@@ -1,0 +1,90 @@
+"""The intensity window: scan units to [0, 1] for a network, and a network's residual back to scan units."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import ScanError
+
+
+@dataclass(frozen=True)
+class Window:
+    """Clip intensities to [low, high] and scale them to [0, 1]; invertible for residuals.
+
+    PHS-GAN and GVS clip brain MRI to [0, V99.5] per volume; GVS clips liver CT to [-200, 250] HU.
+    """
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high:
+            raise ValueError(f"a window needs low < high, found [{self.low:g}, {self.high:g}]")
+
+    @property
+    def width(self) -> float:
+        """Scan units that one unit of the network's range stands for."""
+        return self.high - self.low
+
+    def apply(self, intensities: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Scan units to [0, 1], float32, same shape."""
+        scaled = np.subtract(intensities, np.float32(self.low), dtype=np.float32)
+        scaled /= np.float32(self.width)
+        return np.clip(scaled, 0.0, 1.0, out=scaled)
+
+    def residual(
+        self, intensities: NDArray[np.floating], residual: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """What to add to `intensities`, in scan units, for a network's residual on [0, 1].
+
+        Intensities above the window were shown to the network as 1. What the clipping hid, `intensities - high`, goes
+        down in the same proportion as the window's upper end does, so that a lesion brighter than the window does not
+        survive as its own excess. A residual of zero changes nothing.
+
+        Args:
+            intensities: scan units, any shape.
+            residual: network output minus network input, same shape.
+        """
+        change = residual * np.float32(self.width)
+        excess = np.maximum(intensities - np.float32(self.high), 0.0)
+        change += excess * np.clip(residual, -1.0, 0.0)
+        return change
+
+
+@dataclass(frozen=True)
+class WindowRule:
+    """How a window is chosen for a scan: the same rule in `preprocess` and when the trained network is used.
+
+    Args:
+        percentile: the window is [0, V] with V this percentile of the whole volume, background included, as PHS-GAN
+            (Section 4) and GVS (Section V-A) print it.
+        foreground_only: take the percentile over the voxels above zero.
+        fixed: (low, high) in scan units instead, for CT in HU.
+    """
+
+    percentile: float = 99.5
+    foreground_only: bool = False
+    fixed: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.fixed is not None:
+            object.__setattr__(self, "fixed", tuple(self.fixed))
+
+    def window(self, intensities: NDArray[np.floating], origin: Path) -> Window:
+        """The window of one scan.
+
+        Raises:
+            ScanError: if the percentile is not above zero.
+        """
+        if self.fixed is not None:
+            return Window(*self.fixed)
+        voxels = intensities[intensities > 0] if self.foreground_only else intensities
+        high = float(np.percentile(voxels, self.percentile)) if voxels.size else 0.0
+        if high <= 0:
+            raise ScanError(
+                f"{origin}: found {self.percentile:g} % of the voxels at or below zero, expected a scan whose tissue is "
+                "positive; take the percentile over the foreground, or give a fixed window for CT"
+            )
+        return Window(0.0, high)

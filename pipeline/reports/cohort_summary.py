@@ -1,0 +1,34 @@
+"""One picture of a preprocessed cohort: did clipping, slab, masks and split come out as meant?"""
+
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from pipeline.preprocessing.splits import SPLITS
+from pipeline.reports.mosaic import grey, mosaic, outlined, save_png
+
+SUBJECTS_SHOWN = 8
+
+
+def cohort_summary(directory: Path, subjects: list[dict[str, Any]]) -> None:
+    """Write `summary.png`: for some subjects of each split, first, largest-lesion (outlined) and last slice of the slab."""
+    step = max(1, len(subjects) // SUBJECTS_SHOWN)
+    shown = sorted(subjects[::step][:SUBJECTS_SHOWN], key=lambda subject: SPLITS.index(subject["split"]))
+    rows = []
+    for subject in shown:
+        image = nib.load(directory / subject["images"]).dataobj
+        largest = int(np.argmax(subject["lesion_mm2"]))
+        mask = np.asarray(nib.load(directory / subject["masks"]).dataobj[..., largest])
+        rows.append(
+            [
+                grey(image[..., 0]),
+                grey(image[..., largest]),
+                outlined(image[..., largest], mask),
+                grey(image[..., -1]),
+            ]
+        )
+    counts = ", ".join(f"{sum(s['split'] == split for s in subjects)} {split}" for split in SPLITS)
+    picture = mosaic(["lowest slice", "largest lesion", "its mask", "highest slice"], rows, f"subjects: {counts}")
+    save_png(directory / "summary.png", picture)

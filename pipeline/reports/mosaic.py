@@ -1,0 +1,81 @@
+"""Pictures of slices: input, pseudo-healthy, difference, mask, side by side."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from pipeline.files import written_aside
+
+TITLE_HEIGHT = 18
+PANEL_PIXELS = 160
+LESION_COLOUR = (255, 196, 0)
+
+
+def grey(axial_slice: NDArray[np.floating], high: float = 1.0) -> NDArray[np.uint8]:
+    """A slice in [0, high] as RGB, shape (rows, columns, 3), seen as radiologists see it: anterior up, right at the left."""
+    levels = np.clip(axial_slice / high, 0, 1) * 255
+    return np.repeat(_upright(levels)[..., None], 3, axis=2).astype(np.uint8)
+
+
+def difference(change: NDArray[np.floating], full: float = 0.5) -> NDArray[np.uint8]:
+    """Input − pseudo-healthy as RGB: what was taken away in red, what was added in blue, nothing in black.
+
+    Args:
+        change: signed difference on [0, 1] images.
+        full: the difference that is shown at full colour.
+    """
+    strength = _upright(np.clip(change / full, -1, 1))
+    removed, added = np.maximum(strength, 0), np.maximum(-strength, 0)
+    rgb = np.stack([removed, 0.45 * (removed + added), added], axis=2)
+    return (rgb * 255).astype(np.uint8)
+
+
+def outlined(axial_slice: NDArray[np.floating], mask: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """A grey slice with the mask's border drawn in yellow."""
+    rgb = grey(axial_slice)
+    inside = _upright(mask > 0)
+    padded = np.pad(inside, 1)
+    core = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    rgb[inside & ~core] = LESION_COLOUR
+    return rgb
+
+
+def mosaic(titles: Sequence[str], rows: Sequence[Sequence[NDArray[np.uint8]]], footer: str = "") -> Image.Image:
+    """Rows of RGB panels under column titles, each panel scaled to the same box, pixels kept square.
+
+    Args:
+        titles: one for each column.
+        rows: panels, each (height, width, 3); every row as long as `titles`.
+        footer: a line below, for what must not be overlooked.
+    """
+    width, height = PANEL_PIXELS * len(titles), TITLE_HEIGHT * (2 if footer else 1) + PANEL_PIXELS * len(rows)
+    canvas = Image.new("RGB", (width, height))
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=12)
+    for column, title in enumerate(titles):
+        draw.text((PANEL_PIXELS * column + 4, 2), title, fill="white", font=font)
+    for line, row in enumerate(rows):
+        for column, panel in enumerate(row):
+            picture = Image.fromarray(panel)
+            scale = PANEL_PIXELS / max(picture.size)
+            size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+            picture = picture.resize(size, Image.Resampling.BILINEAR)
+            x = PANEL_PIXELS * column + (PANEL_PIXELS - size[0]) // 2
+            y = TITLE_HEIGHT + PANEL_PIXELS * line + (PANEL_PIXELS - size[1]) // 2
+            canvas.paste(picture, (x, y))
+    if footer:
+        draw.text((4, height - TITLE_HEIGHT + 2), footer, fill="white", font=font)
+    return canvas
+
+
+def save_png(path: Path, picture: Image.Image) -> None:
+    """Write a picture as PNG, whole or not at all."""
+    with written_aside(path) as aside:
+        picture.save(aside, format="PNG", optimize=False)
+
+
+def _upright(axial_slice: NDArray[np.floating] | NDArray[np.bool_]) -> NDArray[np.floating]:
+    # (right, anterior) indices to picture rows and columns: anterior up, the person's right at the picture's left.
+    return np.asarray(np.flip(axial_slice.T, axis=(0, 1)))

@@ -1,0 +1,126 @@
+"""NIfTI in and out with nibabel: what comes out lies on the grid of what went in."""
+
+import zlib
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import ScanError, UsageError
+from pipeline.files import written_aside
+from pipeline.scans.scan import Scan
+
+# Deflate cannot compress better than 1032:1, so a header that claims more than that lies about its size.
+DEFLATE_LIMIT = 1032
+SUFFIXES = (".nii", ".nii.gz")
+
+
+def is_nifti(path: Path) -> bool:
+    """Whether a file's name ends like a NIfTI file's."""
+    return path.name.endswith(SUFFIXES)
+
+
+def stem(path: Path) -> str:
+    """A file's name without `.nii` or `.nii.gz`.
+
+    >>> stem(Path("sub-01_FLAIR.nii.gz"))
+    'sub-01_FLAIR'
+    """
+    return path.name.removesuffix(".gz").removesuffix(".nii")
+
+
+def read_nifti(path: Path, constant_ok: bool = False) -> Scan:
+    """Read one 3-D volume (or a 4-D file that holds one volume).
+
+    Args:
+        path: `.nii` or `.nii.gz`.
+        constant_ok: accept a volume whose voxels are all equal, as an empty mask's are.
+
+    Raises:
+        UsageError: if the file is missing or is a folder.
+        ScanError: if it cannot be read as one real-valued, finite volume.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UsageError(f"{path}: no such file; check the path")
+    if path.is_dir():
+        raise UsageError(f"{path}: found a folder, expected a NIfTI file (.nii or .nii.gz); name the file in it")
+    try:
+        image = nib.load(path)
+    except Exception as error:  # nibabel's readers raise whatever their parser stumbles over
+        raise ScanError(
+            f"{path}: not a readable NIfTI file ({_first_line(error)}); convert it to .nii.gz first"
+        ) from error
+    if not isinstance(image, nib.Nifti1Image):
+        kind = type(image).__name__
+        raise ScanError(f"{path}: found a file of kind {kind}, expected NIfTI; convert it to .nii.gz first")
+    _check_kind(path, image)
+    try:
+        stored = np.asanyarray(image.dataobj.get_unscaled())
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise ScanError(
+            f"{path}: the voxels cannot be read, the file is truncated or damaged ({_first_line(error)}); copy it again"
+        ) from error
+    scan = Scan(
+        stored=stored.reshape(stored.shape[:3]),
+        slope=float(image.dataobj.slope),
+        intercept=float(image.dataobj.inter),
+        header=image.header.copy(),
+        origin=path,
+    )
+    if not constant_ok and scan.stored.min() == scan.stored.max():
+        raise ScanError(
+            f"{path}: found a constant volume (every voxel is {scan.stored.flat[0]}), expected an image; check the "
+            "conversion that made it"
+        )
+    return scan
+
+
+def _check_kind(path: Path, image: nib.Nifti1Image) -> None:
+    dtype = image.get_data_dtype()
+    if dtype.fields is not None or dtype.kind not in "iuf":
+        found = "colour (RGB)" if dtype.fields is not None else f"{dtype} values"
+        raise ScanError(f"{path}: found {found}, expected one real number a voxel; convert it to grey values first")
+    shape = image.shape
+    if any(size > 1 for size in shape[3:]):
+        volumes = int(np.prod(shape[3:]))
+        raise ScanError(
+            f"{path}: found {volumes} volumes of shape {shape[:3]}, expected one; split the file (fslsplit) and "
+            "give the volume you mean"
+        )
+    if len(shape) < 3 or 0 in shape:
+        raise ScanError(f"{path}: found an array of shape {shape}, expected a volume with three axes")
+    claimed = int(np.prod(shape, dtype=object)) * dtype.itemsize
+    size = path.stat().st_size
+    if claimed > (size * DEFLATE_LIMIT if path.name.endswith(".gz") else size):
+        raise ScanError(
+            f"{path}: the header claims {claimed} bytes of voxels but the file holds only {size} bytes, it is "
+            "truncated or damaged; copy it again"
+        )
+
+
+def write_nifti(path: Path, stored: NDArray[np.generic], like: Scan, scaled: bool = True) -> None:
+    """Write voxels on the grid of `like`: same shape, affine, qform and sform codes, units.
+
+    Args:
+        path: `.nii` or `.nii.gz`; appears whole or not at all.
+        stored: shape (X, Y, Z), in the data type to write.
+        like: the scan whose header is kept.
+        scaled: `stored` is in the stored units of `like` (its slope and intercept are written);
+            False: `stored` holds intensities themselves.
+    """
+    header = like.header.copy()
+    header.set_data_dtype(stored.dtype)
+    # A display range and extensions belong to the source's voxels (extensions may hold patient text).
+    header["cal_min"] = header["cal_max"] = 0
+    header.extensions.clear()
+    image = nib.Nifti1Image(stored.reshape(header.get_data_shape()), None, header)
+    # Set after construction: nibabel then writes the stored values as they are.
+    image.header.set_slope_inter(*((like.slope, like.intercept) if scaled else (1.0, 0.0)))
+    with written_aside(path) as aside:
+        nib.save(image, aside)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]

@@ -1,0 +1,122 @@
+"""A scan: stored voxels, the affine that places them, the header they came with, and where they came from."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import ScanError
+
+# A voxel smaller than 10 µm or larger than 100 mm is no clinical scan but a broken header.
+SPACING_LIMITS_MM = (0.01, 100.0)
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A volume with its geometry; validated once, here, so that no room further in needs to check again.
+
+    Args:
+        stored: voxels as they lie in the file, shape (X, Y, Z), in the file's data type.
+        slope: intensity per stored unit; an intensity is `slope * stored + intercept`.
+        intercept: intensity of a stored zero.
+        header: the source's NIfTI header; outputs are written from it, so that grid, codes and units stay.
+        origin: the file it was read from, as named in messages and sidecars.
+
+    Raises:
+        ScanError: if the voxels are not a finite 3-D volume or the affine places them nowhere.
+    """
+
+    stored: NDArray[np.generic]
+    slope: float
+    intercept: float
+    header: nib.Nifti1Header
+    origin: Path
+
+    def __post_init__(self) -> None:
+        check_affine(self.affine, self.origin)
+        if self.stored.ndim != 3 or 0 in self.stored.shape:
+            raise ScanError(
+                f"{self.origin}: found an array of shape {self.stored.shape}, expected a volume with three axes; "
+                "give one volume"
+            )
+        low, high = self.stored.min(), self.stored.max()
+        if not (np.isfinite(low) and np.isfinite(high)):
+            bad = int(self.stored.size - np.isfinite(self.stored).sum())
+            raise ScanError(
+                f"{self.origin}: found {bad} voxels that are NaN or infinite, expected finite intensities; "
+                "repair them first (for example with fslmaths -nan)"
+            )
+
+    @property
+    def affine(self) -> NDArray[np.float64]:
+        """Voxel indices to millimetres in RAS+ space, shape (4, 4)."""
+        return np.asarray(self.header.get_best_affine(), dtype=float)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Number of voxels along the file's axes."""
+        x, y, z = self.stored.shape
+        return x, y, z
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Voxel size along the file's axes, in millimetres."""
+        x, y, z = (float(size) for size in nib.affines.voxel_sizes(self.affine))
+        return x, y, z
+
+    @cached_property
+    def orientation(self) -> NDArray[np.float64]:
+        """The flips and swaps that bring the file's axes closest to right, anterior, superior (nibabel's form)."""
+        return np.asarray(nib.io_orientation(self.affine))
+
+    def intensities(self) -> NDArray[np.float32]:
+        """Intensities in the scan's units, float32, shape (X, Y, Z)."""
+        voxels = self.stored.astype(np.float32)
+        if (self.slope, self.intercept) != (1.0, 0.0):
+            voxels *= np.float32(self.slope)
+            voxels += np.float32(self.intercept)
+        return voxels
+
+    def axial(self, voxels: NDArray[np.generic]) -> NDArray[np.generic]:
+        """View an array on the scan's grid as axial slices, shape (slices, right, anterior), inferior first.
+
+        It is a view: what is written into it lands in `voxels`. Oblique scans keep their own slice planes, the ones
+        closest to axial.
+        """
+        canonical = nib.apply_orientation(voxels, self.orientation)
+        return np.moveaxis(canonical, 2, 0)
+
+    @property
+    def axial_spacing_mm(self) -> tuple[float, float, float]:
+        """Voxel size along (slices, right, anterior) of `axial`, in millimetres."""
+        sizes = {int(axis): size for (axis, _), size in zip(self.orientation, self.spacing_mm, strict=True)}
+        return sizes[2], sizes[0], sizes[1]
+
+
+def check_affine(affine: NDArray[np.float64], origin: Path) -> None:
+    """Refuse an affine that does not place voxels in space.
+
+    Raises:
+        ScanError: if it is not finite, not invertible, or its voxels are outside `SPACING_LIMITS_MM`.
+    """
+    sizes = nib.affines.voxel_sizes(affine) if np.isfinite(affine).all() else np.zeros(3)
+    low, high = SPACING_LIMITS_MM
+    sheared_flat = not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-3 * np.prod(sizes)
+    if sheared_flat or (sizes < low).any() or (sizes > high).any():
+        found = " x ".join(f"{size:g}" for size in sizes)
+        raise ScanError(
+            f"{origin}: found an affine with voxels of {found} mm that places the volume nowhere, expected an "
+            f"invertible affine with voxels of {low:g} to {high:g} mm; repair the header's qform or sform"
+        )
+
+
+def same_grid(scan: Scan, other: Scan) -> bool:
+    """Whether two scans share shape and affine (within a hundredth of a voxel over the whole volume)."""
+    if scan.shape != other.shape:
+        return False
+    corners = np.array(np.meshgrid(*[(0, size) for size in scan.shape])).reshape(3, -1).T
+    apart = nib.affines.apply_affine(scan.affine, corners) - nib.affines.apply_affine(other.affine, corners)
+    return bool(np.abs(apart).max() < 0.01 * min(scan.spacing_mm))

@@ -1,0 +1,193 @@
+"""A scan in, its pseudo-healthy twin out, on the scan's own grid."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from monai.inferers import Inferer, SimpleInferer
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import nn
+
+from pipeline.errors import ScanError
+from pipeline.preprocessing.foreground import foreground
+from pipeline.preprocessing.grid import Grid
+from pipeline.preprocessing.window import Window, WindowRule
+from pipeline.scans import Scan, same_grid
+
+# Beyond the lesion mask, edits fade out over this distance, so that no seam is seen.
+MARGIN_MM = 5.0
+
+
+@dataclass(frozen=True)
+class Twin:
+    """A scan and its pseudo-healthy twin.
+
+    Args:
+        scan: the input.
+        stored: the twin's voxels in the input's stored units and data type, shape (X, Y, Z); equal to the input's, bit for
+            bit, outside `edited`.
+        edited: where the method was allowed to change the scan, bool, shape (X, Y, Z).
+        window: what the network was shown as [0, 1], in scan units.
+        notes: what the user should know, one sentence each.
+    """
+
+    scan: Scan
+    stored: NDArray[np.generic]
+    edited: NDArray[np.bool_]
+    window: Window
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def anomaly(self) -> NDArray[np.float32]:
+        """Input − pseudo-healthy in scan units, float32: what the disease added."""
+        change = np.subtract(self.scan.stored, self.stored, dtype=_difference_type(self.stored.dtype))
+        anomaly = change.astype(np.float32)
+        anomaly *= np.float32(self.scan.slope)
+        return anomaly
+
+
+class Synthesizer:
+    """Applies a trained network to whole scans by residual transfer.
+
+    The network works on axial slices, on its own grid and intensity range. Only its residual, output − input, is brought
+    back: resampled to the scan's pixels, rescaled to the scan's units, and added inside the edited region. The scan itself is
+    never resampled.
+
+    Args:
+        network: pathological images (B, 1, H, W) in [0, 1] to pseudo-healthy ones.
+        grid: the network's grid.
+        window: how its intensity window is chosen.
+        device: where to compute.
+        inferer: runs the network on a batch; MONAI's `SimpleInferer` if None.
+        batch_size: slices at once.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        grid: Grid,
+        window: WindowRule,
+        device: torch.device | str = "cpu",
+        inferer: Inferer | None = None,
+        batch_size: int = 4,
+    ) -> None:
+        self.device = torch.device(device)
+        self.network = network.to(self.device).eval()
+        self.grid = grid
+        self.window = window
+        self.inferer = inferer or SimpleInferer()
+        self.batch_size = batch_size
+
+    @torch.inference_mode()
+    def residual(
+        self, windowed: NDArray[np.float32], spacing_mm: tuple[float, float]
+    ) -> NDArray[np.float32]:
+        """Network output − network input, on the slices' own pixels.
+
+        Args:
+            windowed: axial slices in [0, 1], shape (slices, right, anterior).
+            spacing_mm: pixel size along (right, anterior).
+
+        Returns:
+            Same shape, values in [−1, 1].
+        """
+        residual = np.empty(windowed.shape, dtype=np.float32)
+        height, width = windowed.shape[1:]
+        for first in range(0, len(windowed), self.batch_size):
+            batch = slice(first, first + self.batch_size)
+            slices = torch.from_numpy(np.ascontiguousarray(windowed[batch, None])).to(self.device)
+            images = self.grid.images(slices, spacing_mm)
+            change = self.inferer(images, self.network) - images
+            back = self.grid.residuals_back(change, (height, width), spacing_mm)
+            residual[batch] = back[:, 0].clamp(-1, 1).cpu().numpy()
+        return residual
+
+    def __call__(self, scan: Scan, lesion: Scan | None = None) -> Twin:
+        """Make the twin of a scan.
+
+        Args:
+            scan: the input.
+            lesion: a lesion mask on the same grid; edits are then confined to it and a margin of `MARGIN_MM`, over which
+                they fade out. Without one, the whole head or body may be edited.
+
+        Raises:
+            ScanError: if the scan holds nothing brighter than air, or the mask lies on another grid or is empty.
+        """
+        intensities = scan.intensities()
+        window = self.window.window(intensities, scan.origin)
+        axial = scan.axial(intensities)
+        windowed = window.apply(axial)
+        weight, notes = self._edit_weight(scan, windowed, lesion)
+        places = np.flatnonzero(weight.any(axis=(1, 2)))
+        if not len(places):
+            raise ScanError(
+                f"{scan.origin}: found nothing brighter than air in any slice, expected a head or body; check the window"
+            )
+        span = slice(int(places[0]), int(places[-1]) + 1)
+        _, height_mm, width_mm = scan.axial_spacing_mm
+        residual = self.residual(windowed[span], (height_mm, width_mm))
+        residual *= weight[span]
+        change = window.residual(axial[span], residual)
+
+        stored = scan.stored.copy(order="K")
+        edited = np.zeros(scan.shape, dtype=bool)
+        scan.axial(edited)[...] = weight > 0
+        clipped = add_intensity(scan.axial(stored)[span], change, scan.slope, weight[span] > 0)
+        if clipped:
+            notes.append(f"{clipped} voxels reached the limits of {stored.dtype} and were clipped there")
+        return Twin(scan, stored, edited, window, notes)
+
+    def _edit_weight(
+        self, scan: Scan, windowed: NDArray[np.float32], lesion: Scan | None
+    ) -> tuple[NDArray[np.float32] | NDArray[np.bool_], list[str]]:
+        region = foreground(windowed)
+        if lesion is None:
+            return region, []
+        if not same_grid(lesion, scan):
+            raise ScanError(
+                f"{lesion.origin}: the mask lies on another grid ({lesion.shape}) than {scan.origin.name} ({scan.shape}); "
+                "resample it onto the scan"
+            )
+        inside = scan.axial(lesion.stored) > 0
+        if not inside.any():
+            raise ScanError(f"{lesion.origin}: the mask is empty, expected a lesion; leave --mask out to edit the whole head")
+        distance_mm = ndimage.distance_transform_edt(~inside, sampling=scan.axial_spacing_mm)
+        fading = np.clip(1 - distance_mm / MARGIN_MM, 0, 1).astype(np.float32)
+        fading[~region & ~inside] = 0
+        return fading, []
+
+
+def add_intensity(
+    stored: NDArray[np.generic], change: NDArray[np.float32], slope: float, where: NDArray[np.bool_]
+) -> int:
+    """Add intensities to stored voxels in place, in their data type.
+
+    Integers are rounded and kept within their type's limits.
+
+    Args:
+        stored: voxels in stored units.
+        change: what to add, in scan units, same shape.
+        slope: scan units a stored unit.
+        where: voxels to touch; all others keep their exact value.
+
+    Returns:
+        How many voxels were held at the limits of the data type.
+    """
+    step = change / np.float32(slope)
+    if not np.issubdtype(stored.dtype, np.integer):
+        np.add(stored, step.astype(stored.dtype), out=stored, where=where)
+        return 0
+    limits = np.iinfo(stored.dtype)  # type: ignore[type-var]
+    wide = stored.astype(_difference_type(stored.dtype))
+    wide += np.rint(step).astype(wide.dtype)
+    held = np.clip(wide, limits.min, limits.max)
+    np.copyto(stored, held.astype(stored.dtype), where=where)
+    return int(((wide != held) & where).sum())
+
+
+def _difference_type(dtype: np.dtype[np.generic]) -> type[np.generic]:
+    """A type that holds the difference of two values of `dtype`."""
+    if np.issubdtype(dtype, np.floating):
+        return np.float64 if dtype.itemsize > 4 else np.float32
+    return np.int32 if dtype.itemsize <= 2 else np.int64

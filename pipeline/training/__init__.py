@@ -1,0 +1,17 @@
+"""One engine for every method, its checkpoints, and what it shows while it runs."""
+
+from pipeline.training.checkpoint import CheckpointLoader, CheckpointSaver
+from pipeline.training.distributed import rank, world_size
+from pipeline.training.handlers import Curves, ProgressBar, ValidationPanel
+from pipeline.training.trainer import PlayerTrainer
+
+__all__ = [
+    "CheckpointLoader",
+    "CheckpointSaver",
+    "Curves",
+    "PlayerTrainer",
+    "ProgressBar",
+    "ValidationPanel",
+    "rank",
+    "world_size",
+]

@@ -1,0 +1,153 @@
+"""Checkpoints: everything a training needs to go on as if it had never stopped."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ignite.engine import Events
+
+from pipeline.errors import UsageError
+from pipeline.files import written_aside
+from pipeline.training.distributed import rank
+from pipeline.training.trainer import PlayerTrainer
+
+CHECKPOINT = "checkpoint.pt"
+WEIGHTS = "model.pt"
+
+
+class CheckpointSaver:
+    """After each epoch, write `checkpoint.pt` (all state) and `model.pt` (the bare state dict of the synthesizer).
+
+    Both are written aside and renamed, and load with `weights_only=True`: they hold tensors, numbers and strings only.
+    A training that is killed goes on from its last whole epoch; the order of the slices depends on seed and epoch alone, so
+    it ends with the same weights as one that was not (on the CPU, bit for bit). Put it last among the handlers: what an
+    epoch's other handlers wrote before a kill is then written again.
+
+    Args:
+        folder: where the files go.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+
+    def attach(self, engine: PlayerTrainer) -> None:
+        """Save after each epoch; in distributed training the first process saves for all."""
+        if rank() == 0:
+            engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
+
+    def save(self, engine: PlayerTrainer) -> None:
+        """Write both files."""
+        save_tensors(self.folder / WEIGHTS, engine.synthesizer.state_dict())
+        save_tensors(self.folder / CHECKPOINT, training_state(engine))
+
+
+class CheckpointLoader:
+    """Start from the checkpoint in a folder. Put it first among the handlers: others ask which epoch it is.
+
+    Args:
+        folder: where `checkpoint.pt` lies.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.path = Path(folder) / CHECKPOINT
+
+    def attach(self, engine: PlayerTrainer) -> None:
+        """Load when the training starts, in every process."""
+        engine.add_event_handler(Events.STARTED, self.load)
+
+    def load(self, engine: PlayerTrainer) -> None:
+        """Restore the engine.
+
+        Raises:
+            UsageError: if there is no checkpoint, it is damaged, or it belongs to another method or network size.
+        """
+        if not self.path.is_file():
+            raise UsageError(f"{self.path}: no checkpoint to resume from; start the training without --resume")
+        restore(engine, load_tensors(self.path, engine.state.device), self.path)
+
+
+def training_state(engine: PlayerTrainer) -> dict[str, Any]:
+    """Networks, optimisers, schedules, loss scaler, counters and random states."""
+    return {
+        "networks": {name: network.state_dict() for name, network in engine.method.networks.items()},
+        "average": engine.average.state_dict() if engine.average is not None else {},
+        "optimizers": {name: optimizer.state_dict() for name, optimizer in engine.optimizers.items()},
+        "schedulers": {name: scheduler.state_dict() for name, scheduler in engine.schedulers.items()},
+        "loss_scaler": engine.loss_scaler.state_dict(),
+        "epoch": engine.state.epoch,
+        "iteration": engine.state.iteration,
+        "random": _random_states(),
+    }
+
+
+def restore(engine: PlayerTrainer, state: dict[str, Any], path: Path) -> None:
+    """Put a `training_state` back.
+
+    Raises:
+        UsageError: if it does not fit the engine's networks or players.
+    """
+    try:
+        for name, network in engine.method.networks.items():
+            network.load_state_dict(state["networks"][name])
+        if engine.average is not None:
+            engine.average.load_state_dict(state["average"])
+        for name, optimizer in engine.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        for name, scheduler in engine.schedulers.items():
+            scheduler.load_state_dict(state["schedulers"][name])
+    except (KeyError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError(
+            f"{path}: the checkpoint belongs to another method or network size ({reason}); resume with the settings it was "
+            "trained with"
+        ) from error
+    if engine.loss_scaler.is_enabled():
+        engine.loss_scaler.load_state_dict(state["loss_scaler"])
+    engine.state.epoch = state["epoch"]
+    engine.state.iteration = state["iteration"]
+    _set_random_states(state["random"])
+
+
+def save_tensors(path: Path, content: Any) -> None:
+    """`torch.save`, whole or not at all."""
+    with written_aside(path) as aside:
+        torch.save(content, aside)
+
+
+def load_tensors(path: Path, device: torch.device | str = "cpu") -> Any:
+    """`torch.load` without unpickling code.
+
+    Raises:
+        UsageError: if the file is missing, damaged, or holds anything but tensors and plain values.
+    """
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except FileNotFoundError as error:
+        raise UsageError(f"{path}: no such file, expected weights; check the path") from error
+    except Exception as error:  # a damaged archive raises whatever the unpickler meets first
+        raise UsageError(
+            f"{path}: not a weights file that can be loaded safely, it is damaged or holds more than tensors; get it again "
+            "from its source, or train anew"
+        ) from error
+
+
+def _random_states() -> dict[str, Any]:
+    version, words, position = np.random.get_state()[:3]  # noqa: NPY002 the legacy state is what libraries draw from
+    return {
+        "python": random.getstate(),
+        "numpy": [str(version), torch.from_numpy(np.asarray(words).astype(np.int64)), int(position)],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def _set_random_states(state: dict[str, Any]) -> None:
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    name, words, position = state["numpy"]
+    np.random.set_state((name, words.cpu().numpy().astype(np.uint32), position))  # noqa: NPY002
+    torch.set_rng_state(state["torch"].cpu())
+    if state["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all([cuda.cpu() for cuda in state["cuda"]])

@@ -1,0 +1,241 @@
+"""What a user sees of a training: progress, curves, and each epoch a panel of validation slices."""
+
+import csv
+import io
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Events
+from monai.inferers import Inferer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+from torch.utils.data import Dataset
+from torch.utils.tensorboard import SummaryWriter
+
+from pipeline.files import write_text, written_aside
+from pipeline.metrics import psnr
+from pipeline.preprocessing.foreground import AIR
+from pipeline.reports.mosaic import difference, grey, mosaic, outlined, save_png
+from pipeline.training.distributed import rank
+from pipeline.training.trainer import PlayerTrainer
+
+LOG_EVERY = 10
+
+
+class ProgressBar:
+    """A bar with losses and time left on a terminal, one plain line an epoch without one."""
+
+    def attach(self, engine: PlayerTrainer) -> None:
+        """Show progress from the first process only."""
+        if rank() == 0:
+            (self._attach_bar if sys.stderr.isatty() else self._attach_lines)(engine)
+
+    def _attach_bar(self, engine: PlayerTrainer) -> None:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[losses]}"),
+        )
+        progress = Progress(*columns, console=Console(stderr=True))
+        total = engine.state.max_epochs * engine.state.epoch_length
+        task = progress.add_task("training", total=total, losses="")
+
+        def update(engine: PlayerTrainer) -> None:
+            description = f"epoch {engine.state.epoch}/{engine.state.max_epochs}"
+            progress.update(task, completed=engine.state.iteration, description=description)
+            if engine.state.iteration % LOG_EVERY == 0:
+                progress.update(task, losses=_sentence(_players(engine.state.output)))
+
+        engine.add_event_handler(Events.STARTED, lambda: progress.start())
+        engine.add_event_handler(Events.ITERATION_COMPLETED, update)
+        engine.add_event_handler(Events.COMPLETED | Events.EXCEPTION_RAISED, _stop(progress))
+
+    def _attach_lines(self, engine: PlayerTrainer) -> None:
+        started: dict[str, float] = {}
+
+        @engine.on(Events.EPOCH_STARTED)
+        def start() -> None:
+            started["epoch"] = time.monotonic()
+
+        @engine.on(Events.EPOCH_COMPLETED)
+        def line(engine: PlayerTrainer) -> None:
+            seconds = time.monotonic() - started["epoch"]
+            left = seconds * (engine.state.max_epochs - engine.state.epoch)
+            print(  # noqa: T201 this is the training's output where there is no terminal
+                f"epoch {engine.state.epoch}/{engine.state.max_epochs}: {_sentence(_players(engine.state.output))}, "
+                f"{seconds:.0f} s, {left / 60:.0f} min left",
+                file=sys.stderr,
+                flush=True,
+            )
+
+
+class Curves:
+    """Losses and validation figures as TensorBoard events, as `curves.csv` and as `curves.png`.
+
+    Args:
+        folder: the run's folder; events go to `tensorboard/` in it.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        self.rows: list[dict[str, float]] = []
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+        self._events: SummaryWriter | None = None
+
+    def attach(self, engine: PlayerTrainer) -> None:
+        """Record from the first process only; attach after the handlers whose figures are to be in the curves."""
+        if rank() != 0:
+            return
+        engine.add_event_handler(Events.STARTED, self._read_back)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._add)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._close_epoch)
+        engine.add_event_handler(Events.COMPLETED, lambda: self.events.close())
+
+    @property
+    def events(self) -> SummaryWriter:
+        """The event file, made when first written to."""
+        if self._events is None:
+            self._events = SummaryWriter(str(self.folder / "tensorboard"))
+        return self._events
+
+    def _read_back(self, engine: PlayerTrainer) -> None:
+        # A resumed training goes on after its checkpoint; what was logged past it is drawn again.
+        path = self.folder / "curves.csv"
+        if engine.state.epoch and path.is_file():
+            with path.open() as file:
+                rows = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+            self.rows = [row for row in rows if row["epoch"] <= engine.state.epoch]
+            self._events = SummaryWriter(str(self.folder / "tensorboard"), purge_step=engine.state.iteration + 1)
+
+    def _add(self, engine: PlayerTrainer) -> None:
+        # Kept as tensors: reading a number from a GPU at every step would make it wait.
+        for name, value in engine.state.output.items():
+            self._sums[name] = self._sums.get(name, 0) + value
+            self._counts[name] = self._counts.get(name, 0) + 1
+        if engine.state.iteration % LOG_EVERY == 0:
+            for name, value in engine.state.output.items():
+                self.events.add_scalar(f"loss/{name}", float(value), engine.state.iteration)
+
+    def _close_epoch(self, engine: PlayerTrainer) -> None:
+        row = {"epoch": float(engine.state.epoch)}
+        row |= {name: float(total) / self._counts[name] for name, total in self._sums.items()}
+        row |= {f"rate/{name}": rate for name, rate in engine.state.rates.items()}
+        for name, value in engine.state.metrics.items():
+            row[f"validation/{name}"] = float(value)
+            self.events.add_scalar(f"validation/{name}", float(value), engine.state.iteration)
+        self._sums, self._counts = {}, {}
+        self.rows.append(row)
+        names = list(dict.fromkeys(name for row in self.rows for name in row))
+        table = io.StringIO()
+        writer = csv.DictWriter(table, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_text(self.folder / "curves.csv", table.getvalue())
+        self._draw([name for name in names if name != "epoch"])
+
+    def _draw(self, names: list[str]) -> None:
+        from matplotlib.figure import Figure
+
+        groups: dict[str, list[str]] = {}
+        for name in names:
+            groups.setdefault(name.split("/", maxsplit=1)[0], []).append(name)
+        figure = Figure(figsize=(4 * len(groups), 3), layout="constrained")
+        for place, (group, members) in enumerate(groups.items(), start=1):
+            axes = figure.add_subplot(1, len(groups), place)
+            for name in members:
+                points = [(row["epoch"], row[name]) for row in self.rows if name in row]
+                axes.plot(*zip(*points, strict=True), marker=".", label=name.removeprefix(f"{group}/"))
+            axes.set_title(group)
+            axes.set_xlabel("epoch")
+            axes.legend(fontsize="small")
+        with written_aside(self.folder / "curves.png") as aside:
+            figure.savefig(aside, dpi=100)
+
+
+class ValidationPanel:
+    """Each epoch: normal-tissue PSNR over the validation slices, and a panel of some of them.
+
+    The panel `panels/epoch_NNN.png` shows input, pseudo-healthy, difference and mask. The figure goes to
+    `engine.state.metrics["psnr_normal"]`.
+
+    Args:
+        folder: the run's folder.
+        dataset: validation slices.
+        inferer: runs the network on a batch.
+        batch_size: slices at once.
+        rows: slices in the panel, spread evenly over the dataset.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str,
+        dataset: Dataset[dict[str, Tensor]],
+        inferer: Inferer,
+        batch_size: int = 8,
+        rows: int = 6,
+    ) -> None:
+        self.folder = Path(folder)
+        self.dataset: Any = dataset
+        self.inferer = inferer
+        self.batch_size = batch_size
+        self.shown = sorted({round(place * (len(self.dataset) - 1) / max(1, rows - 1)) for place in range(rows)})
+
+    def attach(self, engine: PlayerTrainer) -> None:
+        """Validate on the first process, after each epoch."""
+        if rank() == 0:
+            engine.add_event_handler(Events.EPOCH_COMPLETED, self.validate)
+
+    @torch.inference_mode()
+    def validate(self, engine: PlayerTrainer) -> None:
+        """Run the synthesizer over the validation slices."""
+        network = engine.synthesizer.eval()
+        rows, values = [], []
+        for place, sample, x_s in self._outputs(network, engine.state.device):
+            x_p, mask = sample["image"], sample["mask"]
+            normal = (x_p > AIR) & (mask == 0)
+            values.append(psnr(x_s[None], x_p[None], normal[None]))
+            if place in self.shown:
+                x, m, s = x_p[0].numpy(), mask[0].numpy(), x_s[0].numpy()
+                rows.append([grey(x), grey(s), difference(x - s), outlined(x, m)])
+        mean = torch.cat(values)
+        engine.state.metrics["psnr_normal"] = float(mean[mean.isfinite()].mean()) if mean.isfinite().any() else float("inf")
+        titles = ["input", "pseudo-healthy", "difference", "lesion mask"]
+        picture = mosaic(titles, rows, "SYNTHETIC - not for diagnosis; difference: red removed, blue added")
+        save_png(self.folder / "panels" / f"epoch_{engine.state.epoch:03d}.png", picture)
+
+    def _outputs(
+        self, network: torch.nn.Module, device: torch.device
+    ) -> Iterable[tuple[int, dict[str, Tensor], Tensor]]:
+        for first in range(0, len(self.dataset), self.batch_size):
+            places = range(first, min(first + self.batch_size, len(self.dataset)))
+            samples = [self.dataset[place] for place in places]
+            images = torch.stack([sample["image"] for sample in samples]).to(device)
+            outputs = self.inferer(images, network).float().cpu()
+            yield from zip(places, samples, outputs, strict=True)
+
+
+def _players(output: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value for name, value in output.items() if "/" not in name}
+
+
+def _sentence(losses: dict[str, Tensor]) -> str:
+    return ", ".join(f"{name} {float(value):.4f}" for name, value in losses.items())
+
+
+def _stop(progress: Progress) -> Any:
+    def stop(engine: PlayerTrainer, *error: BaseException) -> None:
+        del engine
+        progress.stop()
+        # An engine with a handler for exceptions leaves raising to it.
+        if error:
+            raise error[0]
+
+    return stop

@@ -1,0 +1,151 @@
+"""Start a training from a bundle: the run's folder becomes a bundle of its own."""
+
+import json
+import os
+import platform
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import monai
+import torch
+from monai.bundle import ConfigParser, ConfigWorkflow
+
+from pipeline import __version__
+from pipeline.bundles import Bundle, read_config
+from pipeline.errors import PipelineError, UsageError
+from pipeline.files import sha256, write_json
+from pipeline.preprocessing.cohort import COHORT_FILE, read_cohort
+from pipeline.training.checkpoint import CHECKPOINT
+
+RECORD = "run.json"
+
+
+def train(
+    bundle: Bundle,
+    cohort: Path,
+    run: Path,
+    presets: Sequence[str] = (),
+    overrides: dict[str, Any] | None = None,
+    resume: bool = False,
+) -> None:
+    """Train a bundle on a preprocessed cohort.
+
+    The configs, with presets and overrides laid over them, are written to `RUN/configs`, and the training runs from there: what
+    lies in the folder is what was run, and `RUN` is a bundle that `synthesize -b RUN` and MONAI's commands understand.
+
+    Args:
+        bundle: what to train.
+        cohort: folder made by `preprocess`.
+        run: the run's folder; new, or with `resume` one that was started before.
+        presets: names of `bundle.presets`.
+        overrides: config ids and values.
+        resume: go on from the last checkpoint, with the run's own configs; a run that was stopped before its first epoch
+            ended starts over.
+
+    Raises:
+        UsageError: if the settings, the cohort or the folder do not allow it.
+    """
+    read_cohort(cohort)
+    if not resume:
+        _start_folder(bundle, run, presets, overrides or {})
+    elif not (run / "configs" / "train.json").is_file():
+        raise UsageError(f"{run}: holds no training to resume; start it without --resume")
+    elif presets or set(overrides or {}) - {"epochs", "device_name"}:
+        raise UsageError(f"{run}: a resumed training keeps its settings; only --epochs and --device can be given with --resume")
+    settings: dict[str, Any] = {
+        **(overrides or {}),
+        "bundle_root": str(run),
+        "output_dir": str(run),
+        "dataset_dir": str(cohort),
+        "resume": resume and (run / "models" / CHECKPOINT).is_file(),
+    }
+    workflow = ConfigWorkflow(
+        config_file=str(run / "configs" / "train.json"),
+        meta_file=str(run / "configs" / "metadata.json"),
+        workflow_type="train",
+        **settings,
+    )
+    workflow.initialize()
+    _write_record(run, bundle, cohort, settings, str(workflow.device))
+    try:
+        workflow.run()
+    except RuntimeError as error:
+        raise _cause(error) from error
+    workflow.finalize()
+
+
+def _start_folder(bundle: Bundle, run: Path, presets: Sequence[str], overrides: dict[str, Any]) -> None:
+    if run.exists() and (not run.is_dir() or any(run.iterdir())):
+        raise UsageError(f"{run}: exists and is not empty; give --resume to go on with it, or another folder")
+    overlay: dict[str, Any] = {}
+    for preset in presets:
+        if preset not in bundle.presets:
+            raise UsageError(f"{preset}: the bundle {bundle.name!r} has no such preset; it has {', '.join(bundle.presets)}")
+        overlay |= read_config(bundle.config(preset))
+    train_config = read_config(bundle.config("train"))
+    for key in overrides:
+        if key.replace("#", "::").split("::")[0] not in train_config:
+            raise UsageError(f"--set {key}: the bundle {bundle.name!r} has no such setting in configs/train.json")
+    overlay |= overrides
+    for source in sorted((bundle.root / "configs").iterdir()):
+        target = run / "configs" / source.name
+        if source.stem in ("train", "inference"):
+            write_json(target, _laid_over(read_config(source), overlay))
+        elif source.name == "metadata.json":
+            write_json(target, {**read_config(source), "name": bundle.name})
+        elif source.stem not in bundle.presets:
+            shutil.copyfile(source, target)
+    for name in ("LICENSE", "docs"):
+        source = bundle.root / name
+        if source.is_dir():
+            shutil.copytree(source, run / name)
+        elif source.is_file():
+            shutil.copyfile(source, run / name)
+
+
+def _laid_over(config: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
+    """The config with those ids replaced that it has."""
+    parser = ConfigParser(config)
+    for key, value in overlay.items():
+        if key.replace("#", "::").split("::")[0] in config:
+            parser[key] = value
+    content: dict[str, Any] = parser.get()
+    return content
+
+
+def _write_record(run: Path, bundle: Bundle, cohort: Path, settings: dict[str, Any], device: str) -> None:
+    path = run / RECORD
+    starts = json.loads(path.read_text())["starts"] if path.is_file() else []
+    starts.append(
+        {
+            "resumed": settings["resume"],
+            "device": device,
+            "pipeline": __version__,
+            "monai": monai.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "threads": torch.get_num_threads(),
+            "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        }
+    )
+    write_json(
+        path,
+        {
+            "bundle": bundle.name,
+            "cohort_sha256": sha256(cohort / COHORT_FILE),
+            "config_sha256": sha256(run / "configs" / "train.json"),
+            "starts": starts,
+        },
+    )
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Our own sentence, if one of ours lies below what MONAI's config parser wraps around it."""
+    below: BaseException | None = error
+    while below is not None:
+        if isinstance(below, PipelineError):
+            return below
+        below = below.__cause__ or below.__context__
+    return error

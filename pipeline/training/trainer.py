@@ -1,0 +1,155 @@
+"""One engine that plays any method: its players in order, each updating the networks it owns."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from ignite.engine import Events
+from monai.engines import Trainer
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
+
+from pipeline.methods.base import Method, Player
+from pipeline.training.distributed import average_gradients, share_weights
+
+AMP_TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class PlayerTrainer(Trainer):
+    """MONAI trainer for a method of players.
+
+    At each iteration `Method.forward` runs once; then each player in turn gets its loss from the batch and that result, its
+    networks alone require gradients, and its optimiser takes one step. `engine.state.output` holds each player's loss terms
+    as detached tensors, named `player/term`, and their sum as `player`.
+
+    Args:
+        device: where to train.
+        max_epochs: number of epochs.
+        train_data_loader: batches as the method expects them (a dict of tensors); shuffled by a `DistributedSampler`, whose
+            order depends on its seed and the epoch alone.
+        method: what to play.
+        optimizers: one for each player, by the player's name.
+        schedulers: learning-rate schedules by the player's name, stepped once an epoch.
+        accumulate: split each batch into this many parts, and add up their gradients before a step: the same step as the
+            whole batch (the networks normalise each sample by itself), with less memory and one more forward pass a player.
+        amp: `bfloat16`, or `float16` with loss scaling; None trains in float32.
+        average_decay: keep an exponential moving average of the synthesizer's weights with this decay; None keeps none.
+        train_handlers: objects with `attach(engine)`.
+    """
+
+    def __init__(
+        self,
+        device: torch.device | str,
+        max_epochs: int,
+        train_data_loader: DataLoader[dict[str, Tensor]],
+        method: Method,
+        optimizers: Mapping[str, Optimizer],
+        schedulers: Mapping[str, LRScheduler] | None = None,
+        accumulate: int = 1,
+        amp: Literal["bfloat16", "float16"] | None = None,
+        average_decay: float | None = None,
+        train_handlers: Sequence[Any] = (),
+    ) -> None:
+        names = {player.name for player in method.players}
+        if set(optimizers) != names:
+            raise ValueError(f"each player needs its optimiser: players {sorted(names)}, optimisers {sorted(optimizers)}")
+        if amp is not None and amp not in AMP_TYPES:
+            raise ValueError(f"amp is one of {sorted(AMP_TYPES)} or None, found {amp!r}")
+        if accumulate < 1:
+            raise ValueError(f"accumulate is at least 1, found {accumulate}")
+        super().__init__(
+            device=device, max_epochs=max_epochs, data_loader=train_data_loader, decollate=False, non_blocking=True
+        )
+        self.method = method
+        self.optimizers = dict(optimizers)
+        self.schedulers = dict(schedulers or {})
+        self.accumulate = accumulate
+        self.amp_dtype = AMP_TYPES[amp] if amp else None
+        # Only float16 underflows; a disabled scaler passes losses through.
+        self.loss_scaler = torch.amp.GradScaler(self.state.device.type, enabled=amp == "float16")
+        for network in method.networks.values():
+            network.to(self.state.device)
+        share_weights(method.networks.values())
+        self.average: AveragedModel | None = None
+        if average_decay is not None:
+            synthesizer = method.networks[method.synthesizer]
+            self.average = AveragedModel(synthesizer, multi_avg_fn=get_ema_multi_avg_fn(average_decay))
+        self.add_event_handler(Events.EPOCH_STARTED, self._note_rates)
+        self.add_event_handler(Events.EPOCH_COMPLETED, self._step_schedules)
+        for handler in train_handlers:
+            handler.attach(self)
+
+    @property
+    def synthesizer(self) -> nn.Module:
+        """The network that users will run: the averaged one if there is one."""
+        if self.average is not None:
+            averaged: nn.Module = self.average.module
+            return averaged
+        return self.method.networks[self.method.synthesizer]
+
+    def _note_rates(self) -> None:
+        # The rates of this epoch: the schedules have stepped on when an epoch's handlers run.
+        self.state.rates = {name: float(opt.param_groups[0]["lr"]) for name, opt in self.optimizers.items()}
+
+    def _step_schedules(self) -> None:
+        for scheduler in self.schedulers.values():
+            scheduler.step()
+
+    def _iteration(self, engine: Any, batchdata: dict[str, Tensor]) -> dict[str, Tensor]:
+        batch = {key: value.to(self.state.device, non_blocking=True) for key, value in batchdata.items()}
+        parts = [batch] if self.accumulate == 1 else list(_split(batch, self.accumulate))
+        players = [player for player in self.method.players if player.plays(self.state.iteration - 1)]
+        output: dict[str, Tensor] = {}
+        for network in self.method.networks.values():
+            network.train()
+        shared = None
+        if self.accumulate == 1:
+            with self._autocast():
+                shared = self.method.forward(batch)
+        for player in players:
+            output |= self._play(player, parts, shared)
+        self.loss_scaler.update()
+        if self.average is not None:
+            self.average.update_parameters(self.method.networks[self.method.synthesizer])
+        return output
+
+    def _play(
+        self, player: Player, parts: list[dict[str, Tensor]], shared: dict[str, Tensor] | None
+    ) -> dict[str, Tensor]:
+        for name, network in self.method.networks.items():
+            network.requires_grad_(name in player.networks)
+        optimizer = self.optimizers[player.name]
+        optimizer.zero_grad(set_to_none=True)
+        samples = sum(len(_first(part)) for part in parts)
+        totals: dict[str, Tensor] = {}
+        for part in parts:
+            with self._autocast():
+                terms = player.loss(part, self.method.forward(part) if shared is None else shared)
+                loss = torch.stack(list(terms.values())).sum()
+            share = len(_first(part)) / samples
+            self.loss_scaler.scale(loss * share).backward()
+            for term, value in {"": loss, **terms}.items():
+                name = f"{player.name}/{term}" if term else player.name
+                totals[name] = totals.get(name, 0) + value.detach() * share
+        parameters = [p for name in player.networks for p in self.method.networks[name].parameters()]
+        average_gradients(parameters)
+        self.loss_scaler.step(optimizer)
+        # The shared forward pass of the next iteration needs all graphs.
+        for network in self.method.networks.values():
+            network.requires_grad_(True)
+        return totals
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.state.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None)
+
+
+def _split(batch: dict[str, Tensor], parts: int) -> Iterator[dict[str, Tensor]]:
+    for chunks in zip(*(value.chunk(parts) for value in batch.values()), strict=True):
+        yield dict(zip(batch, chunks, strict=True))
+
+
+def _first(batch: dict[str, Tensor]) -> Tensor:
+    return next(iter(batch.values()))
