@@ -1,8 +1,8 @@
 """Bundles and runs: where they are, what they hold, and the network in them.
 
 A run of `phs-pipeline train` is itself a bundle: `configs/`, `models/model.pt`, `docs/`. Networks are built from the
-`network_def` of `inference.json` without evaluating any expression and from this project's and MONAI's classes only, so a
-bundle from elsewhere cannot execute code here.
+`network_def` of `inference.json` without evaluating any expression and from this project's and MONAI's classes only,
+so a bundle from elsewhere cannot execute code here.
 """
 
 import json
@@ -100,14 +100,16 @@ def load_synthesizer(bundle: Bundle, device: str = "auto", batch_size: int | Non
     """The trained model of a bundle or run.
 
     Returns:
-        A `pipeline.synthesis.Synthesizer`, and the provenance for sidecars: bundle, version, hashes of weights and config.
+        A `pipeline.synthesis.Synthesizer`, and the provenance for sidecars: bundle, version, hashes of weights and
+        config.
 
     Raises:
         UsageError: if the bundle has no weights, they do not fit, or its config asks for more than a network.
     """
     if not bundle.weights.is_file():
         raise UsageError(
-            f"{bundle.root}: the bundle {bundle.name!r} has no weights yet ({bundle.weights.name} is missing); train it with "
+            f"{bundle.root}: the bundle {bundle.name!r} has no weights yet ({bundle.weights.name} is missing); "
+            "train it with "
             f"`phs-pipeline train {bundle.name} --data COHORT -o RUN` and give the run with -b RUN"
         )
     parts = build(bundle, ("network_def", "grid", "window", "batch_size"))
@@ -189,4 +191,6 @@ def _refuse_code(value: Any, where: str) -> None:
         for item in value:
             _refuse_code(item, where)
     elif isinstance(value, str) and value.startswith(("$", "%")):
-        raise UsageError(f"{where}: contains the expression {value!r}, expected plain values; code from a bundle is not run")
+        raise UsageError(
+            f"{where}: contains the expression {value!r}, expected plain values; code from a bundle is not run"
+        )

@@ -32,7 +32,7 @@ def written_aside(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield aside
-        os.replace(aside, path)
+        aside.replace(path)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise OutputError(f"{path}: no space is left on the device; free some and start again") from error

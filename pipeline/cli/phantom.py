@@ -14,9 +14,7 @@ import click
     type=click.Path(path_type=Path),
     help="New folder for the cohort, or one to which subjects are added.",
 )
-@click.option(
-    "--subjects", default=12, show_default=True, type=click.IntRange(min=1), help="Number of subjects."
-)
+@click.option("--subjects", default=12, show_default=True, type=click.IntRange(min=1), help="Number of subjects.")
 @click.option(
     "--seed",
     default=0,

@@ -2,5 +2,6 @@
 
 from pipeline.methods.base import Method, Player
 from pipeline.methods.gvs import GVS
+from pipeline.methods.segmentation import Segmentation
 
-__all__ = ["GVS", "Method", "Player"]
+__all__ = ["GVS", "Method", "Player", "Segmentation"]

@@ -38,13 +38,16 @@ class Player:
 class Method(Protocol):
     """A training method as the engine sees it. It knows no files, logs or devices."""
 
-    networks: dict[str, nn.Module]
-    players: tuple[Player, ...]
     synthesizer: str
     """Name of the network that turns a pathological image into a pseudo-healthy one."""
+
+    networks: dict[str, nn.Module]
+
+    @property
+    def players(self) -> tuple[Player, ...]:
+        """In the order in which they play."""
+        ...
 
     def forward(self, batch: Batch) -> Shared:
         """What several players need, computed once an iteration, before the first of them plays."""
         ...
-
-

@@ -81,9 +81,7 @@ def ssim_map(
         ValueError: if the shapes of image and reference differ.
     """
     margin = window // 2
-    return ssim_and_contrast(
-        _mirrored(image, margin), _mirrored(reference, margin), data_range, window, sigma
-    )[0]
+    return ssim_and_contrast(_mirrored(image, margin), _mirrored(reference, margin), data_range, window, sigma)[0]
 
 
 def ssim_and_contrast(
@@ -155,6 +153,5 @@ def _mean_over(mask: Tensor | None, values: Tensor) -> Tensor:
 def _require_same_shape(image: Tensor, reference: Tensor) -> None:
     if image.shape != reference.shape:
         raise ValueError(
-            "image and reference must have the same shape, "
-            f"got {tuple(image.shape)} and {tuple(reference.shape)}"
+            f"image and reference must have the same shape, got {tuple(image.shape)} and {tuple(reference.shape)}"
         )

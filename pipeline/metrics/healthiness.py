@@ -32,8 +32,7 @@ def healthiness(predicted: Tensor, lesion: Tensor) -> float:
     """
     if predicted.shape != lesion.shape:
         raise ValueError(
-            "predicted and lesion must have the same shape, "
-            f"got {tuple(predicted.shape)} and {tuple(lesion.shape)}"
+            f"predicted and lesion must have the same shape, got {tuple(predicted.shape)} and {tuple(lesion.shape)}"
         )
     annotated = int(torch.count_nonzero(lesion))
     return 1 - int(torch.count_nonzero(predicted)) / annotated if annotated else float("nan")

@@ -111,9 +111,7 @@ def _write_descriptions(directory: Path, seed: int) -> None:
     )
     for pipeline, name in (("manual", "lesion masks"), ("truth", "healthy truth")):
         folder = directory / "derivatives" / pipeline
-        write_json(
-            folder / "dataset_description.json", {"Name": f"Synthetic brain phantoms: {name}", **derived}
-        )
+        write_json(folder / "dataset_description.json", {"Name": f"Synthetic brain phantoms: {name}", **derived})
         write_text(folder / "README", README)
     write_text(directory / "README", README)
 

@@ -13,6 +13,8 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from nibabel.affines import from_matvec
+from nibabel.orientations import inv_ornt_aff
 from numpy.typing import NDArray
 
 from pipeline import __version__
@@ -22,8 +24,8 @@ from pipeline.preprocessing.labels import label_slices
 from pipeline.preprocessing.slab import Slab
 from pipeline.preprocessing.splits import SPLITS, split_patients
 from pipeline.preprocessing.window import WindowRule
-from pipeline.scans import Scan, read_nifti, same_grid
-from pipeline.scans.cohorts import Case, Problem, check_case, find_cases
+from pipeline.scans import Scan, check_same_grid, read_nifti
+from pipeline.scans.cohorts import Case, Problem, find_cases
 
 # Normalised volumes are stored as unsigned 16-bit integers with this slope: [0, 1] to 1.5e-5, half the size of float32.
 LEVELS = 65535
@@ -68,7 +70,7 @@ def preprocess(
     layout: str | None = None,
     workers: int | None = None,
     overwrite: bool = False,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Preprocessed:
     """Clip, cut, label and split a cohort.
 
@@ -97,7 +99,8 @@ def preprocess(
             problems.append(outcome)
         else:
             records.append(outcome)
-        progress(done, len(found.cases))
+        if progress is not None:
+            progress(done, len(found.cases))
     if not records:
         reasons = "; ".join(problem.reason for problem in problems[:3]) or "it holds no scans"
         raise UsageError(f"{cohort}: no usable scan in this {found.layout} cohort ({reasons})")
@@ -119,11 +122,10 @@ def _check_directory(directory: Path, settings: Settings, overwrite: bool) -> No
                 f"{directory}: holds a cohort made with other settings ({', '.join(other)}); choose another folder or "
                 "give --overwrite"
             )
-    elif directory.exists() and not settings_file.is_file():
-        if not directory.is_dir() or any(directory.iterdir()):
-            raise UsageError(
-                f"{directory}: exists and is no cohort of ours, expected a new or empty folder; choose another"
-            )
+    elif not settings_file.is_file() and directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise UsageError(
+            f"{directory}: exists and is no cohort of ours, expected a new or empty folder; choose another"
+        )
     write_json(settings_file, wanted)
 
 
@@ -176,7 +178,6 @@ def preprocess_case(case: Case, directory: Path, settings: Settings) -> dict[str
         record: dict[str, Any] = json.loads(record_file.read_text())
         if record["key"] == key:
             return record
-    check_case(case)
     scan = read_nifti(case.image)
     lesion = _lesion(case, scan)
     intensities = scan.intensities()
@@ -190,8 +191,7 @@ def preprocess_case(case: Case, directory: Path, settings: Settings) -> dict[str
     }
     if case.truth is not None:
         truth = read_nifti(case.truth)
-        if not same_grid(truth, scan):
-            raise ScanError(f"{case.truth}: the healthy truth lies on another grid than {case.image.name}")
+        check_same_grid(scan, truth, "healthy truth")
         volumes["truth"] = _levels(window.apply(truth.axial(truth.intensities())[first:last]))
     for folder, axial in volumes.items():
         _write_axial(directory / folder / f"{case.subject}.nii.gz", axial, scan, first)
@@ -214,11 +214,7 @@ def _lesion(case: Case, scan: Scan) -> NDArray[np.uint8]:
     if case.mask is None:
         raise ScanError(f"{case.image}: has no lesion mask, expected one; add it or leave the scan out")
     mask = read_nifti(case.mask, constant_ok=True)
-    if not same_grid(mask, scan):
-        raise ScanError(
-            f"{case.mask}: the mask lies on another grid ({mask.shape}) than {case.image.name} ({scan.shape}); "
-            "resample it onto the scan"
-        )
+    check_same_grid(scan, mask, "mask")
     labels = mask.intensities().round()
     lesion = np.isin(labels, case.lesion_labels) if case.lesion_labels else labels > 0
     if not lesion.any():
@@ -235,8 +231,8 @@ def _levels(windowed: NDArray[np.float32]) -> NDArray[np.uint16]:
 
 def _write_axial(path: Path, axial: NDArray[np.generic], scan: Scan, first: int) -> None:
     """Write (slices, right, anterior) as a RAS volume whose affine places it where the scan has it."""
-    to_scan = nib.orientations.inv_ornt_aff(scan.orientation, scan.shape)
-    shift = nib.affines.from_matvec(np.eye(3), (0, 0, first))
+    to_scan = inv_ornt_aff(scan.orientation, scan.shape)
+    shift = from_matvec(np.eye(3), (0, 0, first))
     affine = scan.affine @ to_scan @ shift
     image = nib.Nifti1Image(np.moveaxis(axial, 0, 2), affine, dtype=axial.dtype)
     image.header.set_xyzt_units("mm")
@@ -245,9 +241,7 @@ def _write_axial(path: Path, axial: NDArray[np.generic], scan: Scan, first: int)
         nib.save(image, aside)
 
 
-def _with_splits(
-    records: list[dict[str, Any]], cases: list[Case], settings: Settings
-) -> list[dict[str, Any]]:
+def _with_splits(records: list[dict[str, Any]], cases: list[Case], settings: Settings) -> list[dict[str, Any]]:
     given = {case.patient: case.split for case in cases if case.split}
     undecided = [str(record["patient"]) for record in records if record["patient"] not in given]
     if undecided:
@@ -276,9 +270,7 @@ def _check_labels(cohort: Path, subjects: list[dict[str, Any]]) -> None:
             )
 
 
-def _write_tables(
-    directory: Path, subjects: list[dict[str, Any]], settings: Settings, layout: str
-) -> None:
+def _write_tables(directory: Path, subjects: list[dict[str, Any]], settings: Settings, layout: str) -> None:
     table = io.StringIO()
     rows = csv.writer(table, lineterminator="\n")
     rows.writerow(["subject", "patient", "split", "slice", "label", "lesion_mm2"])

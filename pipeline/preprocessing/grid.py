@@ -40,8 +40,7 @@ class Grid:
     def resampled(self, shape: tuple[int, int], spacing_mm: tuple[float, float]) -> tuple[int, int]:
         """Pixels that a field of view of `shape` pixels of `spacing_mm` has on this grid."""
         height, width = (
-            max(1, round(pixels * spacing / self.spacing_mm))
-            for pixels, spacing in zip(shape, spacing_mm, strict=True)
+            max(1, round(pixels * spacing / self.spacing_mm)) for pixels, spacing in zip(shape, spacing_mm, strict=True)
         )
         return height, width
 
@@ -72,9 +71,7 @@ class Grid:
         """Binary masks onto the grid: a pixel is lesion where at least half of it is. Shapes as in `images`."""
         return (self.images(slices, spacing_mm, fit) >= 0.5).to(slices.dtype)
 
-    def residuals_back(
-        self, residuals: Tensor, shape: tuple[int, int], spacing_mm: tuple[float, float]
-    ) -> Tensor:
+    def residuals_back(self, residuals: Tensor, shape: tuple[int, int], spacing_mm: tuple[float, float]) -> Tensor:
         """Residuals from the grid's canvas back onto a scan's pixels.
 
         Args:

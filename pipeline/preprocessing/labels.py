@@ -19,6 +19,4 @@ def label_slices(areas_mm2: NDArray[np.floating], min_lesion_mm2: float = 0.0) -
     >>> label_slices(np.array([0.0, 3.0, 50.0]), min_lesion_mm2=10.0)
     ['healthy', 'excluded', 'pathological']
     """
-    return [
-        "healthy" if area == 0 else "pathological" if area >= min_lesion_mm2 else "excluded" for area in areas_mm2
-    ]
+    return ["healthy" if area == 0 else "pathological" if area >= min_lesion_mm2 else "excluded" for area in areas_mm2]

@@ -22,9 +22,7 @@ class Slab:
     def __post_init__(self) -> None:
         if self.slices is not None and self.thickness_mm is not None:
             raise ValueError("a slab is given as a number of slices or as a thickness, not both")
-        if (self.slices is not None and self.slices < 1) or (
-            self.thickness_mm is not None and self.thickness_mm <= 0
-        ):
+        if (self.slices is not None and self.slices < 1) or (self.thickness_mm is not None and self.thickness_mm <= 0):
             raise ValueError("a slab needs at least one slice")
 
     def range(self, count: int, spacing_mm: float) -> tuple[int, int]:

@@ -54,7 +54,8 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
         self.masks = np.concatenate([masks for _, masks in loaded] or [np.empty((0, 1, *grid.size), np.uint8)])
         if not len(self.images):
             raise UsageError(
-                f"{cohort}: found no {' or '.join(labels)} slice among the {len(self.subjects)} {split} subjects, expected "
+                f"{cohort}: found no {' or '.join(labels)} slice among the {len(self.subjects)} {split} subjects, "
+                "expected "
                 "some; preprocess with another split, slab or minimum lesion size"
             )
 

@@ -41,7 +41,4 @@ def split_patients(patients: Iterable[str], fractions: Sequence[float], seed: in
         counts[np.argmax(shares - counts)] += 1
     shuffled = np.random.default_rng(seed).permutation(names)
     bounds = np.cumsum(counts)
-    return {
-        str(name): SPLITS[int(np.searchsorted(bounds, place, side="right"))]
-        for place, name in enumerate(shuffled)
-    }
+    return {str(name): SPLITS[int(np.searchsorted(bounds, place, side="right"))] for place, name in enumerate(shuffled)}

@@ -34,9 +34,7 @@ class Window:
         scaled /= np.float32(self.width)
         return np.clip(scaled, 0.0, 1.0, out=scaled)
 
-    def residual(
-        self, intensities: NDArray[np.floating], residual: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
+    def residual(self, intensities: NDArray[np.floating], residual: NDArray[np.float32]) -> NDArray[np.float32]:
         """What to add to `intensities`, in scan units, for a network's residual on [0, 1].
 
         Intensities above the window were shown to the network as 1. What the clipping hid, `intensities - high`, goes
@@ -84,7 +82,8 @@ class WindowRule:
         high = float(np.percentile(voxels, self.percentile)) if voxels.size else 0.0
         if high <= 0:
             raise ScanError(
-                f"{origin}: found {self.percentile:g} % of the voxels at or below zero, expected a scan whose tissue is "
+                f"{origin}: found {self.percentile:g} % of the voxels at or below zero, expected a scan whose "
+                "tissue is "
                 "positive; take the percentile over the foreground, or give a fixed window for CT"
             )
         return Window(0.0, high)

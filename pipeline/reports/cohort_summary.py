@@ -13,7 +13,7 @@ SUBJECTS_SHOWN = 8
 
 
 def cohort_summary(directory: Path, subjects: list[dict[str, Any]]) -> None:
-    """Write `summary.png`: for some subjects of each split, first, largest-lesion (outlined) and last slice of the slab."""
+    """Write `summary.png`: some subjects of each split, three slices each, the largest lesion outlined."""
     step = max(1, len(subjects) // SUBJECTS_SHOWN)
     shown = sorted(subjects[::step][:SUBJECTS_SHOWN], key=lambda subject: SPLITS.index(subject["split"]))
     rows = []

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,13 +10,14 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.files import written_aside
 
+Pixel = TypeVar("Pixel", bound=np.generic)
 TITLE_HEIGHT = 18
 PANEL_PIXELS = 160
 LESION_COLOUR = (255, 196, 0)
 
 
 def grey(axial_slice: NDArray[np.floating], high: float = 1.0) -> NDArray[np.uint8]:
-    """A slice in [0, high] as RGB, shape (rows, columns, 3), seen as radiologists see it: anterior up, right at the left."""
+    """A slice in [0, high] as RGB (rows, columns, 3), seen as radiologists do: anterior up, right at the left."""
     levels = np.clip(axial_slice / high, 0, 1) * 255
     return np.repeat(_upright(levels)[..., None], 3, axis=2).astype(np.uint8)
 
@@ -36,7 +38,7 @@ def difference(change: NDArray[np.floating], full: float = 0.5) -> NDArray[np.ui
 def outlined(axial_slice: NDArray[np.floating], mask: NDArray[np.generic]) -> NDArray[np.uint8]:
     """A grey slice with the mask's border drawn in yellow."""
     rgb = grey(axial_slice)
-    inside = _upright(mask > 0)
+    inside = _upright(np.asarray(mask) != 0)
     padded = np.pad(inside, 1)
     core = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
     rgb[inside & ~core] = LESION_COLOUR
@@ -76,6 +78,6 @@ def save_png(path: Path, picture: Image.Image) -> None:
         picture.save(aside, format="PNG", optimize=False)
 
 
-def _upright(axial_slice: NDArray[np.floating] | NDArray[np.bool_]) -> NDArray[np.floating]:
+def _upright(axial_slice: NDArray[Pixel]) -> NDArray[Pixel]:
     # (right, anterior) indices to picture rows and columns: anterior up, the person's right at the picture's left.
-    return np.asarray(np.flip(axial_slice.T, axis=(0, 1)))
+    return np.flip(axial_slice.T, axis=(0, 1))

@@ -1,6 +1,6 @@
 """Scans and their lesion masks in a cohort as it lies on disk: BIDS, BraTS, ISLES, LiTS, or a datalist.
 
-Only names are looked at when cases are found, and only headers when a case is checked, never voxels.
+Only names are looked at, never headers or voxels.
 
     layout    image                                                 mask
     bids      sub-*/[ses-*/]anat/*_<suffix>.nii[.gz]                derivatives/<pipeline>/sub-*/[ses-*/]anat/
@@ -16,20 +16,14 @@ import csv
 import itertools
 import json
 import re
-import zlib
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
-import numpy as np
-from nibabel.affines import apply_affine, voxel_sizes
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
-
 from pipeline.errors import ScanError, UsageError
+from pipeline.scans.nifti import stem
 
 LAYOUTS = ("bids", "brats", "isles", "lits", "datalist")
 
@@ -60,10 +54,6 @@ BRATS_MODALITIES = {
     "t1ce": ("t1ce", "t1c"),
     "t2": ("t2", "t2w"),
 }
-
-# Share of the smallest voxel side. A spacing rounded to four decimals moves the far corner of a 512 x 512
-# slice by two hundredths of a voxel, which is harmless, and no mask is drawn to a twentieth of a voxel.
-GRID_TOLERANCE = 0.05
 
 
 @dataclass(frozen=True)
@@ -127,9 +117,7 @@ def find_cases(cohort: Path, layout: str | None = None, modality: str | None = N
     """
     cohort = Path(cohort)
     if layout is not None and layout not in LAYOUTS:
-        raise UsageError(
-            f"{layout}: unknown layout, expected one of {', '.join(LAYOUTS)}; choose one of these"
-        )
+        raise UsageError(f"{layout}: unknown layout, expected one of {', '.join(LAYOUTS)}; choose one of these")
     try:
         layout = _fitting_layout(cohort, layout)
         entries = FINDERS[layout](cohort, modality)
@@ -167,52 +155,6 @@ def find_cases(cohort: Path, layout: str | None = None, modality: str | None = N
     return Found(layout, list(cases.values()), problems)
 
 
-def check_case(case: Case) -> None:
-    """Check by their headers that image, mask and truth can be read and lie on one grid.
-
-    Two grids are one if their shapes are equal and no corner voxel of one lies further from the same voxel of
-    the other than `GRID_TOLERANCE` (0.05) of the smallest voxel side.
-
-    Raises:
-        ScanError: if a file cannot be read, holds other than one 3-D volume, has an affine that cannot be
-            inverted, or lies on another grid than the image.
-    """
-    shape, affine = _grid(case.image)
-    corners = np.array(list(itertools.product(*((0, size - 1) for size in shape))))
-    tolerance_mm = GRID_TOLERANCE * voxel_sizes(affine).min()
-    for kind, path in (("mask", case.mask), ("truth", case.truth)):
-        if path is None:
-            continue
-        other_shape, other_affine = _grid(path)
-        if other_shape != shape:
-            raise ScanError(
-                f"{path}: the {kind} has shape {other_shape}, expected {shape} as in {case.image}; resample "
-                "it onto the image's grid or take the modality that it was made on"
-            )
-        shifts_mm = apply_affine(other_affine, corners) - apply_affine(affine, corners)
-        shift_mm = np.linalg.norm(shifts_mm, axis=1).max()
-        if shift_mm > tolerance_mm:
-            raise ScanError(
-                f"{path}: the {kind} lies up to {shift_mm:.3g} mm away from {case.image}, expected at most "
-                f"{tolerance_mm:.3g} mm; resample it onto the image's grid or mend its header"
-            )
-
-
-def _grid(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
-    try:
-        image = nib.load(path)
-    except (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error) as error:
-        raise ScanError(
-            f"{path}: cannot be read ({error}), expected a NIfTI file; fetch it again or convert it"
-        ) from error
-    if len(image.shape) < 3 or any(size != 1 for size in image.shape[3:]):
-        raise ScanError(f"{path}: has shape {image.shape}, expected one 3-D volume; extract the one to use")
-    affine = image.affine
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
-        raise ScanError(f"{path}: its affine has no inverse, expected a grid in space; mend its header")
-    return tuple(image.shape[:3]), affine
-
-
 @dataclass(frozen=True)
 class _Entry:
     """What a layout holds for one subject; exactly one image and one mask make a case of it."""
@@ -242,9 +184,7 @@ def _case(entry: _Entry, subject: str, patient: str) -> Case:
         )
     image = _the_file("image", entry.images)
     if not entry.masks:
-        raise ScanError(
-            f"{image}: has no lesion mask, expected {entry.mask_hint}; add the mask or leave the scan out"
-        )
+        raise ScanError(f"{image}: has no lesion mask, expected {entry.mask_hint}; add the mask or leave the scan out")
     return Case(
         subject=subject,
         image=image,
@@ -308,7 +248,7 @@ def _bids(cohort: Path, modality: str | None) -> list[_Entry]:
     for name in sorted(anatomical.keys() | {name for name, paths in lesions.items() if paths}):
         present = anatomical.get(name, [])
         images = _plain_else_all(_with_suffix(present, suffix), {f"{name}_{suffix}"})
-        base = _stem(images[0]).rpartition("_")[0] if images else name
+        base = stem(images[0]).rpartition("_")[0] if images else name
         folder = name.replace("_", "/")
         entries.append(
             _Entry(
@@ -343,9 +283,9 @@ def _brats(cohort: Path, modality: str | None) -> list[_Entry]:
     for folder in _folders(cohort, depth=2):
         parts: dict[str, list[Path]] = defaultdict(list)
         for path in _niftis(folder):
-            stem = _stem(path)
-            if stem.startswith((f"{folder.name}_", f"{folder.name}-")):
-                parts[stem[len(folder.name) + 1 :].casefold()].append(path)
+            name = stem(path)
+            if name.startswith((f"{folder.name}_", f"{folder.name}-")):
+                parts[name[len(folder.name) + 1 :].casefold()].append(path)
         if sequences.isdisjoint(parts) and "seg" not in parts:
             continue
         entries.append(
@@ -416,11 +356,11 @@ def _lits(cohort: Path, modality: str | None) -> list[_Entry]:
     masks: dict[str, list[Path]] = defaultdict(list)
     for folder in [cohort, *_folders(cohort, depth=2)]:
         for path in _niftis(folder):
-            kind, _, number = _stem(path).partition("-")
+            kind, _, number = stem(path).partition("-")
             if kind in {"volume", "segmentation"} and number.isdigit():
                 (images if kind == "volume" else masks)[f"volume-{number}"].append(path)
-            elif re.fullmatch(r"liver_\d+", _stem(path)) and folder.name in {"imagesTr", "labelsTr"}:
-                (images if folder.name == "imagesTr" else masks)[_stem(path)].append(path)
+            elif re.fullmatch(r"liver_\d+", stem(path)) and folder.name in {"imagesTr", "labelsTr"}:
+                (images if folder.name == "imagesTr" else masks)[stem(path)].append(path)
     return [
         _Entry(
             name=name,
@@ -462,9 +402,7 @@ def _json_rows(path: Path, text: str) -> list[tuple[str, Any, Any]]:
             f"{path}: is JSON but no datalist, expected an object with lists 'training', 'validation' or "
             "'test' of {'image': ..., 'mask': ...}; write it so"
         )
-    return [
-        (f"{split}[{index}]", row, split) for split, rows in lists.items() for index, row in enumerate(rows)
-    ]
+    return [(f"{split}[{index}]", row, split) for split, rows in lists.items() for index, row in enumerate(rows)]
 
 
 def _csv_rows(path: Path, text: str) -> list[tuple[str, Any, Any]]:
@@ -500,7 +438,7 @@ def _listed(path: Path, where: str, row: Any, split: Any) -> _Entry:
     images = [path.parent / image.strip()] if image else []
     subject = "" if row.get("subject") is None else str(row["subject"]).strip()
     return _Entry(
-        name=subject or (_stem(images[0]) if images else where),
+        name=subject or (stem(images[0]) if images else where),
         place=path,
         images=images,
         masks=[path.parent / mask.strip()] if mask and mask.strip() else [],
@@ -559,18 +497,18 @@ def _by_session(root: Path, places: tuple[str, ...]) -> dict[str, list[Path]]:
 
 
 def _with_suffix(paths: list[Path], suffix: str) -> list[Path]:
-    return [path for path in paths if _stem(path).rpartition("_")[2].casefold() == suffix.casefold()]
+    return [path for path in paths if stem(path).rpartition("_")[2].casefold() == suffix.casefold()]
 
 
 def _with_entity(paths: list[Path], *entities: str) -> list[Path]:
-    return [path for path in paths if not set(entities).isdisjoint(_stem(path).split("_"))]
+    return [path for path in paths if not set(entities).isdisjoint(stem(path).split("_"))]
 
 
 def _plain_else_all(candidates: list[Path], *plain: set[str]) -> list[Path]:
     """Those named as the first of the sets `plain` that names any, whatever the case; all when none does."""
     for stems in plain:
         wanted = {stem.casefold() for stem in stems}
-        if chosen := [path for path in candidates if _stem(path).casefold() in wanted]:
+        if chosen := [path for path in candidates if stem(path).casefold() in wanted]:
             return chosen
     return candidates
 
@@ -580,9 +518,7 @@ def _folders(root: Path, depth: int = 1) -> list[Path]:
     if depth == 0 or not root.is_dir():
         return []
     folders = sorted(
-        path
-        for path in root.iterdir()
-        if path.is_dir() and not path.name.startswith(".") and path.name != "lost+found"
+        path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".") and path.name != "lost+found"
     )
     return folders + [inner for folder in folders for inner in _folders(folder, depth - 1)]
 
@@ -592,14 +528,8 @@ def _niftis(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(
-        path
-        for path in folder.iterdir()
-        if path.name.endswith((".nii", ".nii.gz")) and not path.name.startswith(".")
+        path for path in folder.iterdir() if path.name.endswith((".nii", ".nii.gz")) and not path.name.startswith(".")
     )
-
-
-def _stem(path: Path) -> str:
-    return Path(path.name.removesuffix(".gz")).stem
 
 
 FINDERS = {"bids": _bids, "brats": _brats, "isles": _isles, "lits": _lits, "datalist": _datalist}

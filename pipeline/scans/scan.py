@@ -1,17 +1,25 @@
 """A scan: stored voxels, the affine that places them, the header they came with, and where they came from."""
 
+import itertools
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import nibabel as nib
 import numpy as np
+from nibabel.affines import apply_affine, voxel_sizes
 from numpy.typing import NDArray
 
 from pipeline.errors import ScanError
 
+Voxel = TypeVar("Voxel", bound=np.generic)
+
 # A voxel smaller than 10 µm or larger than 100 mm is no clinical scan but a broken header.
 SPACING_LIMITS_MM = (0.01, 100.0)
+# Share of the smallest voxel side. A spacing rounded to four decimals moves the far corner of a 512×512 slice by two
+# hundredths of a voxel, which is harmless, and no mask is drawn to a twentieth of a voxel.
+GRID_TOLERANCE = 0.05
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,7 @@ class Scan:
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
         """Voxel size along the file's axes, in millimetres."""
-        x, y, z = (float(size) for size in nib.affines.voxel_sizes(self.affine))
+        x, y, z = (float(size) for size in voxel_sizes(self.affine))
         return x, y, z
 
     @cached_property
@@ -80,13 +88,13 @@ class Scan:
             voxels += np.float32(self.intercept)
         return voxels
 
-    def axial(self, voxels: NDArray[np.generic]) -> NDArray[np.generic]:
+    def axial(self, voxels: NDArray[Voxel]) -> NDArray[Voxel]:
         """View an array on the scan's grid as axial slices, shape (slices, right, anterior), inferior first.
 
         It is a view: what is written into it lands in `voxels`. Oblique scans keep their own slice planes, the ones
         closest to axial.
         """
-        canonical = nib.apply_orientation(voxels, self.orientation)
+        canonical: NDArray[Voxel] = nib.apply_orientation(voxels, self.orientation)
         return np.moveaxis(canonical, 2, 0)
 
     @property
@@ -102,7 +110,7 @@ def check_affine(affine: NDArray[np.float64], origin: Path) -> None:
     Raises:
         ScanError: if it is not finite, not invertible, or its voxels are outside `SPACING_LIMITS_MM`.
     """
-    sizes = nib.affines.voxel_sizes(affine) if np.isfinite(affine).all() else np.zeros(3)
+    sizes = voxel_sizes(affine) if np.isfinite(affine).all() else np.zeros(3)
     low, high = SPACING_LIMITS_MM
     sheared_flat = not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-3 * np.prod(sizes)
     if sheared_flat or (sizes < low).any() or (sizes > high).any():
@@ -113,10 +121,24 @@ def check_affine(affine: NDArray[np.float64], origin: Path) -> None:
         )
 
 
-def same_grid(scan: Scan, other: Scan) -> bool:
-    """Whether two scans share shape and affine (within a hundredth of a voxel over the whole volume)."""
-    if scan.shape != other.shape:
-        return False
-    corners = np.array(np.meshgrid(*[(0, size) for size in scan.shape])).reshape(3, -1).T
-    apart = nib.affines.apply_affine(scan.affine, corners) - nib.affines.apply_affine(other.affine, corners)
-    return bool(np.abs(apart).max() < 0.01 * min(scan.spacing_mm))
+def check_same_grid(scan: Scan, other: Scan, kind: str) -> None:
+    """Refuse a mask or truth that does not lie on a scan's grid.
+
+    Two grids are one if their shapes are equal and no corner of one lies further from the same corner of the other than
+    `GRID_TOLERANCE` of the smallest voxel side.
+
+    Args:
+        scan: the scan.
+        other: what belongs to it.
+        kind: what the message calls `other`, for example "mask".
+
+    Raises:
+        ScanError: if the grids differ.
+    """
+    remedy = f"resample it onto the grid of {scan.origin.name} or take the scan that it was made on"
+    if other.shape != scan.shape:
+        raise ScanError(f"{other.origin}: the {kind} has shape {other.shape}, expected {scan.shape}; {remedy}")
+    corners = np.array(list(itertools.product(*((0, size - 1) for size in scan.shape))))
+    apart_mm = np.linalg.norm(apply_affine(other.affine, corners) - apply_affine(scan.affine, corners), axis=1).max()
+    if apart_mm > GRID_TOLERANCE * min(scan.spacing_mm):
+        raise ScanError(f"{other.origin}: the {kind} lies up to {apart_mm:.3g} mm away from the scan; {remedy}")

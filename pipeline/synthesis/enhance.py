@@ -10,9 +10,9 @@ from pipeline.synthesis.synthesizer import Twin, add_intensity
 def enhance(twin: Twin, alpha: float) -> tuple[NDArray[np.generic], list[str]]:
     """x_en = x_p + α (x_p − x_s).
 
-    GVS Eq. 7 is printed as x_p + α (x_s − x_p), which moves towards the healthy image and lowers the lesion's contrast; the
-    text says that the extracted pathological signal is added to the original, which is the sign built here. A negative α
-    gives the printed direction.
+    GVS Eq. 7 is printed as x_p + α (x_s − x_p), which moves towards the healthy image and lowers the lesion's
+    contrast; the text says that the extracted pathological signal is added to the original, which is the sign built
+    here. A negative α gives the printed direction.
 
     Args:
         twin: the scan x_p with its pseudo-healthy twin x_s.

@@ -1,5 +1,6 @@
 """The same synthesis as MONAI's bundle commands see it: a dataset of scans and an evaluator that writes their twins."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from pipeline.scans import is_nifti
 from pipeline.synthesis.run import synthesize_scans
 from pipeline.synthesis.synthesizer import Synthesizer
 from pipeline.training.checkpoint import load_tensors
+
+logger = logging.getLogger(__name__)
 
 
 class ScanDataset(Dataset[dict[str, str]]):
@@ -75,11 +78,15 @@ class SynthesisEvaluator(Workflow):
         if self.failed:
             raise ScanError(f"{len(self.failed)} scan(s) failed: " + "; ".join(self.failed.values()))
 
-    def _iteration(self, engine: Any, batchdata: dict[str, str]) -> dict[str, Any]:
+    def _iteration(self, engine: Any, batchdata: dict[str, str]) -> dict[str, Any]:  # noqa: ARG002
         provenance = {"WeightsSha256": sha256(self.weights)}
-        outcome = synthesize_scans([Path(batchdata["image"])], self.synthesizer, provenance, self.output_dir)
+        outcome = synthesize_scans([Path(batchdata["image"])], self.synthesizer, provenance, self.output_dir, _report)
         self.failed |= outcome.failed
         return {"written": [str(path) for paths in outcome.written.values() for path in paths]}
+
+
+def _report(scan: Path, what: str) -> None:
+    logger.info("%s: %s", scan.name, what)
 
 
 def load_weights(network: torch.nn.Module, path: Path) -> None:
@@ -94,5 +101,6 @@ def load_weights(network: torch.nn.Module, path: Path) -> None:
     except (RuntimeError, TypeError, AttributeError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise UsageError(
-            f"{path}: the weights belong to another network ({reason[:160]}); use the bundle or run they were trained in"
+            f"{path}: the weights belong to another network ({reason[:160]}); use the bundle or run they were "
+            "trained in"
         ) from error

@@ -24,8 +24,9 @@ MOSAIC_ROWS = 5
 def output_names(scans: Sequence[Path]) -> dict[Path, str]:
     """A name for the results of each scan: its own, with its folder's in front where two scans share theirs.
 
-    >>> output_names([Path("a/flair.nii.gz"), Path("b/flair.nii.gz"), Path("c/t2.nii")])  # doctest: +NORMALIZE_WHITESPACE
-    {PosixPath('a/flair.nii.gz'): 'a_flair', PosixPath('b/flair.nii.gz'): 'b_flair', PosixPath('c/t2.nii'): 't2'}
+    >>> output_names([Path("a/flair.nii.gz"), Path("b/flair.nii.gz"), Path("c/t2.nii")])  # doctest:
+    +NORMALIZE_WHITESPACE {PosixPath('a/flair.nii.gz'): 'a_flair', PosixPath('b/flair.nii.gz'): 'b_flair',
+    PosixPath('c/t2.nii'): 't2'}
 
     Raises:
         UsageError: if two scans would still share a name.
@@ -36,7 +37,9 @@ def output_names(scans: Sequence[Path]) -> dict[Path, str]:
     }
     for name, count in Counter(names.values()).items():
         if count > 1:
-            raise UsageError(f"{count} scans would all be written as {name!r}; run them one by one into different folders")
+            raise UsageError(
+                f"{count} scans would all be written as {name!r}; run them one by one into different folders"
+            )
     return names
 
 
@@ -91,7 +94,8 @@ class Outputs:
         if present == json.loads(json.dumps(request)):
             return True
         raise UsageError(
-            f"{self.sidecar}: holds a result made from another scan, other weights or other settings; give --overwrite or "
+            f"{self.sidecar}: holds a result made from another scan, other weights or other settings; give "
+            "--overwrite or "
             "another output folder"
         )
 
@@ -144,7 +148,10 @@ class Outputs:
         original = scan.axial(scan.stored)
         changed = np.abs(np.subtract(original, stored, dtype=np.float32)).sum(axis=(1, 2))
         inside = np.flatnonzero(scan.axial(twin.edited).any(axis=(1, 2)))
-        places = {int(changed.argmax()), *np.linspace(inside[0], inside[-1], MOSAIC_ROWS + 1, dtype=int)[1:-1].tolist()}
+        places = {
+            int(changed.argmax()),
+            *np.linspace(inside[0], inside[-1], MOSAIC_ROWS + 1, dtype=int)[1:-1].tolist(),
+        }
         _, height_mm, width_mm = scan.axial_spacing_mm
         rows = []
         for place in sorted(places, reverse=True):

@@ -29,10 +29,10 @@ def synthesize_scans(
     synthesizer: Synthesizer,
     provenance: dict[str, Any],
     folder: Path,
+    report: Callable[[Path, str], None],
     mask: Path | None = None,
     alpha: float | None = None,
     overwrite: bool = False,
-    report: Callable[[Path, str], None] = lambda scan, what: None,
 ) -> Outcome:
     """Write the pseudo-healthy twin, or the enhanced version, of each scan.
 
@@ -41,10 +41,10 @@ def synthesize_scans(
         synthesizer: the loaded model.
         provenance: which bundle and weights, for the sidecars.
         folder: output folder.
+        report: called with each scan and what became of it.
         mask: lesion mask that confines the edits (of the one scan given).
         alpha: write the enhanced scan instead (see `enhance`).
         overwrite: make results again that are there.
-        report: called with each scan and what became of it.
 
     Raises:
         UsageError: if results cannot be written at all.
@@ -54,9 +54,8 @@ def synthesize_scans(
         outputs = Outputs(folder, name, alpha)
         try:
             lesion = read_nifti(mask, constant_ok=True) if mask else None
-            # Read before it is hashed: a missing or broken file gets its own sentence.
             request = {
-                "Source": {"Name": scan.name, "Sha256": sha256(scan)} if scan.is_file() else None,
+                "Source": {"Name": scan.name, "Sha256": sha256(scan)},
                 "Mask": {"Name": mask.name, "Sha256": sha256(mask)} if mask else None,
                 "Alpha": alpha,
                 **provenance,

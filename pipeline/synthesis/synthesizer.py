@@ -13,7 +13,7 @@ from pipeline.errors import ScanError
 from pipeline.preprocessing.foreground import foreground
 from pipeline.preprocessing.grid import Grid
 from pipeline.preprocessing.window import Window, WindowRule
-from pipeline.scans import Scan, same_grid
+from pipeline.scans import Scan, check_same_grid
 
 # Beyond the lesion mask, edits fade out over this distance, so that no seam is seen.
 MARGIN_MM = 5.0
@@ -25,8 +25,8 @@ class Twin:
 
     Args:
         scan: the input.
-        stored: the twin's voxels in the input's stored units and data type, shape (X, Y, Z); equal to the input's, bit for
-            bit, outside `edited`.
+        stored: the twin's voxels in the input's stored units and data type, shape (X, Y, Z); equal to the input's,
+            bit for bit, outside `edited`.
         edited: where the method was allowed to change the scan, bool, shape (X, Y, Z).
         window: what the network was shown as [0, 1], in scan units.
         notes: what the user should know, one sentence each.
@@ -50,9 +50,9 @@ class Twin:
 class Synthesizer:
     """Applies a trained network to whole scans by residual transfer.
 
-    The network works on axial slices, on its own grid and intensity range. Only its residual, output − input, is brought
-    back: resampled to the scan's pixels, rescaled to the scan's units, and added inside the edited region. The scan itself is
-    never resampled.
+    The network works on axial slices, on its own grid and intensity range. Only its residual, output − input, is
+    brought back: resampled to the scan's pixels, rescaled to the scan's units, and added inside the edited region.
+    The scan itself is never resampled.
 
     Args:
         network: pathological images (B, 1, H, W) in [0, 1] to pseudo-healthy ones.
@@ -80,9 +80,7 @@ class Synthesizer:
         self.batch_size = batch_size
 
     @torch.inference_mode()
-    def residual(
-        self, windowed: NDArray[np.float32], spacing_mm: tuple[float, float]
-    ) -> NDArray[np.float32]:
+    def residual(self, windowed: NDArray[np.float32], spacing_mm: tuple[float, float]) -> NDArray[np.float32]:
         """Network output − network input, on the slices' own pixels.
 
         Args:
@@ -108,8 +106,8 @@ class Synthesizer:
 
         Args:
             scan: the input.
-            lesion: a lesion mask on the same grid; edits are then confined to it and a margin of `MARGIN_MM`, over which
-                they fade out. Without one, the whole head or body may be edited.
+            lesion: a lesion mask on the same grid; edits are then confined to it and a margin of `MARGIN_MM`, over
+                which they fade out. Without one, the whole head or body may be edited.
 
         Raises:
             ScanError: if the scan holds nothing brighter than air, or the mask lies on another grid or is empty.
@@ -122,7 +120,8 @@ class Synthesizer:
         places = np.flatnonzero(weight.any(axis=(1, 2)))
         if not len(places):
             raise ScanError(
-                f"{scan.origin}: found nothing brighter than air in any slice, expected a head or body; check the window"
+                f"{scan.origin}: found nothing brighter than air in any slice, expected a head or body; check the "
+                "window"
             )
         span = slice(int(places[0]), int(places[-1]) + 1)
         _, height_mm, width_mm = scan.axial_spacing_mm
@@ -144,14 +143,12 @@ class Synthesizer:
         region = foreground(windowed)
         if lesion is None:
             return region, []
-        if not same_grid(lesion, scan):
-            raise ScanError(
-                f"{lesion.origin}: the mask lies on another grid ({lesion.shape}) than {scan.origin.name} ({scan.shape}); "
-                "resample it onto the scan"
-            )
-        inside = scan.axial(lesion.stored) > 0
+        check_same_grid(scan, lesion, "mask")
+        inside = scan.axial(lesion.intensities()) > 0
         if not inside.any():
-            raise ScanError(f"{lesion.origin}: the mask is empty, expected a lesion; leave --mask out to edit the whole head")
+            raise ScanError(
+                f"{lesion.origin}: the mask is empty, expected a lesion; leave --mask out to edit the whole head"
+            )
         distance_mm = ndimage.distance_transform_edt(~inside, sampling=scan.axial_spacing_mm)
         fading = np.clip(1 - distance_mm / MARGIN_MM, 0, 1).astype(np.float32)
         fading[~region & ~inside] = 0

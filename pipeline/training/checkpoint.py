@@ -21,9 +21,9 @@ class CheckpointSaver:
     """After each epoch, write `checkpoint.pt` (all state) and `model.pt` (the bare state dict of the synthesizer).
 
     Both are written aside and renamed, and load with `weights_only=True`: they hold tensors, numbers and strings only.
-    A training that is killed goes on from its last whole epoch; the order of the slices depends on seed and epoch alone, so
-    it ends with the same weights as one that was not (on the CPU, bit for bit). Put it last among the handlers: what an
-    epoch's other handlers wrote before a kill is then written again.
+    A training that is killed goes on from its last whole epoch; the order of the slices depends on seed and epoch
+    alone, so it ends with the same weights as one that was not (on the CPU, bit for bit). Put it last among the
+    handlers: what an epoch's other handlers wrote before a kill is then written again.
 
     Args:
         folder: where the files go.
@@ -100,7 +100,8 @@ def restore(engine: PlayerTrainer, state: dict[str, Any], path: Path) -> None:
     except (KeyError, RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UsageError(
-            f"{path}: the checkpoint belongs to another method or network size ({reason}); resume with the settings it was "
+            f"{path}: the checkpoint belongs to another method or network size ({reason}); resume with the settings "
+            "it was "
             "trained with"
         ) from error
     if engine.loss_scaler.is_enabled():
@@ -128,16 +129,18 @@ def load_tensors(path: Path, device: torch.device | str = "cpu") -> Any:
         raise UsageError(f"{path}: no such file, expected weights; check the path") from error
     except Exception as error:  # a damaged archive raises whatever the unpickler meets first
         raise UsageError(
-            f"{path}: not a weights file that can be loaded safely, it is damaged or holds more than tensors; get it again "
-            "from its source, or train anew"
+            f"{path}: not a weights file that can be loaded safely, it is damaged or holds more than tensors; get it "
+            "again from its source, or train anew"
         ) from error
 
 
 def _random_states() -> dict[str, Any]:
-    version, words, position = np.random.get_state()[:3]  # noqa: NPY002 the legacy state is what libraries draw from
+    # numpy's legacy state, since that is what libraries draw from.
+    state = np.random.get_state(legacy=False)  # noqa: NPY002
+    words, position = state["state"]["key"], state["state"]["pos"]
     return {
         "python": random.getstate(),
-        "numpy": [str(version), torch.from_numpy(np.asarray(words).astype(np.int64)), int(position)],
+        "numpy": [torch.from_numpy(np.asarray(words).astype(np.int64)), int(position)],
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
@@ -146,8 +149,8 @@ def _random_states() -> dict[str, Any]:
 def _set_random_states(state: dict[str, Any]) -> None:
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
-    name, words, position = state["numpy"]
-    np.random.set_state((name, words.cpu().numpy().astype(np.uint32), position))  # noqa: NPY002
+    words, position = state["numpy"]
+    np.random.set_state(("MT19937", words.cpu().numpy().astype(np.uint32), position, 0, 0.0))  # noqa: NPY002
     torch.set_rng_state(state["torch"].cpu())
     if state["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all([cuda.cpu() for cuda in state["cuda"]])

@@ -14,12 +14,12 @@ from monai.inferers import Inferer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
-from torch.utils.data import Dataset
 from torch.utils.tensorboard import SummaryWriter
 
 from pipeline.files import write_text, written_aside
 from pipeline.metrics import psnr
 from pipeline.preprocessing.foreground import AIR
+from pipeline.preprocessing.slices import SliceDataset
 from pipeline.reports.mosaic import difference, grey, mosaic, outlined, save_png
 from pipeline.training.distributed import rank
 from pipeline.training.trainer import PlayerTrainer
@@ -53,7 +53,7 @@ class ProgressBar:
             if engine.state.iteration % LOG_EVERY == 0:
                 progress.update(task, losses=_sentence(_players(engine.state.output)))
 
-        engine.add_event_handler(Events.STARTED, lambda: progress.start())
+        engine.add_event_handler(Events.STARTED, progress.start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, update)
         engine.add_event_handler(Events.COMPLETED | Events.EXCEPTION_RAISED, _stop(progress))
 
@@ -97,7 +97,7 @@ class Curves:
         engine.add_event_handler(Events.STARTED, self._read_back)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._add)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._close_epoch)
-        engine.add_event_handler(Events.COMPLETED, lambda: self.events.close())
+        engine.add_event_handler(Events.COMPLETED, self._close)
 
     @property
     def events(self) -> SummaryWriter:
@@ -123,6 +123,9 @@ class Curves:
         if engine.state.iteration % LOG_EVERY == 0:
             for name, value in engine.state.output.items():
                 self.events.add_scalar(f"loss/{name}", float(value), engine.state.iteration)
+
+    def _close(self) -> None:
+        self.events.close()
 
     def _close_epoch(self, engine: PlayerTrainer) -> None:
         row = {"epoch": float(engine.state.epoch)}
@@ -177,13 +180,13 @@ class ValidationPanel:
     def __init__(
         self,
         folder: Path | str,
-        dataset: Dataset[dict[str, Tensor]],
+        dataset: SliceDataset,
         inferer: Inferer,
         batch_size: int = 8,
         rows: int = 6,
     ) -> None:
         self.folder = Path(folder)
-        self.dataset: Any = dataset
+        self.dataset = dataset
         self.inferer = inferer
         self.batch_size = batch_size
         self.shown = sorted({round(place * (len(self.dataset) - 1) / max(1, rows - 1)) for place in range(rows)})
@@ -206,7 +209,9 @@ class ValidationPanel:
                 x, m, s = x_p[0].numpy(), mask[0].numpy(), x_s[0].numpy()
                 rows.append([grey(x), grey(s), difference(x - s), outlined(x, m)])
         mean = torch.cat(values)
-        engine.state.metrics["psnr_normal"] = float(mean[mean.isfinite()].mean()) if mean.isfinite().any() else float("inf")
+        engine.state.metrics["psnr_normal"] = (
+            float(mean[mean.isfinite()].mean()) if mean.isfinite().any() else float("inf")
+        )
         titles = ["input", "pseudo-healthy", "difference", "lesion mask"]
         picture = mosaic(titles, rows, "SYNTHETIC - not for diagnosis; difference: red removed, blue added")
         save_png(self.folder / "panels" / f"epoch_{engine.state.epoch:03d}.png", picture)

@@ -32,8 +32,9 @@ def train(
 ) -> None:
     """Train a bundle on a preprocessed cohort.
 
-    The configs, with presets and overrides laid over them, are written to `RUN/configs`, and the training runs from there: what
-    lies in the folder is what was run, and `RUN` is a bundle that `synthesize -b RUN` and MONAI's commands understand.
+    The configs, with presets and overrides laid over them, are written to `RUN/configs`, and the training runs from
+    there: what lies in the folder is what was run, and `RUN` is a bundle that `synthesize -b RUN` and MONAI's
+        commands understand.
 
     Args:
         bundle: what to train.
@@ -41,8 +42,8 @@ def train(
         run: the run's folder; new, or with `resume` one that was started before.
         presets: names of `bundle.presets`.
         overrides: config ids and values.
-        resume: go on from the last checkpoint, with the run's own configs; a run that was stopped before its first epoch
-            ended starts over.
+        resume: go on from the last checkpoint, with the run's own configs; a run that was stopped before its first
+            epoch ended starts over.
 
     Raises:
         UsageError: if the settings, the cohort or the folder do not allow it.
@@ -53,7 +54,9 @@ def train(
     elif not (run / "configs" / "train.json").is_file():
         raise UsageError(f"{run}: holds no training to resume; start it without --resume")
     elif presets or set(overrides or {}) - {"epochs", "device_name"}:
-        raise UsageError(f"{run}: a resumed training keeps its settings; only --epochs and --device can be given with --resume")
+        raise UsageError(
+            f"{run}: a resumed training keeps its settings; only --epochs and --device can be given with --resume"
+        )
     settings: dict[str, Any] = {
         **(overrides or {}),
         "bundle_root": str(run),
@@ -65,6 +68,7 @@ def train(
         config_file=str(run / "configs" / "train.json"),
         meta_file=str(run / "configs" / "metadata.json"),
         workflow_type="train",
+        logging_file=False,
         **settings,
     )
     workflow.initialize()
@@ -79,16 +83,7 @@ def train(
 def _start_folder(bundle: Bundle, run: Path, presets: Sequence[str], overrides: dict[str, Any]) -> None:
     if run.exists() and (not run.is_dir() or any(run.iterdir())):
         raise UsageError(f"{run}: exists and is not empty; give --resume to go on with it, or another folder")
-    overlay: dict[str, Any] = {}
-    for preset in presets:
-        if preset not in bundle.presets:
-            raise UsageError(f"{preset}: the bundle {bundle.name!r} has no such preset; it has {', '.join(bundle.presets)}")
-        overlay |= read_config(bundle.config(preset))
-    train_config = read_config(bundle.config("train"))
-    for key in overrides:
-        if key.replace("#", "::").split("::")[0] not in train_config:
-            raise UsageError(f"--set {key}: the bundle {bundle.name!r} has no such setting in configs/train.json")
-    overlay |= overrides
+    overlay = _overlay(bundle, presets, overrides)
     for source in sorted((bundle.root / "configs").iterdir()):
         target = run / "configs" / source.name
         if source.stem in ("train", "inference"):
@@ -97,22 +92,37 @@ def _start_folder(bundle: Bundle, run: Path, presets: Sequence[str], overrides: 
             write_json(target, {**read_config(source), "name": bundle.name})
         elif source.stem not in bundle.presets:
             shutil.copyfile(source, target)
-    for name in ("LICENSE", "docs"):
-        source = bundle.root / name
-        if source.is_dir():
-            shutil.copytree(source, run / name)
-        elif source.is_file():
-            shutil.copyfile(source, run / name)
+    shutil.copytree(bundle.root / "docs", run / "docs")
+    shutil.copyfile(bundle.root / "LICENSE", run / "LICENSE")
+
+
+def _overlay(bundle: Bundle, presets: Sequence[str], overrides: dict[str, Any]) -> dict[str, Any]:
+    overlay: dict[str, Any] = {}
+    for preset in presets:
+        if preset not in bundle.presets:
+            known = ", ".join(bundle.presets)
+            raise UsageError(f"--preset {preset}: the bundle {bundle.name!r} has no such preset; it has {known}")
+        overlay |= read_config(bundle.config(preset))
+    settings = read_config(bundle.config("train"))
+    for key in overrides:
+        if _top(key) not in settings:
+            raise UsageError(f"--set {key}: the bundle {bundle.name!r} has no such setting in configs/train.json")
+    return overlay | overrides
 
 
 def _laid_over(config: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
     """The config with those ids replaced that it has."""
     parser = ConfigParser(config)
     for key, value in overlay.items():
-        if key.replace("#", "::").split("::")[0] in config:
+        if _top(key) in config:
             parser[key] = value
     content: dict[str, Any] = parser.get()
     return content
+
+
+def _top(key: str) -> str:
+    """The outermost part of a config id such as `train::trainer::amp` or `train#trainer#amp`."""
+    return key.replace("#", "::").split("::")[0]
 
 
 def _write_record(run: Path, bundle: Bundle, cohort: Path, settings: dict[str, Any], device: str) -> None:

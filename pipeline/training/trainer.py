@@ -21,20 +21,21 @@ AMP_TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 class PlayerTrainer(Trainer):
     """MONAI trainer for a method of players.
 
-    At each iteration `Method.forward` runs once; then each player in turn gets its loss from the batch and that result, its
-    networks alone require gradients, and its optimiser takes one step. `engine.state.output` holds each player's loss terms
-    as detached tensors, named `player/term`, and their sum as `player`.
+    At each iteration `Method.forward` runs once; then each player in turn gets its loss from the batch and that
+    result, its networks alone require gradients, and its optimiser takes one step. `engine.state.output` holds each
+    player's loss terms as detached tensors, named `player/term`, and their sum as `player`.
 
     Args:
         device: where to train.
         max_epochs: number of epochs.
-        train_data_loader: batches as the method expects them (a dict of tensors); shuffled by a `DistributedSampler`, whose
-            order depends on its seed and the epoch alone.
+        train_data_loader: batches as the method expects them (a dict of tensors); shuffled by a
+            `DistributedSampler`, whose order depends on its seed and the epoch alone.
         method: what to play.
         optimizers: one for each player, by the player's name.
         schedulers: learning-rate schedules by the player's name, stepped once an epoch.
-        accumulate: split each batch into this many parts, and add up their gradients before a step: the same step as the
-            whole batch (the networks normalise each sample by itself), with less memory and one more forward pass a player.
+        accumulate: split each batch into this many parts, and add up their gradients before a step: the same step as
+            the whole batch (the networks normalise each sample by itself), with less memory and one more forward
+            pass a player.
         amp: `bfloat16`, or `float16` with loss scaling; None trains in float32.
         average_decay: keep an exponential moving average of the synthesizer's weights with this decay; None keeps none.
         train_handlers: objects with `attach(engine)`.
@@ -55,13 +56,19 @@ class PlayerTrainer(Trainer):
     ) -> None:
         names = {player.name for player in method.players}
         if set(optimizers) != names:
-            raise ValueError(f"each player needs its optimiser: players {sorted(names)}, optimisers {sorted(optimizers)}")
+            raise ValueError(
+                f"each player needs its optimiser: players {sorted(names)}, optimisers {sorted(optimizers)}"
+            )
         if amp is not None and amp not in AMP_TYPES:
             raise ValueError(f"amp is one of {sorted(AMP_TYPES)} or None, found {amp!r}")
         if accumulate < 1:
             raise ValueError(f"accumulate is at least 1, found {accumulate}")
         super().__init__(
-            device=device, max_epochs=max_epochs, data_loader=train_data_loader, decollate=False, non_blocking=True
+            device=device,
+            max_epochs=max_epochs,
+            data_loader=train_data_loader,
+            decollate=False,
+            non_blocking=True,
         )
         self.method = method
         self.optimizers = dict(optimizers)
@@ -98,7 +105,7 @@ class PlayerTrainer(Trainer):
         for scheduler in self.schedulers.values():
             scheduler.step()
 
-    def _iteration(self, engine: Any, batchdata: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _iteration(self, engine: Any, batchdata: dict[str, Tensor]) -> dict[str, Tensor]:  # noqa: ARG002
         batch = {key: value.to(self.state.device, non_blocking=True) for key, value in batchdata.items()}
         parts = [batch] if self.accumulate == 1 else list(_split(batch, self.accumulate))
         players = [player for player in self.method.players if player.plays(self.state.iteration - 1)]

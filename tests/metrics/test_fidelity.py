@@ -82,9 +82,7 @@ class TestPsnr:
 
 
 class TestSsimMap:
-    @pytest.mark.parametrize(
-        ("data_range", "sigma", "window"), [(1.0, 1.5, 11), (2.0, 1.5, 11), (1.0, 1.0, 9)]
-    )
+    @pytest.mark.parametrize(("data_range", "sigma", "window"), [(1.0, 1.5, 11), (2.0, 1.5, 11), (1.0, 1.0, 9)])
     def test_agrees_with_scikit_image_up_to_the_border(self, data_range, sigma, window):
         reference, image = texture_and_copy()
         value = ssim_map(image, reference, data_range, window, sigma)

@@ -46,9 +46,7 @@ def test_descriptions_say_synthetic_free_to_use_and_who_generated_what(cohort: P
     assert (raw["License"], raw["DatasetType"]) == ("CC0", "raw")
     assert raw["BIDSVersion"]
     for derivative in ("manual", "truth"):
-        description = json.loads(
-            (cohort / "derivatives" / derivative / "dataset_description.json").read_text()
-        )
+        description = json.loads((cohort / "derivatives" / derivative / "dataset_description.json").read_text())
         assert description["DatasetType"] == "derivative"
         assert description["GeneratedBy"][0]["Name"] == "phs-pipeline phantom"
         assert description["GeneratedBy"][0]["Seed"] == 7
@@ -87,9 +85,7 @@ def test_stored_truth_equals_the_stored_scan_wherever_the_mask_is_zero(cohort: P
         assert mask.any()
 
 
-def test_same_seed_same_bytes_at_another_time(
-    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_same_seed_same_bytes_at_another_time(cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.time", lambda: 1e9)
     write_phantom_cohort(tmp_path / "again", subjects=2, seed=7)
     assert contents(tmp_path / "again") == contents(cohort)
@@ -122,9 +118,7 @@ def test_missing_files_are_written_again_and_no_subject_is_forgotten(cohort: Pat
     assert contents(tmp_path) == contents(cohort)
 
 
-@pytest.mark.parametrize(
-    "description", [None, "{}", "not json", '{"GeneratedBy": [{"Name": "fMRIPrep"}]}', "[]"]
-)
+@pytest.mark.parametrize("description", [None, "{}", "not json", '{"GeneratedBy": [{"Name": "fMRIPrep"}]}', "[]"])
 def test_a_foreign_folder_is_refused_and_left_alone(tmp_path: Path, description: str | None) -> None:
     (tmp_path / "patients.csv").write_text("id\n1\n")
     if description is not None:

@@ -1,0 +1,84 @@
+"""`phs-pipeline`: the group of all commands, each loaded when it is called."""
+
+import importlib
+import logging
+import sys
+import warnings
+from typing import Any
+
+import click
+
+from pipeline import __version__
+from pipeline.errors import PipelineError, ScanError
+
+COMMANDS = {
+    "demo": "The whole chain on a phantom cohort, in minutes on a CPU.",
+    "phantom": "Write a cohort of synthetic brains with lesions and known healthy truth.",
+    "preprocess": "Clip, cut, label and split a cohort for training.",
+    "train": "Train a bundle on a preprocessed cohort.",
+    "synthesize": "Write the pseudo-healthy twin of each scan.",
+    "enhance": "Write each scan with its lesions' contrast enhanced.",
+    "evaluate": "Measure healthiness and identity on a cohort's test patients.",
+    "bundles": "List the methods that can be trained and used.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module only when the command is called: `--help` answers at once."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """In the order in which a user meets them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import and return the command."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(f"pipeline.cli.{cmd_name}"), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="phs-pipeline")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.option("-q", "--quiet", is_flag=True, help="Only say what went wrong.")
+@click.pass_context
+def cli(context: click.Context, debug: bool, quiet: bool) -> None:
+    """Pseudo-healthy synthesis: the same person's scan without the disease.
+
+    For research, not for diagnosis. Exit codes: 0 all done, 1 some scans failed, 2 nothing could be started.
+    """
+    context.obj = {"debug": debug}
+    logging.basicConfig(level=logging.WARNING if quiet else logging.INFO, format="%(message)s", stream=sys.stderr)
+    # Libraries report their own progress as information, and errors that we report ourselves.
+    for library in ("ignite", "monai", "monai.bundle.workflows", "matplotlib", "nibabel", "PIL"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)
+    logging.getLogger("pipeline.training.trainer.PlayerTrainer").setLevel(logging.CRITICAL)
+    if not debug:
+        warnings.simplefilter("ignore")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; turn errors of ours into one sentence and an exit code."""
+    debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
+    try:
+        code: Any = cli.main(args=arguments, prog_name="phs-pipeline", standalone_mode=False)
+        sys.exit(code or 0)
+    except PipelineError as error:
+        if debug:
+            raise
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(1 if isinstance(error, ScanError) else 2)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Stopped.", err=True)
+        sys.exit(130)

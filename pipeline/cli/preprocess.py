@@ -1,0 +1,116 @@
+"""`phs-pipeline preprocess`: from a folder of scans to a cohort ready for training."""
+
+from pathlib import Path
+
+import click
+
+LAYOUTS = ("bids", "brats", "isles", "lits", "datalist")
+
+
+@click.command()
+@click.argument("cohort", type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, metavar="DIR", type=click.Path(path_type=Path), help="Folder to write.")
+@click.option("--layout", type=click.Choice(LAYOUTS), help="How the cohort lies on disk; found out if not given.")
+@click.option("--modality", help="Which scan of each subject, in the layout's own words (FLAIR, t1ce, …).")
+@click.option("--slices", type=click.IntRange(min=1), help="Keep this many middle slices, instead of a thickness.")
+@click.option(
+    "--slab-mm",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Keep the middle slices of this thickness.  [default: 60]",
+)
+@click.option("--whole", is_flag=True, help="Keep all slices.")
+@click.option(
+    "--percentile",
+    default=99.5,
+    show_default=True,
+    type=click.FloatRange(0, 100, min_open=True),
+    help="Upper end of the intensity window [0, V], a percentile of the volume.",
+)
+@click.option("--foreground-only", is_flag=True, help="Take the percentile over voxels above zero only.")
+@click.option("--window", nargs=2, type=float, metavar="LOW HIGH", help="Fixed window instead, e.g. -200 250 for CT.")
+@click.option(
+    "--min-lesion-mm2",
+    default=0.0,
+    show_default=True,
+    type=click.FloatRange(min=0),
+    help="Slices with a smaller lesion are neither healthy nor pathological.",
+)
+@click.option(
+    "--split",
+    nargs=3,
+    type=float,
+    default=(0.7, 0.15, 0.15),
+    show_default=True,
+    metavar="TRAIN VAL TEST",
+    help="Shares of the patients.",
+)
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of the split.")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: all cores]")
+@click.option("--overwrite", is_flag=True, help="Replace a cohort made with other settings.")
+def preprocess(
+    cohort: Path,
+    output: Path,
+    layout: str | None,
+    modality: str | None,
+    slices: int | None,
+    slab_mm: float | None,
+    whole: bool,
+    percentile: float,
+    foreground_only: bool,
+    window: tuple[float, float] | None,
+    min_lesion_mm2: float,
+    split: tuple[float, float, float],
+    seed: int,
+    workers: int | None,
+    overwrite: bool,
+) -> None:
+    """Clip, cut, label and split COHORT for training.
+
+    COHORT is a folder in BIDS, BraTS, ISLES or LiTS layout, or a datalist (MONAI's JSON, or CSV with the columns image,
+    mask, subject, split). Started again after an interruption, it continues.
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from pipeline.errors import ScanError
+    from pipeline.preprocessing import cohort as preprocessing
+    from pipeline.preprocessing.slab import Slab
+    from pipeline.preprocessing.window import WindowRule
+    from pipeline.reports.cohort_summary import cohort_summary
+
+    if sum((slices is not None, slab_mm is not None, whole)) > 1:
+        raise click.UsageError("give one of --slices, --slab-mm and --whole")
+    if window and window[0] >= window[1]:
+        raise click.UsageError(f"--window needs LOW below HIGH, found {window[0]:g} {window[1]:g}")
+    slab = Slab(slices=slices, thickness_mm=None) if slices or whole else Slab(thickness_mm=slab_mm or 60.0)
+    settings = preprocessing.Settings(
+        modality=modality,
+        slab=slab,
+        window=WindowRule(percentile, foreground_only, window or None),
+        min_lesion_mm2=min_lesion_mm2,
+        split=split,
+        seed=seed,
+    )
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("preprocessing")
+        result = preprocessing.preprocess(
+            cohort,
+            output,
+            settings,
+            layout,
+            workers,
+            overwrite,
+            lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    cohort_summary(output, result.subjects)
+    for problem in result.problems:
+        click.echo(f"skipped {problem.subject}: {problem.reason}", err=True)
+    counts = preprocessing.read_cohort(output)["counts"]
+    for name, count in counts.items():
+        click.echo(
+            f"{name}: {count['patients']} patients, {count['pathological']} pathological and {count['healthy']} "
+            "healthy slices"
+        )
+    click.echo(f"{output}: {len(result.subjects)} subjects ({result.layout}); look at {output / 'summary.png'}")
+    if result.problems:
+        raise ScanError(f"{cohort}: {len(result.problems)} scan(s) could not be used, for the reasons above")

@@ -1,0 +1,69 @@
+"""What `synthesize` and `enhance` share: options, and the run over the scans."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+def scan_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of a command that takes scans and a model."""
+    options = (
+        click.argument("scans", nargs=-1, required=True, metavar="SCAN…", type=click.Path(path_type=Path)),
+        click.option("-b", "--bundle", default="gvs", show_default=True, help="A bundle's name or a run's folder."),
+        click.option("-o", "--output", default=Path("pseudohealthy"), show_default=True, metavar="DIR",
+                     type=click.Path(path_type=Path), help="Folder to write."),
+        click.option("--mask", metavar="FILE", type=click.Path(path_type=Path),
+                     help="Lesion mask on the scan's grid; only it and a margin of 5 mm are edited."),
+        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps."),
+        click.option("--overwrite", is_flag=True, help="Make results again that are there."),
+    )  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def run_over_scans(
+    scans: tuple[Path, ...],
+    bundle: str,
+    output: Path,
+    mask: Path | None,
+    device: str,
+    overwrite: bool,
+    alpha: float | None = None,
+) -> None:
+    """Load the model once, work through the scans, and say what became of them.
+
+    Raises:
+        UsageError: if nothing could be started.
+        ScanError: if some scans failed.
+    """
+    from pipeline.bundles import find_bundle, load_synthesizer
+    from pipeline.errors import ScanError, UsageError
+    from pipeline.synthesis import synthesize_scans
+
+    for scan in scans:
+        if not scan.exists():
+            raise UsageError(f"{scan}: no such file; check the path")
+        if scan.is_dir():
+            raise UsageError(f"{scan}: found a folder, expected a NIfTI file (.nii or .nii.gz); name the files in it")
+    if mask is not None and len(scans) > 1:
+        raise UsageError(f"--mask belongs to one scan, found {len(scans)}; run them one by one")
+    synthesizer, provenance = load_synthesizer(find_bundle(bundle), device)
+    outcome = synthesize_scans(
+        scans,
+        synthesizer,
+        provenance,
+        output,
+        lambda scan, what: click.echo(f"{scan.name}: {what}", err=what.startswith("failed")),
+        mask,
+        alpha,
+        overwrite,
+    )
+    click.echo(
+        f"{output}: {len(outcome.written)} written, {len(outcome.skipped)} done before, {len(outcome.failed)} failed"
+    )
+    click.echo("Synthetic images for research, not for diagnosis. Cite: Zhang et al., Generator Versus Segmentor.")
+    if outcome.failed:
+        raise ScanError(f"{len(outcome.failed)} of {len(scans)} scan(s) failed, for the reasons above")

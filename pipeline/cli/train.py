@@ -1,0 +1,62 @@
+"""`phs-pipeline train`: train a bundle on a preprocessed cohort."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command()
+@click.argument("bundle")
+@click.option("--data", required=True, metavar="DIR", type=click.Path(path_type=Path), help="A preprocessed cohort.")
+@click.option(
+    "-o", "--output", required=True, metavar="RUN", type=click.Path(path_type=Path), help="Folder of the run."
+)
+@click.option("--preset", "presets", multiple=True, help="Settings to lay over the paper's, e.g. laptop.")
+@click.option("--epochs", type=click.IntRange(min=1), help="Number of epochs.")
+@click.option("--device", help="auto, cpu, cuda, cuda:N or mps.  [default: auto]")
+@click.option("--seed", type=click.IntRange(min=0), help="Of weights and order of slices.")
+@click.option("--set", "settings", multiple=True, metavar="ID=VALUE", help="Any setting of the bundle's train.json.")
+@click.option("--resume", is_flag=True, help="Go on with a run that was stopped.")
+def train(
+    bundle: str,
+    data: Path,
+    output: Path,
+    presets: tuple[str, ...],
+    epochs: int | None,
+    device: str | None,
+    seed: int | None,
+    settings: tuple[str, ...],
+    resume: bool,
+) -> None:
+    """Train BUNDLE (a name from `phs-pipeline bundles`) on a cohort made by `phs-pipeline preprocess`.
+
+    RUN receives checkpoints, the weights models/model.pt, loss curves, and each epoch a panel of validation slices;
+    it can be given to `synthesize -b RUN`.
+    """
+    overrides: dict[str, Any] = {}
+    for setting in settings:
+        name, found, value = setting.partition("=")
+        if not found:
+            raise click.UsageError(f"--set {setting}: expected ID=VALUE, for example --set lambda=20")
+        overrides[name] = _value(value)
+    given = {"epochs": epochs, "device_name": device, "seed": seed}
+    overrides |= {name: value for name, value in given.items() if value is not None}
+
+    from pipeline.bundles import find_bundle
+    from pipeline.training.launch import train as launch
+
+    launch(find_bundle(bundle), data, output, presets, overrides, resume)
+    click.echo(f"{output / 'models' / 'model.pt'}: trained; look at {output / 'curves.png'} and {output / 'panels'}")
+    click.echo(f"next: phs-pipeline evaluate -b {output} --data {data} -o REPORT")
+
+
+def _value(text: str) -> Any:
+    """JSON where it is JSON, else the text itself; expressions are not accepted."""
+    if text.startswith(("$", "@", "%")):
+        raise click.UsageError(f"--set takes plain values, found {text!r}; edit a copy of the bundle for expressions")
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
