@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import torch
 from monai.metrics import compute_dice
@@ -20,8 +19,7 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import PolynomialLR
 from torch.utils.data import DataLoader, DistributedSampler
 
-from pipeline.errors import UsageError
-from pipeline.evaluation.volumes import PATHOLOGICAL, pathological_subjects, read_volume
+from pipeline.evaluation.volumes import PATHOLOGICAL, in_plane_shape, pathological_subjects, read_volume
 from pipeline.files import sha256, write_json
 from pipeline.methods import Segmentation
 from pipeline.networks import UNetSegmentor
@@ -116,23 +114,24 @@ def load_judge(
     }
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
     folder = cohort / "judge" / key
-    if not (folder / RECORD).is_file():
-        _train(cohort, folder, grid, seed, iterations, device)
-        judge = Judge(_network(folder, device), grid, device, settings)
-        dice = {split: _own_dice(judge, cohort, split) for split in ("validation", "test")}
-        about = {**settings, "weights_sha256": sha256(folder / WEIGHTS), "dice": dice}
-        write_json(folder / RECORD, about)
-        (folder / CHECKPOINT).unlink(missing_ok=True)
-    return Judge(_network(folder, device), grid, device, json.loads((folder / RECORD).read_text(encoding="utf-8")))
+    with _own_random_state(seed):
+        if not (folder / RECORD).is_file():
+            _train(cohort, folder, grid, seed, iterations, device)
+            judge = Judge(_network(folder, device), grid, device, settings)
+            dice = {split: _own_dice(judge, cohort, split) for split in ("validation", "test")}
+            about = {**settings, "weights_sha256": sha256(folder / WEIGHTS), "dice": dice}
+            write_json(folder / RECORD, about)
+            (folder / CHECKPOINT).unlink(missing_ok=True)
+        about = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        return Judge(_network(folder, device), grid, device, about)
 
 
 def _grid(cohort: Path) -> Grid:
     """A canvas just large enough for the largest field of view."""
     grid = Grid(SPACING_MM, (SMALLEST_SIDE, SMALLEST_SIDE))
     for subject in read_cohort(cohort)["subjects"]:
-        height, width = nib.load(cohort / subject["images"]).shape[:2]
         spacing_mm = (subject["spacing_mm"][1], subject["spacing_mm"][2])
-        grid = Grid(SPACING_MM, grid.canvas(grid.resampled((height, width), spacing_mm)))
+        grid = Grid(SPACING_MM, grid.canvas(grid.resampled(in_plane_shape(cohort, subject), spacing_mm)))
     return grid
 
 
@@ -140,27 +139,26 @@ def _train(cohort: Path, folder: Path, grid: Grid, seed: int, iterations: int, d
     patients = len({subject["patient"] for subject in pathological_subjects(cohort, "training")})
     logger.info("training the independent segmentor on %d patients, once for this cohort", patients)
     dataset = SliceDataset(cohort, "training", grid, labels=(PATHOLOGICAL, "healthy"))
-    with _own_random_state(seed):
-        method = Segmentation(UNetSegmentor(filters=FILTERS))
-        # One process trains for itself; this sampler's order depends on seed and epoch alone, which makes it resumable.
-        sampler = DistributedSampler(dataset, num_replicas=1, rank=0, seed=seed)
-        loader = DataLoader(dataset, batch_size=BATCH_SIZE, sampler=sampler)
-        epochs = math.ceil(iterations / len(loader))
-        optimizer = Adam(method.networks["segmentor"].parameters(), lr=RATE)
-        started = (folder / CHECKPOINT).is_file()
-        PlayerTrainer(
-            device=device,
-            max_epochs=epochs,
-            train_data_loader=loader,
-            method=method,
-            optimizers={"segmentor": optimizer},
-            schedulers={"segmentor": PolynomialLR(optimizer, total_iters=epochs, power=POWER)},
-            train_handlers=[
-                *([CheckpointLoader(folder)] if started else []),
-                ProgressBar(),
-                CheckpointSaver(folder),
-            ],
-        ).run()
+    method = Segmentation(UNetSegmentor(filters=FILTERS))
+    # One process trains for itself; this sampler's order depends on seed and epoch alone, which makes it resumable.
+    sampler: DistributedSampler[Any] = DistributedSampler(dataset, num_replicas=1, rank=0, seed=seed)
+    loader = DataLoader(dataset, batch_size=BATCH_SIZE, sampler=sampler)
+    epochs = math.ceil(iterations / len(loader))
+    optimizer = Adam(method.networks["segmentor"].parameters(), lr=RATE)
+    interrupted = (folder / CHECKPOINT).is_file()
+    PlayerTrainer(
+        device=device,
+        max_epochs=epochs,
+        train_data_loader=loader,
+        method=method,
+        optimizers={"segmentor": optimizer},
+        schedulers={"segmentor": PolynomialLR(optimizer, total_iters=epochs, power=POWER)},
+        train_handlers=[
+            *([CheckpointLoader(folder)] if interrupted else []),
+            ProgressBar(),
+            CheckpointSaver(folder),
+        ],
+    ).run()
 
 
 @contextlib.contextmanager
@@ -184,10 +182,9 @@ def _network(folder: Path, device: torch.device) -> nn.Module:
 
 def _own_dice(judge: Judge, cohort: Path, split: str) -> dict[str, float | int] | None:
     """Dice on the real pathological slices of patients that it was not trained on; None where a split has none."""
-    try:
-        subjects = pathological_subjects(cohort, split)
-    except UsageError:
+    if not read_cohort(cohort)["counts"][split][PATHOLOGICAL]:
         return None
+    subjects = pathological_subjects(cohort, split)
     by_slice, overlap, areas = [], 0, 0
     for subject in subjects:
         volume = read_volume(cohort, subject)

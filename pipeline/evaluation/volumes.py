@@ -91,6 +91,16 @@ def read_volume(cohort: Path, record: dict[str, Any]) -> Volume:
     )
 
 
+def in_plane_shape(cohort: Path, record: dict[str, Any]) -> tuple[int, int]:
+    """Pixels of a subject's slices along (right, anterior), from the header alone.
+
+    Raises:
+        UsageError: if the file is missing or damaged.
+    """
+    height, width = _opened(cohort / record["images"]).shape[:2]
+    return height, width
+
+
 def _levels(path: Path) -> NDArray[np.float32]:
     # Not through the header's slope, a float32 that takes the highest level a little off 1.
     return _stored(path).astype(np.float32) / np.float32(LEVELS)
@@ -99,9 +109,19 @@ def _levels(path: Path) -> NDArray[np.float32]:
 def _stored(path: Path) -> NDArray[Any]:
     """Stored voxels as (slices, right, anterior)."""
     try:
-        return np.ascontiguousarray(np.moveaxis(nib.load(path).dataobj.get_unscaled(), 2, 0))
-    except (OSError, EOFError, ValueError, ImageFileError) as error:
-        raise UsageError(
-            f"{path}: missing or damaged, expected a volume of the preprocessed cohort; run `phs-pipeline "
-            "preprocess` again"
-        ) from error
+        return np.ascontiguousarray(np.moveaxis(_opened(path).dataobj.get_unscaled(), 2, 0))
+    except (OSError, EOFError, ValueError) as error:
+        raise _unreadable(path) from error
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return nib.load(path)
+    except (OSError, ImageFileError) as error:
+        raise _unreadable(path) from error
+
+
+def _unreadable(path: Path) -> UsageError:
+    return UsageError(
+        f"{path}: missing or damaged, expected a volume of the preprocessed cohort; run `phs-pipeline preprocess` again"
+    )

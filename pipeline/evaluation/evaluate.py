@@ -1,0 +1,145 @@
+"""Score a trained method on a preprocessed cohort, beside controls."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from pipeline import __version__
+from pipeline.errors import UsageError
+from pipeline.evaluation.controls import CONTROLS
+from pipeline.evaluation.judge import ITERATIONS, SEED, Judge, load_judge
+from pipeline.evaluation.scores import DEFINITIONS, score_methods, score_slices, score_volumes
+from pipeline.evaluation.volumes import Volume, pathological_subjects, read_volume
+from pipeline.files import sha256
+from pipeline.metrics import ms_ssim_padding
+from pipeline.preprocessing.cohort import COHORT_FILE
+from pipeline.reports.evaluation_report import Case, write_report
+from pipeline.synthesis import Synthesizer
+
+
+def evaluate(
+    synthesizer: Synthesizer,
+    cohort_dir: Path,
+    report_dir: Path,
+    name: str,
+    provenance: dict[str, Any],
+    split: str = "test",
+    judge_iterations: int = ITERATIONS,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Identity, fidelity and healthiness of a method and of the controls, on the pathological slices of a split.
+
+    Images are compared on the scans' own pixels, with the method's residual carried there as `synthesize` does. One
+    volume is in memory at a time.
+
+    Args:
+        synthesizer: the trained method; its device is used throughout.
+        cohort_dir: folder made by `phs-pipeline preprocess`; the judge is kept in its folder `judge`.
+        report_dir: receives slices.csv, patients.csv, summary.json, report.md and cases.png.
+        name: of the method, in tables.
+        provenance: where the method comes from (bundle, hashes), for the summary.
+        split: `training`, `validation` or `test`.
+        judge_iterations: of the judge's training.
+        overwrite: write into a folder that holds something.
+        progress: called with (volumes done, volumes in all).
+
+    Returns:
+        The content of `summary.json`.
+
+    Raises:
+        UsageError: if the split has no pathological slice, or the report's folder is not empty.
+    """
+    cohort_dir, report_dir = Path(cohort_dir), Path(report_dir)
+    if report_dir.exists() and not overwrite and (not report_dir.is_dir() or any(report_dir.iterdir())):
+        raise UsageError(f"{report_dir}: exists and is not empty; choose another folder, or give --overwrite")
+    if name in CONTROLS:
+        raise UsageError(f"{name}: is the name of a control; give the bundle another name")
+    records = pathological_subjects(cohort_dir, split)
+    judge = load_judge(cohort_dir, SEED, judge_iterations, synthesizer.device)
+
+    rows: list[dict[str, Any]] = []
+    padding: dict[tuple[int, int], tuple[int, int]] = {}
+    for done, record in enumerate(records, start=1):
+        volume = read_volume(cohort_dir, record)
+        rows += score_slices(name, pseudo_healthy(synthesizer, volume), volume, judge)
+        for control, make in CONTROLS.items():
+            image = make(volume.image, volume.lesion, volume.foreground).to(judge.device)
+            rows += score_slices(control, image, volume, judge)
+        height, width = volume.image.shape[-2:]
+        padding[height, width] = ms_ssim_padding(height, width)
+        if progress:
+            progress(done, len(records))
+
+    slices = pd.DataFrame(rows)
+    volumes = score_volumes(slices)
+    cases = _cases(volumes[volumes["method"] == name], records, cohort_dir, synthesizer, judge)
+    of_method = slices[slices["method"] == name]
+    summary = {
+        "format": 1,
+        "pipeline_version": __version__,
+        "warning": "Research use only, not for diagnosis.",
+        "method": name,
+        "provenance": provenance,
+        "device": str(synthesizer.device),
+        "cohort": {
+            "sha256": sha256(cohort_dir / COHORT_FILE),
+            "split": split,
+            "patients": int(of_method["patient"].nunique()),
+            "volumes": int(of_method["subject"].nunique()),
+            "slices": len(of_method),
+        },
+        "methods": score_methods(volumes),
+        "judge": judge.about,
+        "ms_ssim_padding": [
+            {"slice": list(shape), "added": list(added)} for shape, added in padding.items() if any(added)
+        ],
+        "cases": [{"title": case.title, "subject": case.subject, "slice": case.place} for case in cases],
+        "definitions": DEFINITIONS,
+    }
+    write_report(report_dir, summary, slices, volumes, cases)
+    return summary
+
+
+def pseudo_healthy(synthesizer: Synthesizer, volume: Volume) -> Tensor:
+    """x_s = x_p + residual inside the foreground, in [0, 1], shape (N, 1, H, W), on the synthesizer's device."""
+    residual = torch.from_numpy(synthesizer.residual(volume.image[:, 0].numpy(), volume.spacing_mm))[:, None]
+    return (volume.image + residual * volume.foreground).clamp(0, 1).to(synthesizer.device)
+
+
+def _cases(
+    volumes: pd.DataFrame,
+    records: list[dict[str, Any]],
+    cohort_dir: Path,
+    synthesizer: Synthesizer,
+    judge: Judge,
+) -> list[Case]:
+    """Best, median and worst volume by healthiness, each by the slice with its largest lesion."""
+    ordered = volumes.sort_values("healthiness", ascending=False, kind="stable").reset_index(drop=True)
+    last = len(ordered) - 1
+    # In this order, so that one or two volumes are called best and worst.
+    chosen = {0: "best", last: "worst"} if last < 2 else {0: "best", last // 2: "median", last: "worst"}
+    by_subject = {record["subject"]: record for record in records}
+    cases = []
+    for rank, title in chosen.items():
+        row = ordered.iloc[rank]
+        volume = read_volume(cohort_dir, by_subject[row["subject"]])
+        largest = int(volume.lesion.sum(dim=(1, 2, 3)).argmax())
+        image = pseudo_healthy(synthesizer, volume)[largest : largest + 1]
+        cases.append(
+            Case(
+                title=title,
+                subject=volume.subject,
+                place=volume.places[largest],
+                healthiness=float(row["healthiness"]),
+                image=volume.image[largest, 0].numpy(),
+                lesion=volume.lesion[largest, 0].numpy(),
+                pseudo_healthy=image[0, 0].cpu().numpy(),
+                predicted=judge.predict(image, volume.spacing_mm)[0, 0].cpu().numpy(),
+            )
+        )
+    return cases

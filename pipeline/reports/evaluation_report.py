@@ -1,0 +1,208 @@
+"""The report of an evaluation: tables, a page to read, and three cases to look at."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pipeline.files import write_json, write_text
+from pipeline.preprocessing.foreground import AIR
+from pipeline.reports.mosaic import difference, grey, mosaic, outlined, save_png
+
+# Below this Dice the judge overlooks about as much as it finds, and healthiness says little.
+WEAK_JUDGE = 0.5
+
+ROWS = {
+    "healthiness": ("healthiness of a volume", 3),
+    "psnr_normal": ("normal tissue PSNR, dB", 2),
+    "ssim_normal": ("normal tissue SSIM", 4),
+    "psnr_slice": ("whole slice PSNR, dB", 2),
+    "ssim_slice": ("whole slice SSIM", 4),
+    "identity": ("identity (masked MS-SSIM)", 4),
+    "psnr_lesion": ("lesion against truth PSNR, dB", 2),
+    "ssim_lesion": ("lesion against truth SSIM", 4),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One slice to look at.
+
+    Attributes:
+        title: `best`, `median` or `worst`.
+        subject: whose slice.
+        place: its index in the subject's slab.
+        healthiness: of the whole volume.
+        image: input in [0, 1], shape (right, anterior).
+        lesion: annotated lesion, bool, same shape.
+        pseudo_healthy: the method's image, as `image`.
+        predicted: lesion that the judge sees in it, bool, same shape.
+    """
+
+    title: str
+    subject: str
+    place: int
+    healthiness: float
+    image: NDArray[np.float32]
+    lesion: NDArray[np.bool_]
+    pseudo_healthy: NDArray[np.float32]
+    predicted: NDArray[np.bool_]
+
+
+def write_report(
+    folder: Path, summary: dict[str, Any], slices: pd.DataFrame, volumes: pd.DataFrame, cases: list[Case]
+) -> None:
+    """Write `slices.csv`, `patients.csv`, `cases.png`, `report.md` and, last, `summary.json`.
+
+    Args:
+        folder: where; made if it is not there.
+        summary: as `pipeline.evaluation.evaluate` returns it.
+        slices: one row for each method and slice.
+        volumes: one row for each method and volume.
+        cases: what the picture shows, one row each.
+    """
+    write_text(folder / "slices.csv", slices.to_csv(index=False, lineterminator="\n"))
+    write_text(folder / "patients.csv", volumes.to_csv(index=False, lineterminator="\n"))
+    save_png(folder / "cases.png", _picture(cases))
+    write_text(folder / "report.md", page(summary, cases))
+    write_json(folder / "summary.json", summary)
+
+
+def page(summary: dict[str, Any], cases: list[Case]) -> str:
+    """The report in Markdown.
+
+    Args:
+        summary: content of `summary.json`.
+        cases: what `cases.png` shows beside it.
+    """
+    cohort, methods = summary["cohort"], summary["methods"]
+    who = f"{_count(cohort['slices'], 'pathological slice')} of {_count(cohort['patients'], 'patient')}"
+    parts = [
+        f"# {summary['method']}: pseudo-healthy synthesis evaluated",
+        f"**{summary['warning']}** Pseudo-healthy images are synthetic.",
+        f"{who}, {cohort['split']} split. Mean ± standard deviation over patients (n).",
+        _table(methods),
+        _reading(methods),
+        "## The judge",
+        _judge(summary["judge"], cohort["split"]),
+        "## Cases",
+        "![Best, median and worst case](cases.png)",
+        "From top to bottom: "
+        + "; ".join(
+            f"{case.title}, {case.subject}, slice {case.place}, healthiness of the volume {case.healthiness:.3f}"
+            for case in cases
+        )
+        + ". Each is the volume's slice with the largest lesion. In the difference, red was removed and blue added.",
+        "## Definitions",
+        "\n".join(f"- *{term}*: {meaning}." for term, meaning in summary["definitions"].items()),
+        *_padding(summary["ms_ssim_padding"]),
+        "## Provenance",
+        "\n".join(
+            f"- {term}: {value}"
+            for term, value in {
+                "pipeline": summary["pipeline_version"],
+                **summary["provenance"],
+                "Cohort sha256": cohort["sha256"],
+                "Device": summary["device"],
+            }.items()
+        ),
+        "Every slice is in `slices.csv`, every scan in `patients.csv`, all digits of this page in `summary.json`.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(methods: dict[str, Any]) -> str:
+    header = "| | " + " | ".join(methods) + " |"
+    lines = [header, "|---|" + "---:|" * len(methods)]
+    pooled = " | ".join(f"{scores['healthiness_pooled']:.3f}" for scores in methods.values())
+    lines.append(f"| healthiness, all slices pooled | {pooled} |")
+    for metric, (label, digits) in ROWS.items():
+        cells = [scores["metrics"][metric] for scores in methods.values()]
+        if any(cell["n"] for cell in cells):
+            lines.append(f"| {label} | " + " | ".join(_cell(cell, digits) for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+def _cell(score: dict[str, Any], digits: int) -> str:
+    if score["n"] == 0:
+        return "–"
+    if score["mean"] is None:
+        return f"identical ({score['n']})"
+    sd = "–" if score["sd"] is None else f"{score['sd']:.{digits}f}"
+    identical = f", {score['identical']} of them identical" if score["identical"] else ""
+    return f"{score['mean']:.{digits}f} ± {sd} ({score['n']}{identical})"
+
+
+def _reading(methods: dict[str, Any]) -> str:
+    controls = " and ".join(f"*{name}*" for name in list(methods)[1:])
+    return (
+        f"Higher is better everywhere. Read each figure beside those of the controls {controls}: a method has to be "
+        "healthier than the first, and more like the truth (where none is known, more like anatomy to the eye) than "
+        "the second. *Identical* marks images equal to their reference, whose PSNR is infinite."
+    )
+
+
+def _judge(judge: dict[str, Any], split: str) -> str:
+    text = (
+        f"Healthiness is judged by a segmentor that no method trained against: {judge['network']}, seed "
+        f"{judge['seed']}, about {judge['iterations']} iterations on the cohort's training patients, pixels of "
+        f"{judge['spacing_mm']:g} mm."
+    )
+    dice = judge["dice"].get(split)
+    if dice is None:
+        return (
+            f"{text} **It was trained on the very patients of this split, so healthiness here is not independent;** "
+            "evaluate on the test split."
+        )
+    text += (
+        f" On the real pathological slices of this split its own Dice is {dice['pooled']:.3f} pooled and "
+        f"{dice['mean_per_slice']:.3f} as mean of slices; what it cannot see, healthiness cannot count."
+    )
+    if dice["pooled"] < WEAK_JUDGE:
+        text += (
+            " **That is weak: do not draw conclusions from healthiness here.** Train it longer, or on more patients."
+        )
+    return text
+
+
+def _padding(padding: list[dict[str, list[int]]]) -> list[str]:
+    if not padding:
+        return []
+    sizes = ", ".join("{}×{} by {}×{}".format(*entry["slice"], *entry["added"]) for entry in padding)
+    note = (
+        "MS-SSIM needs 176 pixels a side for its five scales, so for *identity* smaller slices were padded with "
+        f"background, which agrees for free ({sizes} pixels)."
+    )
+    return [note]
+
+
+def _picture(cases: list[Case]) -> Any:
+    titles = ["input, lesion outlined", "input", "SYNTHETIC pseudo-healthy", "difference", "lesion seen by the judge"]
+    rows = []
+    for case in cases:
+        body = _body(case.image)
+        x_p, x_s = case.image[body], case.pseudo_healthy[body]
+        rows.append(
+            [
+                outlined(x_p, case.lesion[body]),
+                grey(x_p),
+                grey(x_s),
+                difference(x_p - x_s),
+                outlined(x_s, case.predicted[body]),
+            ]
+        )
+    order = ", ".join(f"{case.title} {case.healthiness:.2f}" for case in cases)
+    return mosaic(titles, rows, f"healthiness, top to bottom: {order}; red: removed, blue: added; not for diagnosis")
+
+
+def _body(image: NDArray[np.float32]) -> tuple[slice, slice]:
+    """The box around all that is brighter than air: a picture of air shows little."""
+    rows, columns = (np.flatnonzero((image > AIR).any(axis=axis)) for axis in (1, 0))
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
