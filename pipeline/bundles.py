@@ -6,6 +6,7 @@ so a bundle from elsewhere cannot execute code here.
 """
 
 import json
+import pydoc
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from typing import Any
 from pipeline.errors import UsageError
 from pipeline.files import sha256
 
-TRUSTED = ("pipeline.networks.", "pipeline.preprocessing.", "monai.networks.nets.")
+NETWORKS = ("pipeline.networks.", "monai.networks.nets.")
+PARTS = ("pipeline.preprocessing.grid.Grid", "pipeline.preprocessing.window.WindowRule")
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,7 @@ def build(bundle: Bundle, ids: tuple[str, ...]) -> dict[str, Any]:
     try:
         return {key: parser.get_parsed_content(key) for key in ids}
     except Exception as error:  # whatever a constructor raises for the values in the file
-        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        reason = (str(error.__cause__ or error).strip().splitlines() or [type(error).__name__])[0]
         raise UsageError(f"{path}: the config does not describe a network we can build ({reason})") from error
 
 
@@ -181,7 +183,7 @@ def _strings(value: Any) -> list[str]:
 def _refuse_code(value: Any, where: str) -> None:
     if isinstance(value, dict):
         target = value.get("_target_")
-        if target is not None and not str(target).startswith(TRUSTED):
+        if "_mode_" in value or (target is not None and not _is_trusted(str(target))):
             raise UsageError(
                 f"{where}: names {target!r}, expected a network of pipeline or MONAI; code from a bundle is not run"
             )
@@ -194,3 +196,16 @@ def _refuse_code(value: Any, where: str) -> None:
         raise UsageError(
             f"{where}: contains the expression {value!r}, expected plain values; code from a bundle is not run"
         )
+
+
+def _is_trusted(target: str) -> bool:
+    """Whether it names a network class, a grid or a window rule."""
+    if target in PARTS:
+        return True
+    if not target.startswith(NETWORKS):
+        return False
+    from torch import nn
+
+    # The prefix is not enough: pipeline.networks.johnson.torch.hub.load starts with it too.
+    found = pydoc.locate(target)
+    return isinstance(found, type) and issubclass(found, nn.Module) and found.__module__.startswith(NETWORKS)

@@ -24,11 +24,13 @@ def pick_device(name: str = "auto") -> torch.device:
             return torch.device("mps")
         logger.info("no GPU found, computing on the CPU")
         return torch.device("cpu")
+    refusal = f"device {name!r} is not available here; give auto, cpu, cuda, cuda:N or mps, and check the driver"
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UsageError(
-            f"device {name!r} is not available here; give auto, cpu, cuda, cuda:N or mps, and check the driver"
-        ) from error
+        raise UsageError(refusal) from error
+    # torch knows devices that compute nothing, such as `meta`.
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise UsageError(refusal)
     return device

@@ -14,6 +14,8 @@ from typing import Any
 from pipeline.errors import OutputError
 
 PARTIAL = ".partial-"
+UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOTEMPTY,
+    errno.ENAMETOOLONG, errno.EFBIG, errno.EIO)  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -25,7 +27,7 @@ def written_aside(path: Path) -> Iterator[Path]:
     run never reads.
 
     Raises:
-        OutputError: if the folder cannot be written to, or the disk is full.
+        OutputError: if `path` cannot be written, or the disk is full.
     """
     path = Path(path)
     aside = path.with_name(f"{PARTIAL}{uuid.uuid4().hex[:8]}-{path.name}")
@@ -36,7 +38,7 @@ def written_aside(path: Path) -> Iterator[Path]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise OutputError(f"{path}: no space is left on the device; free some and start again") from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
+        if error.errno in UNWRITABLE:
             reason = os.strerror(error.errno).lower()
             raise OutputError(f"{path}: cannot be written ({reason}); choose a writable output folder") from error
         raise
@@ -51,7 +53,8 @@ def written_aside(path: Path) -> Iterator[Path]:
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path`, whole or not at all."""
     with written_aside(path) as aside:
-        aside.write_text(text, encoding="utf-8")
+        # A file name that is no valid UTF-8 comes as lone surrogates; JSON reads them back from `\udcff`.
+        aside.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -1,8 +1,27 @@
 """Fixtures that several rooms' tests use."""
 
+import os
 from pathlib import Path
+from typing import Any
 
+import nibabel as nib
 import pytest
+
+from pipeline.phantoms import brain_phantom
+from pipeline.preprocessing.cohort import Settings, preprocess
+from pipeline.preprocessing.slab import Slab
+
+# Two trainings end with the same bits if they compute with the same number of threads; processes inherit this.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A GVS that trains an epoch of the phantom cohort in a fraction of a second.
+TINY: dict[str, Any] = {
+    "spacing_mm": 4.0,
+    "size": [64, 64],
+    "filters": 4,
+    "segmentor_filters": 4,
+    "residual_blocks": 1,
+}
 
 
 @pytest.fixture(scope="session")
@@ -11,4 +30,46 @@ def shared_data() -> Path:
     folder = Path(__file__).parents[2] / "shared" / "data"
     if not folder.is_dir():
         pytest.skip("the real scans of ../shared/data are absent")
+    return folder
+
+
+@pytest.fixture
+def tiny() -> dict[str, Any]:
+    """Settings of the GVS bundle for the phantom cohort."""
+    return dict(TINY)
+
+
+@pytest.fixture(scope="session")
+def phantom_scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six coarse phantoms as a BIDS cohort with lesion masks."""
+    folder = tmp_path_factory.mktemp("phantoms")
+    for number in range(6):
+        phantom = brain_phantom(number, shape=(44, 52, 12), spacing_mm=(4.0, 4.0, 10.0))
+        label = f"sub-{number}"
+        for path, voxels in (
+            (f"{label}/anat/{label}_FLAIR.nii.gz", phantom.image),
+            (f"derivatives/manual/{label}/anat/{label}_label-lesion_mask.nii.gz", phantom.lesion),
+        ):
+            (folder / path).parent.mkdir(parents=True)
+            nib.save(nib.Nifti1Image(voxels, phantom.affine), folder / path)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def phantom_cohort(phantom_scans: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The phantoms preprocessed whole: four training patients, one for validation, one for test."""
+    folder = tmp_path_factory.mktemp("preprocessed") / "cohort"
+    settings = Settings(slab=Slab(thickness_mm=None), split=(0.66, 0.17, 0.17))
+    preprocess(phantom_scans, folder, settings, workers=1)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def laptop_run(phantom_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of `phs-pipeline train gvs --preset laptop` with tiny settings and three epochs."""
+    from pipeline.bundles import find_bundle
+    from pipeline.training.launch import train
+
+    folder = tmp_path_factory.mktemp("runs") / "laptop"
+    train(find_bundle("gvs"), phantom_cohort, folder, ["laptop"], {**TINY, "epochs": 3, "device_name": "cpu"})
     return folder

@@ -1,9 +1,12 @@
 """`phs-pipeline preprocess`: from a folder of scans to a cohort ready for training."""
 
+import logging
+import math
 from pathlib import Path
 
 import click
 
+logger = logging.getLogger(__name__)
 LAYOUTS = ("bids", "brats", "isles", "lits", "datalist")
 
 
@@ -82,6 +85,8 @@ def preprocess(
         raise click.UsageError("give one of --slices, --slab-mm and --whole")
     if window and window[0] >= window[1]:
         raise click.UsageError(f"--window needs LOW below HIGH, found {window[0]:g} {window[1]:g}")
+    if not all(map(math.isfinite, (percentile, min_lesion_mm2, slab_mm or 0, *(window or ()), *split))):
+        raise click.UsageError("give finite numbers, found nan or inf among the options")
     slab = Slab(slices=slices, thickness_mm=None) if slices or whole else Slab(thickness_mm=slab_mm or 60.0)
     settings = preprocessing.Settings(
         modality=modality,
@@ -91,8 +96,16 @@ def preprocess(
         split=split,
         seed=seed,
     )
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    shown = console.is_terminal and logger.isEnabledFor(logging.INFO)
+    with Progress(console=console, transient=True, disable=not shown) as progress:
         task = progress.add_task("preprocessing")
+
+        def tell(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+            if not shown and 10 * done // total > 10 * (done - 1) // total:
+                logger.info("preprocessed %d of %d scans", done, total)
+
         result = preprocessing.preprocess(
             cohort,
             output,
@@ -100,7 +113,7 @@ def preprocess(
             layout,
             workers,
             overwrite,
-            lambda done, total: progress.update(task, completed=done, total=total),
+            tell,
         )
     cohort_summary(output, result.subjects)
     for problem in result.problems:
@@ -108,7 +121,7 @@ def preprocess(
     counts = preprocessing.read_cohort(output)["counts"]
     for name, count in counts.items():
         click.echo(
-            f"{name}: {count['patients']} patients, {count['pathological']} pathological and {count['healthy']} "
+            f"{name}: {count['patients']} patient(s), {count['pathological']} pathological and {count['healthy']} "
             "healthy slices"
         )
     click.echo(f"{output}: {len(result.subjects)} subjects ({result.layout}); look at {output / 'summary.png'}")

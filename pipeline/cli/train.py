@@ -34,11 +34,13 @@ def train(
 
     RUN receives checkpoints, the weights models/model.pt, loss curves, and each epoch a panel of validation slices;
     it can be given to `synthesize -b RUN`.
+
+    BUNDLE may also be a folder. The configs of a bundle execute code: train only bundles that you trust.
     """
     overrides: dict[str, Any] = {}
     for setting in settings:
         name, found, value = setting.partition("=")
-        if not found:
+        if not (name and found):
             raise click.UsageError(f"--set {setting}: expected ID=VALUE, for example --set lambda=20")
         overrides[name] = _value(value)
     given = {"epochs": epochs, "device_name": device, "seed": seed}
@@ -54,9 +56,16 @@ def train(
 
 def _value(text: str) -> Any:
     """JSON where it is JSON, else the text itself; expressions are not accepted."""
-    if text.startswith(("$", "@", "%")):
-        raise click.UsageError(f"--set takes plain values, found {text!r}; edit a copy of the bundle for expressions")
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except ValueError:
-        return text
+        value = text
+    if not _is_plain(value):
+        raise click.UsageError(f"--set takes plain values, found {text!r}; edit a copy of the bundle for expressions")
+    return value
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(_is_plain(item) for item in value)
+    return not isinstance(value, dict) and not (isinstance(value, str) and value.startswith(("$", "@", "%")))

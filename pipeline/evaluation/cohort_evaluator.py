@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.evaluation.evaluate import evaluate
+from pipeline.evaluation.judge import ITERATIONS
 from pipeline.files import sha256
 from pipeline.synthesis import Synthesizer, load_weights
 
@@ -18,6 +19,7 @@ class CohortEvaluator:
         report_dir: where the report goes; one that is there is written over, as MONAI's evaluations do.
         name: of the method, in tables.
         split: `training`, `validation` or `test`.
+        judge_iterations: training iterations of the independent segmentor.
     """
 
     def __init__(
@@ -28,6 +30,7 @@ class CohortEvaluator:
         report_dir: Path | str,
         name: str,
         split: str = "test",
+        judge_iterations: int = ITERATIONS,
     ) -> None:
         self.synthesizer = synthesizer
         self.weights = Path(weights)
@@ -35,6 +38,7 @@ class CohortEvaluator:
         self.report_dir = Path(report_dir)
         self.name = name
         self.split = split
+        self.judge_iterations = judge_iterations
 
     def run(self) -> dict[str, Any]:
         """Load the weights, evaluate, and return the summary."""
@@ -46,6 +50,7 @@ class CohortEvaluator:
             self.report_dir,
             self.name,
             provenance,
-            self.split,
+            split=self.split,
+            judge_iterations=self.judge_iterations,
             overwrite=True,
         )

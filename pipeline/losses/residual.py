@@ -9,9 +9,11 @@ def residual_mse(x_p: Tensor, x_s: Tensor, region: Tensor | None = None) -> Tens
     Args:
         x_p: pathological images, shape (B, 1, H, W).
         x_s: synthetic images, same shape.
-        region: 1 where the loss counts, same shape; None counts every pixel. The mean is over the counted pixels.
+        region: 1 where the loss counts, same shape; None counts every pixel. The mean is over the counted pixels
+            of each slice, then over the slices, so that parts of a batch add up to the whole.
     """
     squared = (x_p - x_s).square()
     if region is None:
         return squared.mean()
-    return (squared * region).sum() / region.sum().clamp_min(1)
+    pixels = (1, 2, 3)
+    return ((squared * region).sum(pixels) / region.sum(pixels).clamp_min(1)).mean()

@@ -8,6 +8,7 @@ x_p: pathological image, y_t: its lesion mask, y_h: all zero; G: generator, S: s
                        L_R = L_mse(x_p, x_s)                                              (Eq. 3)
 """
 
+import math
 from typing import Literal
 
 import torch
@@ -45,8 +46,8 @@ class GVS:
         residual_region: Literal["whole", "normal"] = "whole",
         real_in_step_a: bool = False,
     ) -> None:
-        if lambda_ <= 0:
-            raise ValueError(f"lambda must be above 0 (GVS, below Eq. 4), found {lambda_}")
+        if not 0 < lambda_ < math.inf:
+            raise ValueError(f"lambda must be a number above 0 (GVS, below Eq. 4), found {lambda_}")
         if residual_region not in ("whole", "normal"):
             raise ValueError(f"residual_region is 'whole' or 'normal', found {residual_region!r}")
         self.networks = {"generator": generator, "segmentor": segmentor}

@@ -64,7 +64,7 @@ class JohnsonGenerator(nn.Module):
             nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
 
     def forward(self, image: Tensor) -> Tensor:
-        """Translate images of shape (B, in_channels, H, W) in [0, 1]; H and W divisible by 4."""
+        """Translate images of shape (B, in_channels, H, W) in [0, 1]; H and W divisible by 4, at least 8."""
         raw = torch.tanh(self.last(self.decoder(self.blocks(self.encoder(image)))))
         return image + raw if self.output == "residual" else (raw + 1) / 2
 

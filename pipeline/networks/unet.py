@@ -28,6 +28,6 @@ class UNetSegmentor(BasicUNet):
         nn.init.constant_(self.final_conv.bias, math.log(LESION_SHARE / (1 - LESION_SHARE)))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Lesion logits of shape (B, 1, H, W) for images (B, in_channels, H, W); H and W divisible by 16."""
+        """Lesion logits of shape (B, 1, H, W) for images (B, in_channels, H, W); H, W divisible by 16, at least 32."""
         logits: Tensor = super().forward(image)
         return logits

@@ -6,7 +6,9 @@ import io
 import json
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from numpy.typing import NDArray
 
 from pipeline import __version__
 from pipeline.errors import OutputError, PipelineError, ScanError, UsageError
-from pipeline.files import sha256, write_json, write_text, written_aside
+from pipeline.files import PARTIAL, sha256, write_json, write_text, written_aside
 from pipeline.preprocessing.labels import label_slices
 from pipeline.preprocessing.slab import Slab
 from pipeline.preprocessing.splits import SPLITS, split_patients
@@ -29,6 +31,7 @@ from pipeline.scans.cohorts import Case, Problem, find_cases
 
 # Normalised volumes are stored as unsigned 16-bit integers with this slope: [0, 1] to 1.5e-5, half the size of float32.
 LEVELS = 65535
+FOLDERS = ("images", "masks", "truth", "subjects")
 COHORT_FILE = "cohort.json"
 
 
@@ -76,7 +79,9 @@ def preprocess(
 
     The folder receives `images/` (windowed to [0, 1], reoriented to RAS, middle slices), `masks/`, `truth/` where a
     healthy truth is known, `subjects/` (one record each), `slices.csv` and `cohort.json`. A subject's record is
-    written after its volumes, so that an interrupted run continues; the same scans and settings give the same bytes.
+    written after its volumes and `cohort.json` after all else, so that an interrupted run continues and is never taken
+    for a finished one; the same scans and settings give the same bytes. Files of subjects that are no longer usable are
+    removed.
 
     Args:
         cohort: a folder in a known layout, or a datalist.
@@ -88,9 +93,11 @@ def preprocess(
         progress: called with (scans done, scans in all).
 
     Raises:
-        UsageError: if nothing is usable, or the folder holds something else.
+        UsageError: if nothing is usable, the folder holds something else, or there are too few patients to split.
     """
     found = find_cases(cohort, layout, settings.modality)
+    if found.cases:  # told now, not after an hour's work
+        _splits((case.patient for case in found.cases), found.cases, settings)
     _check_directory(directory, settings, overwrite)
     problems = list(found.problems)
     records = []
@@ -107,45 +114,73 @@ def preprocess(
     records.sort(key=lambda record: str(record["subject"]))
     subjects = _with_splits(records, found.cases, settings)
     _check_labels(cohort, subjects)
+    _remove_leftovers(directory, subjects)
     _write_tables(directory, subjects, settings, found.layout)
-    return Preprocessed(directory, found.layout, subjects, problems)
+    return Preprocessed(directory, found.layout, subjects, sorted(problems, key=lambda problem: problem.subject))
 
 
 def _check_directory(directory: Path, settings: Settings, overwrite: bool) -> None:
     settings_file = directory / "settings.json"
     wanted = json.loads(json.dumps({"version": __version__, **asdict(settings)}))
-    if settings_file.is_file() and not overwrite:
-        present = json.loads(settings_file.read_text())
-        if present != wanted:
+    try:
+        present = json.loads(settings_file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        present = None
+    if isinstance(present, dict) and present.keys() >= {"version", "slab", "window"}:
+        if present != wanted and not overwrite:
             other = sorted(key for key in wanted if present.get(key) != wanted[key])
             raise UsageError(
                 f"{directory}: holds a cohort made with other settings ({', '.join(other)}); choose another folder or "
                 "give --overwrite"
             )
-    elif not settings_file.is_file() and directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+    elif directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise UsageError(
             f"{directory}: exists and is no cohort of ours, expected a new or empty folder; choose another"
         )
     write_json(settings_file, wanted)
+    (directory / COHORT_FILE).unlink(missing_ok=True)
 
 
 def _each(
     cases: list[Case], directory: Path, settings: Settings, workers: int | None
 ) -> Iterator[dict[str, Any] | Problem]:
-    workers = min(workers or os.cpu_count() or 1, max(1, len(cases)))
+    workers = min(workers or _cores(), max(1, len(cases)))
     if workers == 1:
         yield from (_attempt(case, directory, settings) for case in cases)
         return
     # Spawned, not forked: the parent may hold threads.
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as pool:
         try:
             jobs = [pool.submit(_attempt, case, directory, settings) for case in cases]
             for job in concurrent.futures.as_completed(jobs):
                 yield job.result()
+        except concurrent.futures.process.BrokenProcessPool as error:
+            raise UsageError(
+                f"{directory}: a process was killed, most likely because memory ran out; start again with fewer "
+                f"--workers than {workers}"
+            ) from error
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _cores() -> int:
+    # A batch system may grant fewer cores than the machine has.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _end_with_parent() -> None:
+    # Ctrl-C is answered by the parent; and a parent that is killed leaves no process waiting for work for ever.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def wait() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _attempt(case: Case, directory: Path, settings: Settings) -> dict[str, Any] | Problem:
@@ -155,6 +190,12 @@ def _attempt(case: Case, directory: Path, settings: Settings) -> dict[str, Any] 
         raise
     except PipelineError as error:
         return Problem(case.subject, str(error))
+    except OSError as error:
+        return Problem(
+            case.subject,
+            f"{error.filename or case.image}: cannot be read ({error.strerror or error}), expected a file that you may "
+            "read; mend its permissions or the disk",
+        )
 
 
 def preprocess_case(case: Case, directory: Path, settings: Settings) -> dict[str, Any]:
@@ -174,10 +215,8 @@ def preprocess_case(case: Case, directory: Path, settings: Settings) -> dict[str
     settings = replace(settings, split=(1, 0, 0), seed=0)  # the split is decided later and changes no volume
     record_file = directory / "subjects" / f"{case.subject}.json"
     key = json.loads(json.dumps({"source": source, "settings": asdict(settings), "version": __version__}))
-    if record_file.is_file():
-        record: dict[str, Any] = json.loads(record_file.read_text())
-        if record["key"] == key:
-            return record
+    if (done := _finished_record(directory, record_file, key)) is not None:
+        return done
     scan = read_nifti(case.image)
     lesion = _lesion(case, scan)
     intensities = scan.intensities()
@@ -195,7 +234,7 @@ def preprocess_case(case: Case, directory: Path, settings: Settings) -> dict[str
         volumes["truth"] = _levels(window.apply(truth.axial(truth.intensities())[first:last]))
     for folder, axial in volumes.items():
         _write_axial(directory / folder / f"{case.subject}.nii.gz", axial, scan, first)
-    record = {
+    record: dict[str, Any] = {
         "subject": case.subject,
         "patient": case.patient,
         **{folder: f"{folder}/{case.subject}.nii.gz" for folder in volumes},
@@ -208,6 +247,15 @@ def preprocess_case(case: Case, directory: Path, settings: Settings) -> dict[str
     }
     write_json(record_file, record)
     return record
+
+
+def _finished_record(directory: Path, record_file: Path, key: dict[str, Any]) -> dict[str, Any] | None:
+    try:
+        record: dict[str, Any] = json.loads(record_file.read_text(encoding="utf-8"))
+        whole = record["key"] == key and all((directory / record[name]).is_file() for name in FOLDERS if name in record)
+    except (OSError, ValueError, KeyError, TypeError):  # not there, or cut short when the machine stopped
+        return None
+    return record if whole else None
 
 
 def _lesion(case: Case, scan: Scan) -> NDArray[np.uint8]:
@@ -242,20 +290,25 @@ def _write_axial(path: Path, axial: NDArray[np.generic], scan: Scan, first: int)
 
 
 def _with_splits(records: list[dict[str, Any]], cases: list[Case], settings: Settings) -> list[dict[str, Any]]:
-    given = {case.patient: case.split for case in cases if case.split}
-    undecided = [str(record["patient"]) for record in records if record["patient"] not in given]
-    if undecided:
-        given |= split_patients(undecided, settings.split, settings.seed)
+    splits = _splits((record["patient"] for record in records), cases, settings)
     return [
         {
             "subject": record["subject"],
             "patient": record["patient"],
-            "split": given[record["patient"]],
+            "split": splits[record["patient"]],
             **{key: value for key, value in record.items() if key not in ("subject", "patient", "key")},
             "source": record["key"]["source"],
         }
         for record in records
     ]
+
+
+def _splits(patients: Iterable[str], cases: list[Case], settings: Settings) -> dict[str, str]:
+    splits = {case.patient: case.split for case in cases if case.split}
+    undecided = [patient for patient in patients if patient not in splits]
+    if undecided:
+        splits |= split_patients(undecided, settings.split, settings.seed)
+    return splits
 
 
 def _check_labels(cohort: Path, subjects: list[dict[str, Any]]) -> None:
@@ -268,6 +321,15 @@ def _check_labels(cohort: Path, subjects: list[dict[str, Any]]) -> None:
             raise UsageError(
                 f"{cohort}: found no {label} slice in any scan, expected both healthy and pathological ones; {remedy}"
             )
+
+
+def _remove_leftovers(directory: Path, subjects: list[dict[str, Any]]) -> None:
+    """Remove what killed runs left half-written, and files of subjects that are no longer in the cohort."""
+    kept = {directory / subject[name] for subject in subjects for name in FOLDERS if name in subject}
+    kept |= {directory / "subjects" / f"{subject['subject']}.json" for subject in subjects}
+    for path in (*(path for name in FOLDERS for path in (directory / name).glob("*")), *directory.glob(f"{PARTIAL}*")):
+        if path not in kept and path.is_file():
+            path.unlink()
 
 
 def _write_tables(directory: Path, subjects: list[dict[str, Any]], settings: Settings, layout: str) -> None:
@@ -309,12 +371,13 @@ def read_cohort(directory: Path) -> dict[str, Any]:
     """
     path = directory / COHORT_FILE
     try:
-        content: dict[str, Any] = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(
             f"{directory}: holds no readable {COHORT_FILE}, expected a folder made by `phs-pipeline preprocess`; run "
             "that first"
         ) from error
-    if content.get("format") != 1:
-        raise UsageError(f"{path}: found format {content.get('format')!r}, expected 1; preprocess the cohort again")
-    return content
+    version = content.get("format") if isinstance(content, dict) else None
+    if version != 1:
+        raise UsageError(f"{path}: found format {version!r}, expected 1; preprocess the cohort again")
+    return dict(content)

@@ -55,8 +55,7 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
         if not len(self.images):
             raise UsageError(
                 f"{cohort}: found no {' or '.join(labels)} slice among the {len(self.subjects)} {split} subjects, "
-                "expected "
-                "some; preprocess with another split, slab or minimum lesion size"
+                "expected some; preprocess with another split, slab or minimum lesion size"
             )
 
     def _load(
@@ -66,7 +65,11 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
         spacing_mm = (subject["spacing_mm"][1], subject["spacing_mm"][2])
 
         def slices(name: str) -> Tensor:
-            stored = np.asarray(nib.load(cohort / subject[name]).dataobj.get_unscaled())
+            path = cohort / subject[name]
+            try:
+                stored = np.asarray(nib.load(path).dataobj.get_unscaled())
+            except Exception as error:  # nibabel's readers raise whatever their parser stumbles over
+                raise UsageError(f"{path}: is missing or damaged; run `phs-pipeline preprocess` again") from error
             return torch.from_numpy(np.moveaxis(stored, 2, 0)[wanted, None].astype(np.float32))
 
         if not wanted:

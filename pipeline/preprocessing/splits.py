@@ -20,9 +20,10 @@ def split_patients(patients: Iterable[str], fractions: Sequence[float], seed: in
     Raises:
         UsageError: if there are fewer patients than splits with a share.
     """
-    if len(fractions) != len(SPLITS) or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
+    if len(fractions) != len(SPLITS) or min(fractions) < 0 or not abs(sum(fractions) - 1) <= 1e-6:
         raise UsageError(
-            f"the split {tuple(fractions)} is not three shares that sum to 1; give for example 0.7 0.15 0.15"
+            f"--split: found {' '.join(f'{share:g}' for share in fractions)}, expected three shares that sum to 1; "
+            "give for example 0.7 0.15 0.15"
         )
     names = sorted(set(patients))
     wanted = [share > 0 for share in fractions]

@@ -83,7 +83,6 @@ class WindowRule:
         if high <= 0:
             raise ScanError(
                 f"{origin}: found {self.percentile:g} % of the voxels at or below zero, expected a scan whose "
-                "tissue is "
-                "positive; take the percentile over the foreground, or give a fixed window for CT"
+                "tissue is positive; take the percentile over the foreground, or give a fixed window for CT"
             )
         return Window(0.0, high)

@@ -14,6 +14,7 @@ from pipeline.reports.mosaic import difference, grey, mosaic, outlined, save_png
 
 # Below this Dice the judge overlooks about as much as it finds, and healthiness says little.
 WEAK_JUDGE = 0.5
+BORDER = 4  # pixels of air left around the body in the picture
 
 ROWS = {
     "healthiness": ("healthiness of a volume", 3),
@@ -201,7 +202,8 @@ def _picture(cases: list[Case]) -> Any:
 def _body(image: NDArray[np.float32]) -> tuple[slice, slice]:
     """The box around all that is brighter than air: a picture of air shows little."""
     rows, columns = (np.flatnonzero((image > AIR).any(axis=axis)) for axis in (1, 0))
-    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    height, width = (slice(max(0, side[0] - BORDER), side[-1] + 1 + BORDER) for side in (rows, columns))
+    return height, width
 
 
 def _count(number: int, noun: str) -> str:

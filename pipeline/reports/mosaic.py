@@ -45,6 +45,20 @@ def outlined(axial_slice: NDArray[np.floating], mask: NDArray[np.generic]) -> ND
     return rgb
 
 
+def square(panel: NDArray[np.uint8], spacing_mm: tuple[float, float]) -> NDArray[np.uint8]:
+    """Repeat rows or columns of a panel so that anisotropic pixels are seen in proportion.
+
+    Args:
+        panel: shape (rows, columns, 3), upright.
+        spacing_mm: pixel size of the slice along (right, anterior); rows run anterior, columns right.
+    """
+    right_mm, anterior_mm = spacing_mm
+    smaller = min(spacing_mm)
+    rows = np.arange(0, panel.shape[0], smaller / anterior_mm).astype(int)
+    columns = np.arange(0, panel.shape[1], smaller / right_mm).astype(int)
+    return panel[rows[rows < panel.shape[0]]][:, columns[columns < panel.shape[1]]]
+
+
 def mosaic(titles: Sequence[str], rows: Sequence[Sequence[NDArray[np.uint8]]], footer: str = "") -> Image.Image:
     """Rows of RGB panels under column titles, each panel scaled to the same box, pixels kept square.
 

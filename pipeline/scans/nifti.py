@@ -1,10 +1,10 @@
 """NIfTI in and out with nibabel: what comes out lies on the grid of what went in."""
 
-import zlib
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from nibabel.openers import ImageOpener
 from numpy.typing import NDArray
 
 from pipeline.errors import ScanError, UsageError
@@ -33,6 +33,8 @@ def stem(path: Path) -> str:
 def read_nifti(path: Path, constant_ok: bool = False) -> Scan:
     """Read one 3-D volume (or a 4-D file that holds one volume).
 
+    NIfTI-1 and NIfTI-2 in a single file.
+
     Args:
         path: `.nii` or `.nii.gz`.
         constant_ok: accept a volume whose voxels are all equal, as an empty mask's are.
@@ -46,21 +48,30 @@ def read_nifti(path: Path, constant_ok: bool = False) -> Scan:
         raise UsageError(f"{path}: no such file; check the path")
     if path.is_dir():
         raise UsageError(f"{path}: found a folder, expected a NIfTI file (.nii or .nii.gz); name the file in it")
+    if not is_nifti(path):
+        raise ScanError(f"{path}: found a file of another kind, expected NIfTI (.nii or .nii.gz); convert it first")
     try:
         image = nib.load(path)
     except Exception as error:  # nibabel's readers raise whatever their parser stumbles over
         raise ScanError(
-            f"{path}: not a readable NIfTI file ({_first_line(error)}); convert it to .nii.gz first"
+            f"{path}: found no readable header ({_first_line(error)}), expected a NIfTI file; copy it again or convert "
+            "the original"
         ) from error
     if not isinstance(image, nib.Nifti1Image):
         kind = type(image).__name__
         raise ScanError(f"{path}: found a file of kind {kind}, expected NIfTI; convert it to .nii.gz first")
     _check_kind(path, image)
+    _check_spacing(path, image)
     try:
         stored = np.asanyarray(image.dataobj.get_unscaled())
-    except (OSError, EOFError, ValueError, zlib.error) as error:
+    except MemoryError as error:
         raise ScanError(
-            f"{path}: the voxels cannot be read, the file is truncated or damaged ({_first_line(error)}); copy it again"
+            f"{path}: found a volume of shape {image.shape}, expected one that fits into memory; crop it or free memory"
+        ) from error
+    except Exception as error:  # as above: damage shows as anything from zlib.error to OverflowError
+        raise ScanError(
+            f"{path}: found voxels that cannot be read ({_first_line(error)}), expected {image.shape} of them; the "
+            "file is truncated or damaged, copy it again"
         ) from error
     scan = Scan(
         stored=stored.reshape(stored.shape[:3]),
@@ -89,19 +100,34 @@ def _check_kind(path: Path, image: nib.Nifti1Image) -> None:
             f"{path}: found {volumes} volumes of shape {shape[:3]}, expected one; split the file (fslsplit) and "
             "give the volume you mean"
         )
-    if len(shape) < 3 or 0 in shape:
-        raise ScanError(f"{path}: found an array of shape {shape}, expected a volume with three axes")
-    claimed = int(np.prod(shape, dtype=object)) * dtype.itemsize
+    if len(shape) < 3 or min(shape) < 1:
+        raise ScanError(
+            f"{path}: found an array of shape {shape}, expected a volume with three axes; check the conversion that "
+            "made it"
+        )
+    claimed = image.dataobj.offset + int(np.prod(shape, dtype=object)) * dtype.itemsize
     size = path.stat().st_size
     if claimed > (size * DEFLATE_LIMIT if path.name.endswith(".gz") else size):
         raise ScanError(
-            f"{path}: the header claims {claimed} bytes of voxels but the file holds only {size} bytes, it is "
-            "truncated or damaged; copy it again"
+            f"{path}: found {size} bytes, expected a file that holds the {claimed} bytes its header claims; it is "
+            "truncated or damaged, copy it again"
         )
 
 
+def _check_spacing(path: Path, image: nib.Nifti1Image) -> None:
+    # On loading, nibabel replaces voxel sizes of 0 by 1 mm; without an sform they would be the scan's geometry.
+    if image.header["sform_code"] == 0:
+        with ImageOpener(path) as file:
+            sizes = type(image.header).from_fileobj(file, check=False)["pixdim"][1:4]
+        if not sizes.all():
+            raise ScanError(
+                f"{path}: found an affine of nothing but voxels of {' x '.join(f'{size:g}' for size in sizes)} mm, "
+                "expected the size of the voxels; repair the header's qform or sform"
+            )
+
+
 def write_nifti(path: Path, stored: NDArray[np.generic], like: Scan, scaled: bool = True) -> None:
-    """Write voxels on the grid of `like`: same shape, affine, qform and sform codes, units.
+    """Write voxels on the grid of `like`: same shape, affine, qform and sform codes, units, NIfTI version.
 
     Args:
         path: `.nii` or `.nii.gz`; appears whole or not at all.
@@ -115,7 +141,8 @@ def write_nifti(path: Path, stored: NDArray[np.generic], like: Scan, scaled: boo
     # A display range and extensions belong to the source's voxels (extensions may hold patient text).
     header["cal_min"] = header["cal_max"] = 0
     header.extensions.clear()
-    image = nib.Nifti1Image(stored.reshape(header.get_data_shape()), None, header)
+    kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
+    image = kind(stored.reshape(header.get_data_shape()), None, header)
     # Set after construction: nibabel then writes the stored values as they are.
     image.header.set_slope_inter(*((like.slope, like.intercept) if scaled else (1.0, 0.0)))
     with written_aside(path) as aside:

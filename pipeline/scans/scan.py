@@ -50,12 +50,18 @@ class Scan:
                 f"{self.origin}: found an array of shape {self.stored.shape}, expected a volume with three axes; "
                 "give one volume"
             )
-        low, high = self.stored.min(), self.stored.max()
+        low, high = float(self.stored.min()), float(self.stored.max())
         if not (np.isfinite(low) and np.isfinite(high)):
             bad = int(self.stored.size - np.isfinite(self.stored).sum())
             raise ScanError(
                 f"{self.origin}: found {bad} voxels that are NaN or infinite, expected finite intensities; "
                 "repair them first (for example with fslmaths -nan)"
+            )
+        largest = max(abs(low), abs(high)) * abs(self.slope) + abs(self.intercept)
+        if not largest <= float(np.finfo(np.float32).max):
+            raise ScanError(
+                f"{self.origin}: found intensities up to {largest:g}, expected ones that a 32-bit float can hold; "
+                "repair the header's slope and intercept, or the conversion"
             )
 
     @property

@@ -12,7 +12,7 @@ import numpy as np
 from pipeline import __version__
 from pipeline.errors import UsageError
 from pipeline.files import sha256, write_json
-from pipeline.reports.mosaic import difference, grey, mosaic, save_png
+from pipeline.reports.mosaic import difference, grey, mosaic, save_png, square
 from pipeline.scans import stem, write_nifti
 from pipeline.synthesis.enhance import enhance
 from pipeline.synthesis.synthesizer import Twin
@@ -162,16 +162,8 @@ class Outputs:
             panels = [grey(x_p), grey(x_s), difference(x_p - x_s)]
             if self.alpha is not None:
                 panels.insert(1, grey(x_p + np.float32(self.alpha) * (x_p - x_s)))
-            rows.append([_square(panel, height_mm, width_mm) for panel in panels])
+            rows.append([square(panel, (height_mm, width_mm)) for panel in panels])
         titles = ["input", "SYNTHETIC pseudo-healthy", "difference"]
         if self.alpha is not None:
             titles.insert(1, f"SYNTHETIC enhanced {self.alpha:g}")
         save_png(path, mosaic(titles, rows, f"{WARNING}; red: removed, blue: added"))
-
-
-def _square(panel: np.ndarray, right_mm: float, anterior_mm: float) -> np.ndarray:
-    """Repeat rows or columns so that anisotropic pixels are seen in proportion (rows run anterior, columns right)."""
-    smaller = min(right_mm, anterior_mm)
-    rows = np.arange(0, panel.shape[0], smaller / anterior_mm).astype(int)
-    columns = np.arange(0, panel.shape[1], smaller / right_mm).astype(int)
-    return panel[rows[rows < panel.shape[0]]][:, columns[columns < panel.shape[1]]]

@@ -65,7 +65,7 @@ class CheckpointLoader:
         """
         if not self.path.is_file():
             raise UsageError(f"{self.path}: no checkpoint to resume from; start the training without --resume")
-        restore(engine, load_tensors(self.path, engine.state.device), self.path)
+        restore(engine, load_tensors(self.path), self.path)
 
 
 def training_state(engine: PlayerTrainer) -> dict[str, Any]:
@@ -97,18 +97,17 @@ def restore(engine: PlayerTrainer, state: dict[str, Any], path: Path) -> None:
             optimizer.load_state_dict(state["optimizers"][name])
         for name, scheduler in engine.schedulers.items():
             scheduler.load_state_dict(state["schedulers"][name])
-    except (KeyError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        if engine.loss_scaler.is_enabled():
+            engine.loss_scaler.load_state_dict(state["loss_scaler"])
+        engine.state.epoch = state["epoch"]
+        engine.state.iteration = state["iteration"]
+        _set_random_states(state["random"])
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[-1].strip()
         raise UsageError(
-            f"{path}: the checkpoint belongs to another method or network size ({reason}); resume with the settings "
-            "it was "
-            "trained with"
+            f"{path}: the checkpoint belongs to another method or network size ({reason[:160]}); resume with the "
+            "settings it was trained with"
         ) from error
-    if engine.loss_scaler.is_enabled():
-        engine.loss_scaler.load_state_dict(state["loss_scaler"])
-    engine.state.epoch = state["epoch"]
-    engine.state.iteration = state["iteration"]
-    _set_random_states(state["random"])
 
 
 def save_tensors(path: Path, content: Any) -> None:
@@ -117,14 +116,14 @@ def save_tensors(path: Path, content: Any) -> None:
         torch.save(content, aside)
 
 
-def load_tensors(path: Path, device: torch.device | str = "cpu") -> Any:
-    """`torch.load` without unpickling code.
+def load_tensors(path: Path) -> Any:
+    """`torch.load` onto the CPU, without unpickling code.
 
     Raises:
         UsageError: if the file is missing, damaged, or holds anything but tensors and plain values.
     """
     try:
-        return torch.load(path, map_location=device, weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UsageError(f"{path}: no such file, expected weights; check the path") from error
     except Exception as error:  # a damaged archive raises whatever the unpickler meets first
@@ -136,11 +135,10 @@ def load_tensors(path: Path, device: torch.device | str = "cpu") -> Any:
 
 def _random_states() -> dict[str, Any]:
     # numpy's legacy state, since that is what libraries draw from.
-    state = np.random.get_state(legacy=False)  # noqa: NPY002
-    words, position = state["state"]["key"], state["state"]["pos"]
+    name, words, *rest = np.random.get_state()  # noqa: NPY002
     return {
         "python": random.getstate(),
-        "numpy": [torch.from_numpy(np.asarray(words).astype(np.int64)), int(position)],
+        "numpy": [name, torch.from_numpy(np.asarray(words).astype(np.int64)), *rest],
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
@@ -149,8 +147,8 @@ def _random_states() -> dict[str, Any]:
 def _set_random_states(state: dict[str, Any]) -> None:
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
-    words, position = state["numpy"]
-    np.random.set_state(("MT19937", words.cpu().numpy().astype(np.uint32), position, 0, 0.0))  # noqa: NPY002
-    torch.set_rng_state(state["torch"].cpu())
-    if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all([cuda.cpu() for cuda in state["cuda"]])
+    name, words, *rest = state["numpy"]
+    np.random.set_state((name, words.numpy().astype(np.uint32), *rest))  # noqa: NPY002
+    torch.set_rng_state(state["torch"])
+    if len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])

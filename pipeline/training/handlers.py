@@ -2,6 +2,7 @@
 
 import csv
 import io
+import logging
 import sys
 import time
 from collections.abc import Iterable
@@ -26,13 +27,15 @@ from pipeline.training.trainer import PlayerTrainer
 
 LOG_EVERY = 10
 
+logger = logging.getLogger(__name__)
+
 
 class ProgressBar:
-    """A bar with losses and time left on a terminal, one plain line an epoch without one."""
+    """A bar with losses and time left on a terminal, one plain line an epoch without one; none under `--quiet`."""
 
     def attach(self, engine: PlayerTrainer) -> None:
         """Show progress from the first process only."""
-        if rank() == 0:
+        if rank() == 0 and logger.isEnabledFor(logging.INFO):
             (self._attach_bar if sys.stderr.isatty() else self._attach_lines)(engine)
 
     def _attach_bar(self, engine: PlayerTrainer) -> None:
@@ -68,11 +71,13 @@ class ProgressBar:
         def line(engine: PlayerTrainer) -> None:
             seconds = time.monotonic() - started["epoch"]
             left = seconds * (engine.state.max_epochs - engine.state.epoch)
-            print(  # noqa: T201 this is the training's output where there is no terminal
-                f"epoch {engine.state.epoch}/{engine.state.max_epochs}: {_sentence(_players(engine.state.output))}, "
-                f"{seconds:.0f} s, {left / 60:.0f} min left",
-                file=sys.stderr,
-                flush=True,
+            logger.info(
+                "epoch %d/%d: %s, %.0f s, %.0f min left",
+                engine.state.epoch,
+                engine.state.max_epochs,
+                _sentence(_players(engine.state.output)),
+                seconds,
+                left / 60,
             )
 
 
@@ -204,14 +209,16 @@ class ValidationPanel:
         for place, sample, x_s in self._outputs(network, engine.state.device):
             x_p, mask = sample["image"], sample["mask"]
             normal = (x_p > AIR) & (mask == 0)
-            values.append(psnr(x_s[None], x_p[None], normal[None]))
+            if normal.any():
+                values.append(float(psnr(x_s[None], x_p[None], normal[None])))
             if place in self.shown:
-                x, m, s = x_p[0].numpy(), mask[0].numpy(), x_s[0].numpy()
+                # A network that broke down is drawn black; its figure says nan.
+                x, m, s = x_p[0].numpy(), mask[0].numpy(), x_s[0].nan_to_num().numpy()
                 rows.append([grey(x), grey(s), difference(x - s), outlined(x, m)])
-        mean = torch.cat(values)
-        engine.state.metrics["psnr_normal"] = (
-            float(mean[mean.isfinite()].mean()) if mean.isfinite().any() else float("inf")
-        )
+        psnrs = torch.tensor(values)
+        # The infinite PSNR of a slice left as it was would hide all others.
+        changed = psnrs[~psnrs.isinf()]
+        engine.state.metrics["psnr_normal"] = float((changed if len(changed) else psnrs).mean())
         titles = ["input", "pseudo-healthy", "difference", "lesion mask"]
         picture = mosaic(titles, rows, "SYNTHETIC - not for diagnosis; difference: red removed, blue added")
         save_png(self.folder / "panels" / f"epoch_{engine.state.epoch:03d}.png", picture)

@@ -1,6 +1,5 @@
 """Start a training from a bundle: the run's folder becomes a bundle of its own."""
 
-import json
 import os
 import platform
 import shutil
@@ -48,15 +47,16 @@ def train(
     Raises:
         UsageError: if the settings, the cohort or the folder do not allow it.
     """
-    read_cohort(cohort)
-    if not resume:
-        _start_folder(bundle, run, presets, overrides or {})
-    elif not (run / "configs" / "train.json").is_file():
-        raise UsageError(f"{run}: holds no training to resume; start it without --resume")
-    elif presets or set(overrides or {}) - {"epochs", "device_name"}:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError(
-            f"{run}: a resumed training keeps its settings; only --epochs and --device can be given with --resume"
+            f"{run}: phs-pipeline train is one process; for several, start torchrun with MONAI's bundle command as "
+            f"{bundle.config('multi_gpu_train')} says"
         )
+    window = read_cohort(cohort)["settings"]["window"]
+    if resume:
+        _check_resumable(run, cohort, presets, overrides or {})
+    else:
+        _start_folder(bundle, run, presets, overrides or {}, window)
     settings: dict[str, Any] = {
         **(overrides or {}),
         "bundle_root": str(run),
@@ -64,26 +64,68 @@ def train(
         "dataset_dir": str(cohort),
         "resume": resume and (run / "models" / CHECKPOINT).is_file(),
     }
-    workflow = ConfigWorkflow(
-        config_file=str(run / "configs" / "train.json"),
-        meta_file=str(run / "configs" / "metadata.json"),
-        workflow_type="train",
-        logging_file=False,
-        **settings,
-    )
-    workflow.initialize()
+    try:
+        workflow = _build(run, settings)
+    except BaseException:
+        if not resume:
+            # Nothing was trained: the corrected command may use the folder.
+            shutil.rmtree(run, ignore_errors=True)
+        raise
     _write_record(run, bundle, cohort, settings, str(workflow.device))
     try:
         workflow.run()
     except RuntimeError as error:
-        raise _cause(error) from error
+        ours = _ours(error)
+        if ours is None:
+            raise
+        raise ours from error
     workflow.finalize()
 
 
-def _start_folder(bundle: Bundle, run: Path, presets: Sequence[str], overrides: dict[str, Any]) -> None:
+def _build(run: Path, settings: dict[str, Any]) -> ConfigWorkflow:
+    config = run / "configs" / "train.json"
+    try:
+        workflow = ConfigWorkflow(
+            config_file=str(config),
+            meta_file=str(run / "configs" / "metadata.json"),
+            workflow_type="train",
+            logging_file=False,
+            **settings,
+        )
+        workflow.initialize()
+        # Built here, so that a value which a part of it refuses is told from an error of the training itself.
+        _ = workflow.trainer
+    except Exception as error:  # whatever a constructor raises for the values in the file
+        ours = _ours(error)
+        if ours is not None:
+            raise ours from error
+        reason = (str(error.__cause__ or error).strip().splitlines() or [type(error).__name__])[0]
+        raise UsageError(f"{config}: no training can be built from these settings ({reason}); correct them") from error
+    return workflow
+
+
+def _check_resumable(run: Path, cohort: Path, presets: Sequence[str], overrides: dict[str, Any]) -> None:
+    if not (run / "configs" / "train.json").is_file():
+        raise UsageError(f"{run}: holds no training to resume; start it without --resume")
+    if presets or set(overrides) - {"device_name"}:
+        raise UsageError(f"{run}: a resumed training keeps its settings; only --device can be given with --resume")
+    record = run / RECORD
+    if record.is_file() and read_config(record).get("cohort_sha256") != sha256(cohort / COHORT_FILE):
+        raise UsageError(f"{run}: was trained on another cohort than {cohort}; give the one it was started with")
+
+
+def _start_folder(
+    bundle: Bundle, run: Path, presets: Sequence[str], overrides: dict[str, Any], window: dict[str, Any]
+) -> None:
     if run.exists() and (not run.is_dir() or any(run.iterdir())):
         raise UsageError(f"{run}: exists and is not empty; give --resume to go on with it, or another folder")
-    overlay = _overlay(bundle, presets, overrides)
+    # A scan is windowed for the trained network as the cohort was.
+    overlay = _overlay(bundle, presets, overrides) | {
+        "percentile": window["percentile"],
+        "foreground_only": window["foreground_only"],
+        "fixed_window": window["fixed"],
+    }
+    (run / "configs").mkdir(parents=True)
     for source in sorted((bundle.root / "configs").iterdir()):
         target = run / "configs" / source.name
         if source.stem in ("train", "inference"):
@@ -103,9 +145,9 @@ def _overlay(bundle: Bundle, presets: Sequence[str], overrides: dict[str, Any]) 
             known = ", ".join(bundle.presets)
             raise UsageError(f"--preset {preset}: the bundle {bundle.name!r} has no such preset; it has {known}")
         overlay |= read_config(bundle.config(preset))
-    settings = read_config(bundle.config("train"))
+    settings = ConfigParser(read_config(bundle.config("train")))
     for key in overrides:
-        if _top(key) not in settings:
+        if not key or key not in settings:
             raise UsageError(f"--set {key}: the bundle {bundle.name!r} has no such setting in configs/train.json")
     return overlay | overrides
 
@@ -114,20 +156,15 @@ def _laid_over(config: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any
     """The config with those ids replaced that it has."""
     parser = ConfigParser(config)
     for key, value in overlay.items():
-        if _top(key) in config:
+        if key in parser:
             parser[key] = value
     content: dict[str, Any] = parser.get()
     return content
 
 
-def _top(key: str) -> str:
-    """The outermost part of a config id such as `train::trainer::amp` or `train#trainer#amp`."""
-    return key.replace("#", "::").split("::")[0]
-
-
 def _write_record(run: Path, bundle: Bundle, cohort: Path, settings: dict[str, Any], device: str) -> None:
     path = run / RECORD
-    starts = json.loads(path.read_text())["starts"] if path.is_file() else []
+    starts = read_config(path)["starts"] if path.is_file() else []
     starts.append(
         {
             "resumed": settings["resume"],
@@ -137,7 +174,6 @@ def _write_record(run: Path, bundle: Bundle, cohort: Path, settings: dict[str, A
             "torch": torch.__version__,
             "python": platform.python_version(),
             "threads": torch.get_num_threads(),
-            "processes": int(os.environ.get("WORLD_SIZE", "1")),
         }
     )
     write_json(
@@ -151,11 +187,11 @@ def _write_record(run: Path, bundle: Bundle, cohort: Path, settings: dict[str, A
     )
 
 
-def _cause(error: BaseException) -> BaseException:
+def _ours(error: BaseException) -> PipelineError | None:
     """Our own sentence, if one of ours lies below what MONAI's config parser wraps around it."""
     below: BaseException | None = error
     while below is not None:
         if isinstance(below, PipelineError):
             return below
         below = below.__cause__ or below.__context__
-    return error
+    return None

@@ -1,5 +1,6 @@
 """One engine that plays any method: its players in order, each updating the networks it owns."""
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -33,9 +34,9 @@ class PlayerTrainer(Trainer):
         method: what to play.
         optimizers: one for each player, by the player's name.
         schedulers: learning-rate schedules by the player's name, stepped once an epoch.
-        accumulate: split each batch into this many parts, and add up their gradients before a step: the same step as
-            the whole batch (the networks normalise each sample by itself), with less memory and one more forward
-            pass a player.
+        accumulate: split each batch into this many parts, and add up their gradients before a step: less memory, one
+            more forward pass a player, and the same step as the whole batch where networks normalise each sample by
+            itself and losses are means over samples.
         amp: `bfloat16`, or `float16` with loss scaling; None trains in float32.
         average_decay: keep an exponential moving average of the synthesizer's weights with this decay; None keeps none.
         train_handlers: objects with `attach(engine)`.
@@ -102,8 +103,12 @@ class PlayerTrainer(Trainer):
         self.state.rates = {name: float(opt.param_groups[0]["lr"]) for name, opt in self.optimizers.items()}
 
     def _step_schedules(self) -> None:
-        for scheduler in self.schedulers.values():
-            scheduler.step()
+        with warnings.catch_warnings():
+            # torch warns of a schedule that steps before its optimiser did: a player may not have had its turn yet, or
+            # all its steps overflowed.
+            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+            for scheduler in self.schedulers.values():
+                scheduler.step()
 
     def _iteration(self, engine: Any, batchdata: dict[str, Tensor]) -> dict[str, Tensor]:  # noqa: ARG002
         batch = {key: value.to(self.state.device, non_blocking=True) for key, value in batchdata.items()}
@@ -118,7 +123,8 @@ class PlayerTrainer(Trainer):
                 shared = self.method.forward(batch)
         for player in players:
             output |= self._play(player, parts, shared)
-        self.loss_scaler.update()
+        if players:
+            self.loss_scaler.update()
         if self.average is not None:
             self.average.update_parameters(self.method.networks[self.method.synthesizer])
         return output

@@ -4,6 +4,7 @@ import json
 import random
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +14,9 @@ from pipeline.errors import UsageError
 from pipeline.evaluation.judge import SEED, load_judge
 from pipeline.evaluation.volumes import pathological_subjects, read_volume
 from pipeline.files import sha256
-from pipeline.training import CheckpointSaver
+from pipeline.training import CheckpointSaver, PlayerTrainer
 
-ITERATIONS = 3  # two epochs of two batches
+ITERATIONS = 4  # two epochs of three batches
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +31,8 @@ def kept(cohort: Path) -> list[Path]:
     return sorted((cohort / "judge").iterdir())
 
 
-def weights(cohort: Path) -> dict[str, torch.Tensor]:
-    (folder,) = kept(cohort)
-    state: dict[str, torch.Tensor] = torch.load(folder / "model.pt", weights_only=True)
-    return state
+def weights(cohort: Path, iterations: int) -> dict[str, torch.Tensor]:
+    return load_judge(cohort, iterations=iterations).network.state_dict()
 
 
 def test_it_is_kept_with_the_cohort_and_trained_only_once(own: Path) -> None:
@@ -44,7 +43,7 @@ def test_it_is_kept_with_the_cohort_and_trained_only_once(own: Path) -> None:
     again = load_judge(own, iterations=ITERATIONS)
     assert kept(own) == [folder]
     assert (folder / "model.pt").stat().st_mtime_ns == written
-    image = torch.rand(3, 1, 44, 52)
+    image = torch.rand(3, 1, 38, 48)
     assert torch.equal(first.predict(image, (4, 4)), again.predict(image, (4, 4)))
 
 
@@ -54,10 +53,10 @@ def test_its_record_says_what_it_is_and_how_well_it_segments_patients_it_never_s
     record = json.loads((folder / "judge.json").read_text())
     assert judge.about == record
     assert (record["seed"], record["iterations"]) == (SEED, ITERATIONS)
-    assert (record["spacing_mm"], record["size"]) == (2.0, [96, 112])  # 88 × 104 pixels of 2 mm, rounded up to 16
+    assert (record["spacing_mm"], record["size"]) == (2.0, [80, 96])  # 76 × 96 pixels of 2 mm, rounded up to 16
     assert record["cohort_sha256"] == sha256(own / "cohort.json")
     assert record["weights_sha256"] == sha256(folder / "model.pt")
-    assert record["dice"]["validation"] is None
+    assert record["dice"]["validation"]["patients"] == 1
     by_slice, overlap, areas = [], 0, 0
     for subject in pathological_subjects(own, "test"):
         volume = read_volume(own, subject)
@@ -71,7 +70,7 @@ def test_its_record_says_what_it_is_and_how_well_it_segments_patients_it_never_s
 
 
 @pytest.mark.parametrize("change", [{"seed": 5}, {"iterations": 1}])
-def test_other_settings_give_another_judge(own: Path, change: dict[str, int]) -> None:
+def test_other_settings_give_another_judge(own: Path, change: dict[str, Any]) -> None:
     load_judge(own, iterations=ITERATIONS)
     before = kept(own)
     load_judge(own, **{"iterations": ITERATIONS, **change})
@@ -85,9 +84,12 @@ def test_a_changed_cohort_gets_another_judge(own: Path, tmp_path: Path) -> None:
     other = tmp_path / "cohort"
     shutil.copytree(own, other)
     content = json.loads((other / "cohort.json").read_text())
+    content["subjects"] = [subject for subject in content["subjects"] if subject["split"] != "validation"]
+    content["counts"]["validation"] = {"patients": 0, "healthy": 0, "pathological": 0, "excluded": 0}
     (other / "cohort.json").write_text(json.dumps(content))
-    load_judge(other, iterations=ITERATIONS)
-    assert len(kept(other)) == 2
+    judge = load_judge(other, iterations=ITERATIONS)
+    assert len(kept(other)) == len(kept(own)) + 1
+    assert judge.about["dice"]["validation"] is None
 
 
 def test_it_neither_uses_nor_changes_the_global_random_state(own: Path, tmp_path: Path) -> None:
@@ -97,13 +99,13 @@ def test_it_neither_uses_nor_changes_the_global_random_state(own: Path, tmp_path
         torch.manual_seed(seed)
         np.random.seed(seed)  # noqa: NPY002
         random.seed(seed)
-        before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002
+        before = torch.get_rng_state(), np.random.get_state(legacy=False)["state"]["key"].copy(), random.getstate()  # noqa: NPY002
         load_judge(tmp_path / name, iterations=1)  # trains
         load_judge(tmp_path / name, iterations=1)  # loads
         assert torch.equal(torch.get_rng_state(), before[0])
-        assert (np.random.get_state()[1] == before[1]).all()  # noqa: NPY002
+        assert (np.random.get_state(legacy=False)["state"]["key"] == before[1]).all()  # noqa: NPY002
         assert random.getstate() == before[2]
-    a, b = weights(tmp_path / "a"), weights(tmp_path / "b")
+    a, b = weights(tmp_path / "a", 1), weights(tmp_path / "b", 1)
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
@@ -114,14 +116,15 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_weights(
     load_judge(own, iterations=ITERATIONS)
     killed = tmp_path / "cohort"
     shutil.copytree(own, killed, ignore=shutil.ignore_patterns("judge"))
-    save, trained = CheckpointSaver.save, []
+    save = CheckpointSaver.save
+    trained: list[int] = []
 
-    def save_and_die(self: CheckpointSaver, engine: object) -> None:
+    def save_and_die(self: CheckpointSaver, engine: PlayerTrainer) -> None:
         save(self, engine)
         if engine.state.epoch == epoch:
             raise KeyboardInterrupt
 
-    def save_and_count(self: CheckpointSaver, engine: object) -> None:
+    def save_and_count(self: CheckpointSaver, engine: PlayerTrainer) -> None:
         save(self, engine)
         trained.append(engine.state.epoch)
 
@@ -133,7 +136,7 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_weights(
     monkeypatch.setattr(CheckpointSaver, "save", save_and_count)
     load_judge(killed, iterations=ITERATIONS)
     assert trained == list(range(epoch + 1, 3))
-    expected, resumed = weights(own), weights(killed)
+    expected, resumed = weights(own, ITERATIONS), weights(killed, ITERATIONS)
     assert all(torch.equal(resumed[name], expected[name]) for name in expected)
     assert sorted(path.name for path in folder.iterdir()) == ["judge.json", "model.pt"]
 

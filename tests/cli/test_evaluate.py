@@ -1,0 +1,64 @@
+"""`phs-pipeline evaluate`, as a user calls it."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from pipeline.bundles import bundles_folder
+from pipeline.cli.evaluate import evaluate
+from pipeline.errors import UsageError
+from pipeline.networks import JohnsonGenerator
+from pipeline.phantoms import write_phantom_cohort
+from pipeline.preprocessing.cohort import Settings, preprocess
+from pipeline.preprocessing.slab import Slab
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose network was not trained yet: the identity."""
+    folder = tmp_path_factory.mktemp("run")
+    small = {"filters": 4, "residual_blocks": 1, "output": "residual", "spacing_mm": 4.0, "size": [48, 64]}
+    config = json.loads((bundles_folder() / "gvs" / "configs" / "inference.json").read_text())
+    for name in ("configs", "models"):
+        (folder / name).mkdir()
+    (folder / "configs" / "inference.json").write_text(json.dumps(config | small))
+    (folder / "configs" / "metadata.json").write_text(json.dumps({"name": "gvs", "version": "0.0.1"}))
+    network = JohnsonGenerator(filters=4, residual_blocks=1, output="residual")
+    torch.save(network.state_dict(), folder / "models" / "model.pt")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    write_phantom_cohort(folder / "raw", subjects=2, seed=0)
+    settings = Settings(slab=Slab(slices=12, thickness_mm=None), split=(0.5, 0.0, 0.5))
+    preprocess(folder / "raw", folder / "cohort", settings, workers=1)
+    return folder / "cohort"
+
+
+def test_it_writes_a_report_and_prints_the_main_figures(run: Path, cohort: Path, tmp_path: Path) -> None:
+    report = tmp_path / "report"
+    arguments = ["-b", str(run), "--data", str(cohort), "-o", str(report), "--judge-iterations", "1"]
+    result = CliRunner().invoke(evaluate, [*arguments, "--device", "cpu"])
+    assert result.exit_code == 0, result.output
+    summary = json.loads((report / "summary.json").read_text())
+    assert summary["method"] == "gvs"
+    assert summary["provenance"]["BundleVersion"] == "0.0.1"
+    lines = {line[:20].strip(): line[20:].split() for line in result.stdout.splitlines()[-5:-1]}
+    for name, scores in summary["methods"].items():
+        assert lines[name][0] == f"{scores['healthiness_pooled']:.3f}"
+    assert lines["untouched input"][1:] == ["identical", "1.0000"]
+    assert result.stdout.splitlines()[-1] == f"report: {report / 'report.md'}"
+
+    again = CliRunner().invoke(evaluate, [*arguments, "--device", "cpu"])
+    assert isinstance(again.exception, UsageError)
+    assert "not empty" in str(again.exception)
+
+
+def test_an_unknown_split_is_refused(run: Path, cohort: Path, tmp_path: Path) -> None:
+    arguments = ["-b", str(run), "--data", str(cohort), "-o", str(tmp_path), "--split", "everything"]
+    assert CliRunner().invoke(evaluate, arguments).exit_code == 2

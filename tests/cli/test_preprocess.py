@@ -1,0 +1,207 @@
+"""`phs-pipeline preprocess` as a user sees it: exit codes, sentences, and what lies on the disk."""
+
+import csv
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from pipeline.cli.main import main
+
+Answer = tuple[int | str | None, str, str]
+
+
+class Terminal:
+    """Calls the command line in this process."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self.capsys = capsys
+
+    def __call__(self, cohort: Path, output: Path, *options: str) -> Answer:
+        with pytest.raises(SystemExit) as ended:
+            main(["preprocess", str(cohort), "-o", str(output), "--workers", "1", *options])
+        out, err = self.capsys.readouterr()
+        assert "Traceback" not in out + err
+        return ended.value.code, out, err
+
+
+@pytest.fixture
+def preprocess(capsys: pytest.CaptureFixture[str]) -> Terminal:
+    return Terminal(capsys)
+
+
+@pytest.fixture
+def cohort(tmp_path: Path) -> Path:
+    """Four patients in BraTS layout, 24 slices of 5 mm, lesions in slices 10 to 13."""
+    rng = np.random.default_rng(0)
+    for name in ("A", "B", "C", "D"):
+        folder = tmp_path / "cohort" / name
+        folder.mkdir(parents=True)
+        mask = np.zeros((10, 12, 24), np.uint8)
+        mask[2:6, 3:7, 10:14] = 4
+        image = rng.integers(0, 900, mask.shape, dtype=np.int16)
+        for kind, voxels in (("flair", image), ("t1ce", image + 100), ("seg", mask)):
+            nib.save(nib.Nifti1Image(voxels, np.diag([-1.0, -1, 5, 1])), folder / f"{name}_{kind}.nii.gz")
+    return tmp_path / "cohort"
+
+
+def files(directory: Path) -> list[str]:
+    return sorted(str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file())
+
+
+class TestAllDone:
+    def test_ends_with_0_and_says_what_there_is(self, preprocess: Terminal, cohort: Path, tmp_path: Path) -> None:
+        code, out, err = preprocess(cohort, tmp_path / "out")
+        assert (code, err) == (0, "")
+        assert out.splitlines() == [
+            "training: 2 patient(s), 8 pathological and 16 healthy slices",
+            "validation: 1 patient(s), 4 pathological and 8 healthy slices",
+            "test: 1 patient(s), 4 pathological and 8 healthy slices",
+            f"{tmp_path}/out: 4 subjects (brats); look at {tmp_path}/out/summary.png",
+        ]
+        assert files(tmp_path / "out") == [
+            "cohort.json",
+            *(f"images/{name}.nii.gz" for name in "ABCD"),
+            *(f"masks/{name}.nii.gz" for name in "ABCD"),
+            "settings.json",
+            "slices.csv",
+            *(f"subjects/{name}.json" for name in "ABCD"),
+            "summary.png",
+        ]
+
+    @pytest.mark.parametrize(
+        ("options", "slices"),
+        [((), 12), (("--slices", "7"), 7), (("--slab-mm", "40"), 8), (("--whole",), 24)],
+    )
+    def test_slab(
+        self, options: tuple[str, ...], slices: int, preprocess: Terminal, cohort: Path, tmp_path: Path
+    ) -> None:
+        assert preprocess(cohort, tmp_path / "out", *options)[0] == 0
+        assert nib.load(tmp_path / "out" / "images" / "A.nii.gz").shape == (10, 12, slices)
+
+    def test_modality_and_window(self, preprocess: Terminal, cohort: Path, tmp_path: Path) -> None:
+        options = ("--modality", "t1ce", "--window", "100", "1000", "--whole")
+        assert preprocess(cohort, tmp_path / "out", *options)[0] == 0
+        source = nib.as_closest_canonical(nib.load(cohort / "A" / "A_t1ce.nii.gz"))
+        made = np.asarray(nib.load(tmp_path / "out" / "images" / "A.nii.gz").dataobj)
+        np.testing.assert_allclose(made, (np.asarray(source.dataobj) - 100.0) / 900, atol=1e-4)
+
+    def test_small_lesions_are_excluded(self, preprocess: Terminal, cohort: Path, tmp_path: Path) -> None:
+        image = nib.load(cohort / "A" / "A_seg.nii.gz")
+        mask = np.asarray(image.dataobj).copy()
+        mask[3:, :, 10] = 0  # four voxels of 1 mm² are left in this slice
+        nib.save(nib.Nifti1Image(mask, image.affine), cohort / "A" / "A_seg.nii.gz")
+        assert preprocess(cohort, tmp_path / "out", "--min-lesion-mm2", "5")[0] == 0
+        with (tmp_path / "out" / "slices.csv").open() as file:
+            labels = [row["label"] for row in csv.DictReader(file) if row["subject"] == "A"]
+        assert labels == ["healthy"] * 4 + ["excluded"] + ["pathological"] * 3 + ["healthy"] * 4
+
+    def test_started_again_it_has_nothing_left_to_do(self, preprocess: Terminal, cohort: Path, tmp_path: Path) -> None:
+        first = preprocess(cohort, tmp_path / "out")
+        before = {name: (tmp_path / "out" / name).read_bytes() for name in files(tmp_path / "out")}
+        assert preprocess(cohort, tmp_path / "out") == first
+        assert {name: (tmp_path / "out" / name).read_bytes() for name in files(tmp_path / "out")} == before
+
+
+class TestSomeFailed:
+    def test_ends_with_1_and_a_sentence_for_each(self, preprocess: Terminal, cohort: Path, tmp_path: Path) -> None:
+        for name in ("E", "F"):
+            shutil.copytree(cohort / "A", cohort / name)
+            for kind in ("flair", "t1ce", "seg"):
+                (cohort / name / f"A_{kind}.nii.gz").rename(cohort / name / f"{name}_{kind}.nii.gz")
+        (cohort / "E" / "E_seg.nii.gz").unlink()
+        (cohort / "F" / "F_flair.nii.gz").write_bytes((cohort / "F" / "F_flair.nii.gz").read_bytes()[:2000])
+        code, out, err = preprocess(cohort, tmp_path / "out")
+        assert code == 1
+        assert "4 subjects (brats)" in out
+        missing, damaged, last = err.splitlines()
+        assert missing.startswith(f"skipped E: {cohort}/E/E_flair.nii.gz: has no lesion mask, expected")
+        assert damaged.startswith(f"skipped F: {cohort}/F/F_flair.nii.gz: found voxels that cannot be read")
+        assert last == f"Error: {cohort}: 2 scan(s) could not be used, for the reasons above"
+        assert not [
+            name for name in files(tmp_path / "out") if name.rpartition("/")[2][0] in "EF." or "partial" in name
+        ]
+
+
+class TestNothingStarted:
+    @pytest.mark.parametrize(
+        ("options", "reason"),
+        [
+            (("--slices", "5", "--whole"), "give one of --slices, --slab-mm and --whole"),
+            (("--slices", "5", "--slab-mm", "60"), "give one of --slices, --slab-mm and --whole"),
+            (("--window", "250", "-200"), "--window needs LOW below HIGH, found 250 -200"),
+            (("--window", "nan", "1"), "finite numbers"),
+            (("--slab-mm", "nan"), "finite numbers"),
+            (("--slab-mm", "inf"), "finite numbers"),
+            (("--percentile", "nan"), "finite numbers"),
+            (("--min-lesion-mm2", "nan"), "finite numbers"),
+            (("--percentile", "0"), "--percentile"),
+            (("--percentile", "101"), "--percentile"),
+            (("--slices", "0"), "--slices"),
+            (("--workers", "0"), "--workers"),
+            (("--split", "0.5", "0.5", "0.5"), "--split: found 0.5 0.5 0.5, expected three shares that sum to 1"),
+            (("--layout", "nnunet"), "--layout"),
+            (("--layout", "lits"), "holds no scan in the layout lits"),
+            (("--modality", "swi"), "swi: no modality of BraTS"),
+        ],
+    )
+    def test_wrong_usage_ends_with_2_and_writes_nothing(
+        self, options: tuple[str, ...], reason: str, preprocess: Terminal, cohort: Path, tmp_path: Path
+    ) -> None:
+        code, out, err = preprocess(cohort, tmp_path / "out", *options)
+        assert (code, out) == (2, "")
+        assert reason in err
+        assert not (tmp_path / "out").exists()
+
+    def test_no_usable_scan(self, preprocess: Terminal, cohort: Path, tmp_path: Path) -> None:
+        for path in cohort.rglob("*_seg.nii.gz"):
+            path.write_text("lost")
+        code, _, err = preprocess(cohort, tmp_path / "out")
+        assert code == 2
+        assert "no usable scan in this brats cohort" in err
+
+    def test_slices_of_one_kind_only(self, preprocess: Terminal, cohort: Path, tmp_path: Path) -> None:
+        code, _, err = preprocess(cohort, tmp_path / "out", "--slices", "4")
+        assert code == 2
+        assert "found no healthy slice in any scan, expected both" in err
+
+    def test_one_patient(self, preprocess: Terminal, cohort: Path, tmp_path: Path) -> None:
+        for name in "BCD":
+            shutil.rmtree(cohort / name)
+        code, _, err = preprocess(cohort, tmp_path / "out")
+        assert code == 2
+        assert "found 1 patient(s) with usable scans, expected at least 3" in err
+
+    def test_folder_made_with_other_settings(self, preprocess: Terminal, cohort: Path, tmp_path: Path) -> None:
+        assert preprocess(cohort, tmp_path / "out")[0] == 0
+        code, _, err = preprocess(cohort, tmp_path / "out", "--whole")
+        assert code == 2
+        assert "made with other settings (slab); choose another folder or give --overwrite" in err
+        assert preprocess(cohort, tmp_path / "out", "--whole", "--overwrite")[0] == 0
+        assert nib.load(tmp_path / "out" / "images" / "A.nii.gz").shape[2] == 24
+
+    def test_output_below_a_file(self, preprocess: Terminal, cohort: Path, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+        code, _, err = preprocess(cohort, tmp_path / "file" / "out")
+        assert code == 2
+        assert "cannot be written" in err
+        assert len(err.splitlines()) == 1
+
+
+def test_from_the_shell_with_all_cores(cohort: Path, tmp_path: Path) -> None:
+    (cohort / "D" / "D_seg.nii.gz").write_text("lost")
+    program = "from pipeline.cli.main import main; main()"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", program, "preprocess", "cohort", "-o", "out", "--workers", "2"]
+    answer = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert answer.returncode == 1
+    assert "out: 3 subjects (brats)" in answer.stdout
+    *progress, skipped, last = answer.stderr.splitlines()
+    assert progress == [f"preprocessed {done} of 4 scans" for done in (1, 2, 3, 4)]
+    assert skipped.startswith("skipped D: cohort/D/D_seg.nii.gz: found no readable header")
+    assert last == "Error: cohort: 1 scan(s) could not be used, for the reasons above"

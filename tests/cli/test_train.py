@@ -1,0 +1,146 @@
+"""`phs-pipeline train` and `phs-pipeline bundles`, as a user meets them."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from pipeline.cli.main import cli, main
+from pipeline.files import sha256
+
+ROOT = Path(__file__).parents[2]
+
+
+def arguments(cohort: Path, run: Path, settings: dict[str, Any]) -> list[str]:
+    given = [part for key, value in settings.items() for part in ("--set", f"{key}={json.dumps(value)}")]
+    return ["train", "gvs", "--data", str(cohort), "-o", str(run), "--device", "cpu", *given]
+
+
+def process(*command: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipeline.cli", *command], env=environment, stderr=subprocess.PIPE, text=True
+    )
+
+
+def tensors(content: Any, path: str = "") -> dict[str, torch.Tensor]:
+    """All tensors in nested dicts and lists."""
+    if isinstance(content, torch.Tensor):
+        return {path: content}
+    items = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    return {key: value for name, item in items for key, value in tensors(item, f"{path}/{name}").items()}
+
+
+@pytest.mark.slow
+def test_a_killed_training_resumes_and_ends_bit_by_bit_where_an_uninterrupted_one_ends(
+    phantom_cohort, laptop_run, tiny, tmp_path
+):
+    run = tmp_path / "run"
+    killed = process(*arguments(phantom_cohort, run, tiny), "--preset", "laptop", "--epochs", "3")
+    while not (run / "models" / "checkpoint.pt").is_file():
+        assert killed.poll() is None, killed.communicate()[1]
+        time.sleep(0.005)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    assert killed.returncode == -signal.SIGKILL
+    assert torch.load(run / "models" / "checkpoint.pt", weights_only=True)["epoch"] < 3
+
+    resumed = process("train", "gvs", "--data", str(phantom_cohort), "-o", str(run), "--device", "cpu", "--resume")
+    _, said = resumed.communicate(timeout=300)
+    assert resumed.returncode == 0, said
+    assert "epoch 3/3: segmentor " in said
+
+    for name in ("model.pt", "checkpoint.pt"):
+        mine, uninterrupted = (
+            tensors(torch.load(folder / "models" / name, weights_only=True)) for folder in (run, laptop_run)
+        )
+        assert mine.keys() == uninterrupted.keys()
+        for key in mine:
+            assert torch.equal(mine[key], uninterrupted[key]), key
+    with (run / "curves.csv").open() as file:
+        assert [float(row["epoch"]) for row in csv.DictReader(file)] == [1, 2, 3]
+    assert (run / "curves.csv").read_text() == (laptop_run / "curves.csv").read_text()
+    assert [start["resumed"] for start in json.loads((run / "run.json").read_text())["starts"]] == [False, True]
+    assert sha256(run / "configs" / "train.json") == sha256(laptop_run / "configs" / "train.json")
+
+
+def test_training_says_where_the_result_is_and_what_to_do_next(phantom_cohort, tiny, tmp_path, caplog):
+    command = [*arguments(phantom_cohort, tmp_path / "run", tiny), "--epochs", "1"]
+    done = CliRunner().invoke(cli, command, catch_exceptions=False)
+    assert done.exit_code == 0
+    assert f"{tmp_path / 'run' / 'models' / 'model.pt'}: trained" in done.output
+    assert f"next: phs-pipeline evaluate -b {tmp_path / 'run'} --data {phantom_cohort}" in done.output
+    assert (tmp_path / "run" / "models" / "model.pt").is_file()
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (["--set", "lambda"], "expected ID=VALUE, for example --set lambda=20"),
+        (["--set", "=3"], "expected ID=VALUE"),
+        (["--set", "lambda=$__import__('os').abort()"], "--set takes plain values"),
+        (["--set", 'lambda="$__import__(\'os\').abort()"'], "--set takes plain values"),
+        (["--set", 'size=[64, "$64"]'], "--set takes plain values"),
+        (["--set", "filters=@epochs"], "--set takes plain values"),
+        (["--set", "grid=%other.json"], "--set takes plain values"),
+        (["--set", 'grid={"_target_": "os.abort"}'], "--set takes plain values"),
+        (["--set", "lamda=3"], "has no such setting"),
+        (["--set", "lambda=NaN"], "lambda must be a number above 0"),
+        (["--preset", "desktop"], "it has laptop"),
+        (["--epochs", "0"], "0 is not in the range"),
+        (["--device", "cuda:99"], "device 'cuda:99' is not available here"),
+        (["--resume"], "holds no training to resume"),
+    ],
+)
+def test_wrong_usage_is_one_sentence_with_exit_code_2(phantom_cohort, tmp_path, capsys, changed, said):
+    run = tmp_path / "run"
+    with pytest.raises(SystemExit) as caught:
+        main(["train", "gvs", "--data", str(phantom_cohort), "-o", str(run), *changed])
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert "Traceback" not in error
+    assert not run.exists()
+
+
+def test_an_unknown_bundle_lists_the_known_ones_with_exit_code_2(phantom_cohort, tmp_path, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["train", "vagan", "--data", str(phantom_cohort), "-o", str(tmp_path / "run")])
+    assert caught.value.code == 2
+    assert "vagan: no bundle of that name" in (error := capsys.readouterr().err)
+    assert "known bundles: gvs" in error
+
+
+def test_a_damaged_checkpoint_is_one_sentence_with_exit_code_2(laptop_run, phantom_cohort, tmp_path, capsys):
+    (tmp_path / "run" / "models").mkdir(parents=True)
+    (tmp_path / "run" / "configs").symlink_to(laptop_run / "configs")
+    (tmp_path / "run" / "models" / "checkpoint.pt").write_bytes(b"damaged")
+    with pytest.raises(SystemExit) as caught:
+        main(["train", "gvs", "--data", str(phantom_cohort), "-o", str(tmp_path / "run"), "--resume"])
+    assert caught.value.code == 2
+    assert "checkpoint.pt: not a weights file that can be loaded safely" in capsys.readouterr().err
+
+
+def test_text_that_is_no_json_is_taken_as_text(phantom_cohort, tiny, tmp_path):
+    command = [*arguments(phantom_cohort, tmp_path / "run", tiny), "--epochs", "1", "--set", "output=residual"]
+    assert CliRunner().invoke(cli, command, catch_exceptions=False).exit_code == 0
+    assert json.loads((tmp_path / "run" / "configs" / "inference.json").read_text())["output"] == "residual"
+
+
+def test_bundles_lists_methods_presets_and_whether_weights_are_there():
+    done = CliRunner().invoke(cli, ["bundles"])
+    assert done.exit_code == 0
+    first, second = done.output.splitlines()[:2]
+    assert first.startswith("gvs (")
+    assert "Pseudo-healthy synthesis" in first
+    assert "presets: laptop" in second
+    assert second.endswith("README.md")

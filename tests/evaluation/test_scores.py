@@ -1,0 +1,58 @@
+"""From slices to volumes to patients: what the means run over."""
+
+import math
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from pipeline.evaluation.scores import METRICS, score_methods, score_volumes
+
+
+def row(patient: str, subject: str, psnr: float, lesion: int = 10, predicted: int = 2) -> dict[str, Any]:
+    metrics = {**dict.fromkeys(METRICS, math.nan), "psnr_normal": psnr}
+    return {"method": "m", "patient": patient, "subject": subject, "slice": 0, **metrics} | {
+        "lesion_pixels": lesion,
+        "predicted_pixels": predicted,
+    }
+
+
+def scores(*rows: dict[str, Any]) -> dict[str, Any]:
+    return score_methods(score_volumes(pd.DataFrame(rows)))["m"]
+
+
+def test_a_volume_is_the_mean_of_its_slices_and_its_healthiness_the_ratio_of_sums() -> None:
+    volumes = score_volumes(pd.DataFrame([row("a", "a", 20, 10, 4), row("a", "a", 30, 30, 0)]))
+    assert volumes.loc[0, ["slices", "psnr_normal", "healthiness"]].tolist() == [2, 25, 0.9]
+
+
+def test_scans_of_one_person_count_as_one_patient() -> None:
+    found = scores(row("a", "a_ses-1", 20), row("a", "a_ses-2", 22), row("b", "b", 31), row("c", "c", 41))
+    expected = {"mean": 31.0, "sd": 10.0, "n": 3, "identical": 0}
+    assert found["metrics"]["psnr_normal"] == expected
+
+
+def test_one_patient_has_no_standard_deviation() -> None:
+    expected = {"mean": 20.0, "sd": None, "n": 1, "identical": 0}
+    assert scores(row("a", "a", 20))["metrics"]["psnr_normal"] == expected
+
+
+def test_infinite_psnr_is_counted_and_kept_out_of_the_mean() -> None:
+    found = scores(row("a", "a", math.inf), row("a", "a", 24), row("b", "b", math.inf), row("c", "c", 26))
+    assert found["metrics"]["psnr_normal"] == {
+        "mean": 25.0,
+        "sd": pytest.approx(math.sqrt(2)),
+        "n": 3,
+        "identical": 1,
+    }
+
+
+def test_a_metric_without_reference_has_no_patients() -> None:
+    expected = {"mean": None, "sd": None, "n": 0, "identical": 0}
+    assert scores(row("a", "a", 20))["metrics"]["psnr_lesion"] == expected
+
+
+def test_healthiness_below_zero_stays_below_zero() -> None:
+    found = scores(row("a", "a", 20, lesion=10, predicted=30), row("b", "b", 20, lesion=30, predicted=0))
+    assert found["healthiness_pooled"] == 0.25
+    assert found["metrics"]["healthiness"]["mean"] == -0.5

@@ -1,0 +1,181 @@
+"""Residual transfer: only what the method changed is carried back, and the rest of the scan stays as it is."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from pipeline.errors import ScanError
+from pipeline.preprocessing.foreground import foreground
+from pipeline.scans import Scan, read_nifti
+from pipeline.synthesis import Synthesizer
+
+Make = Callable[..., Synthesizer]
+
+
+def test_network_that_changes_nothing_gives_the_scan_back_bit_for_bit(
+    scan: Scan, make_synthesizer: Make, identity: nn.Module
+) -> None:
+    for spacing_mm in (1.0, 2.0, 0.7):
+        twin = make_synthesizer(identity, spacing_mm)(scan)
+        assert twin.stored.tobytes() == scan.stored.tobytes()
+        assert not twin.anomaly.any()
+
+
+def test_on_the_networks_own_grid_the_residual_arrives_exactly(
+    scan: Scan, make_synthesizer: Make, darken: nn.Module
+) -> None:
+    twin = make_synthesizer(darken)(scan)
+    bright = scan.stored > 600
+    assert bright.sum() > 20
+    np.testing.assert_array_equal(twin.stored[bright], np.rint(scan.stored[bright] * 0.5))
+    np.testing.assert_array_equal(twin.stored[~bright], scan.stored[~bright])
+    np.testing.assert_array_equal(twin.anomaly[bright], scan.stored[bright] - twin.stored[bright])
+
+
+def test_from_a_coarser_grid_the_scan_is_not_blurred(
+    scan: Scan, make_synthesizer: Make, darken: nn.Module
+) -> None:
+    twin = make_synthesizer(darken, spacing_mm=2.0)(scan)
+    assert (twin.stored != scan.stored).any()
+    # A round trip through 2 mm would smooth the noise of the tissue away from the lesion.
+    far = np.abs(twin.anomaly) < 1
+    assert far.mean() > 0.8
+    np.testing.assert_array_equal(twin.stored[far], scan.stored[far])
+
+
+def test_background_outside_the_edited_region_is_bit_identical(
+    scan: Scan, make_synthesizer: Make
+) -> None:
+    class Brighten(nn.Module):
+        def forward(self, image):  # noqa: ANN001, ANN202
+            return image + 0.3
+
+    twin = make_synthesizer(Brighten())(scan)
+    np.testing.assert_array_equal(twin.stored[~twin.edited], scan.stored[~twin.edited])
+    assert (twin.stored[twin.edited] > scan.stored[twin.edited]).all()
+    head = foreground(twin.window.apply(scan.axial(scan.intensities())))
+    np.testing.assert_array_equal(scan.axial(twin.edited), head)
+
+
+def test_clipped_excess_of_a_lesion_goes_down_with_the_window(
+    head: np.ndarray, write_scan: Callable[..., Path], make_synthesizer: Make, darken: nn.Module
+) -> None:
+    head[10, 12, 5] = 3000
+    twin = make_synthesizer(darken)(read_nifti(write_scan(head)))
+    # The network halves 1.0 to 0.5; of the 2000 above the window, which it was not shown, half goes too.
+    assert twin.stored[10, 12, 5] == 1500
+
+
+def test_values_are_kept_within_the_data_type_and_that_is_said(
+    head: np.ndarray, write_scan: Callable[..., Path], make_synthesizer: Make
+) -> None:
+    class Brighten(nn.Module):
+        def forward(self, image):  # noqa: ANN001, ANN202
+            return image + 0.5
+
+    voxels = (head / 800 * 250).astype(np.uint8)
+    twin = make_synthesizer(Brighten())(read_nifti(write_scan(voxels, scaling=(4.0, 0.0))))
+    assert twin.stored.dtype == np.uint8
+    assert twin.stored.max() == 255
+    assert any("limits of uint8" in note for note in twin.notes)
+
+
+def test_scaled_integers_are_edited_in_their_own_units(
+    head: np.ndarray, write_scan: Callable[..., Path], make_synthesizer: Make, darken: nn.Module
+) -> None:
+    scan = read_nifti(write_scan((head * 2).astype(np.int16), scaling=(0.5, 0.0)))
+    twin = make_synthesizer(darken)(scan)
+    bright = head > 600
+    np.testing.assert_allclose(twin.anomaly[bright], head[bright] * 0.5, atol=0.25)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32, np.float32, np.float64])
+def test_data_type_is_kept(
+    head: np.ndarray, dtype: type, write_scan: Callable[..., Path], make_synthesizer: Make, darken: nn.Module
+) -> None:
+    voxels = (head / 4 if dtype is np.uint8 else head).astype(dtype)
+    scaling = (4.0, 0.0) if dtype is np.uint8 else (1.0, 0.0)
+    twin = make_synthesizer(darken)(read_nifti(write_scan(voxels, scaling=scaling)))
+    assert twin.stored.dtype == dtype
+    assert (twin.stored != voxels).any()
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    permutation=st.permutations(range(3)),
+    flips=st.tuples(*[st.sampled_from([-1, 1])] * 3),
+    tilt=st.floats(-0.3, 0.3),
+)
+def test_result_does_not_depend_on_how_the_file_is_oriented(
+    permutation: list[int],
+    flips: tuple[int, ...],
+    tilt: float,
+    head: np.ndarray,
+    write_scan: Callable[..., Path],
+    make_synthesizer: Make,
+    darken: nn.Module,
+) -> None:
+    """The same head stored along other axes gives the same twin along those axes, oblique or not."""
+    oblique = np.eye(4)
+    oblique[1:3, 1:3] = [[np.cos(tilt), -np.sin(tilt)], [np.sin(tilt), np.cos(tilt)]]
+    straight = read_nifti(write_scan(head, affine=oblique))
+    orientation = np.column_stack([permutation, flips])
+    turned = nib.Nifti1Image(head, oblique).as_reoriented(orientation)
+    other = read_nifti(write_scan(np.asarray(turned.dataobj), "turned.nii.gz", turned.affine))
+
+    expected, found = make_synthesizer(darken, 2.0)(straight), make_synthesizer(darken, 2.0)(other)
+    np.testing.assert_array_equal(found.stored, nib.apply_orientation(expected.stored, orientation))
+
+
+class TestMask:
+    def test_edits_are_confined_to_the_mask_and_fade_over_five_millimetres(
+        self, scan: Scan, write_scan: Callable[..., Path], make_synthesizer: Make
+    ) -> None:
+        class Brighten(nn.Module):
+            def forward(self, image):  # noqa: ANN001, ANN202
+                return image + 0.1
+
+        mask = np.zeros(scan.shape, np.uint8)
+        mask[10, 12, 5] = 1
+        twin = make_synthesizer(Brighten())(scan, read_nifti(write_scan(mask, "mask.nii.gz")))
+        change = twin.stored.astype(int) - scan.stored
+        assert change[10, 12, 5] == 100
+        assert change[11, 12, 5] == 80
+        assert change[14, 12, 5] == 20
+        assert change[15, 12, 5] == 0
+        assert not change[~twin.edited].any()
+
+    def test_mask_on_another_grid_is_refused(
+        self, scan: Scan, write_scan: Callable[..., Path], make_synthesizer: Make, identity: nn.Module
+    ) -> None:
+        mask = read_nifti(write_scan(np.eye(24, dtype=np.uint8)[None].repeat(20, 0), "mask.nii.gz"))
+        with pytest.raises(ScanError, match=r"mask\.nii\.gz: the mask has shape \(20, 24, 24\), expected \(20, 24, 10\)"):
+            make_synthesizer(identity)(scan, mask)
+
+    def test_empty_mask_is_refused(
+        self, scan: Scan, write_scan: Callable[..., Path], make_synthesizer: Make, identity: nn.Module
+    ) -> None:
+        mask = read_nifti(write_scan(np.zeros(scan.shape, np.uint8), "mask.nii.gz"), constant_ok=True)
+        with pytest.raises(ScanError, match="the mask is empty"):
+            make_synthesizer(identity)(scan, mask)
+
+
+def test_scan_of_one_voxel_slices_runs(
+    write_scan: Callable[..., Path], make_synthesizer: Make, identity: nn.Module
+) -> None:
+    scan = read_nifti(write_scan(np.arange(2, dtype=np.int16).reshape(1, 1, 2) * 500))
+    assert make_synthesizer(identity)(scan).stored.tobytes() == scan.stored.tobytes()
+
+
+def test_scan_darker_than_air_is_refused(
+    head: np.ndarray, write_scan: Callable[..., Path], make_synthesizer: Make, identity: nn.Module
+) -> None:
+    scan = read_nifti(write_scan((head / 800 * 30).astype(np.int16)))
+    with pytest.raises(ScanError, match="nothing brighter than air"):
+        make_synthesizer(identity)(scan)

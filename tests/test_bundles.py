@@ -1,0 +1,211 @@
+"""Bundles are found by name or folder, and one from elsewhere cannot execute code here."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pipeline import bundles
+from pipeline.bundles import Bundle, build, bundles_folder, find_bundle, list_bundles, load_synthesizer, read_config
+from pipeline.errors import UsageError
+from pipeline.files import sha256
+from pipeline.networks import JohnsonGenerator
+from pipeline.preprocessing.grid import Grid
+from pipeline.preprocessing.window import WindowRule
+
+PARTS = ("network_def", "grid", "window", "batch_size")
+
+
+@pytest.fixture
+def foreign(laptop_run: Path, tmp_path: Path) -> Bundle:
+    """A run from elsewhere, to be tampered with."""
+    shutil.copytree(laptop_run, tmp_path / "foreign")
+    return find_bundle(str(tmp_path / "foreign"))
+
+
+def tamper(bundle: Bundle, **changes: Any) -> None:
+    path = bundle.config("inference")
+    path.write_text(json.dumps({**read_config(path), **changes}))
+
+
+def test_gvs_is_among_the_bundles():
+    bundle = find_bundle("gvs")
+    assert bundle in list_bundles()
+    assert bundle.root == bundles_folder() / "gvs"
+    assert bundle.presets == ["laptop"]
+    assert bundle.metadata["version"]
+
+
+def test_an_installed_wheel_carries_its_bundles_inside_the_package(tmp_path, monkeypatch):
+    monkeypatch.setattr(bundles, "__file__", str(tmp_path / "pipeline" / "bundles.py"))
+    assert bundles_folder() == tmp_path / "bundles"
+    (tmp_path / "pipeline" / "_bundles").mkdir(parents=True)
+    assert bundles_folder() == tmp_path / "pipeline" / "_bundles"
+
+
+@pytest.mark.parametrize("name", ["vagan", "/nowhere", ""])
+def test_an_unknown_bundle_is_refused_with_the_known_ones(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="no bundle of that name and .*; known bundles: .*gvs"):
+        find_bundle(name)
+
+
+def test_a_bundle_without_weights_says_how_to_train_it(laptop_run, tmp_path):
+    shutil.copytree(laptop_run, tmp_path / "run", ignore=shutil.ignore_patterns("model.pt"))
+    with pytest.raises(UsageError, match="has no weights yet .*`phs-pipeline train gvs --data COHORT -o RUN`"):
+        load_synthesizer(find_bundle(str(tmp_path / "run")), device="cpu")
+
+
+def test_the_parts_are_built_from_plain_values(laptop_run):
+    parts = build(find_bundle(str(laptop_run)), PARTS)
+    assert isinstance(parts["network_def"], JohnsonGenerator)
+    assert parts["network_def"].output == "residual"
+    assert parts["grid"] == Grid(4.0, (64, 64))
+    assert parts["window"] == WindowRule()
+    assert parts["batch_size"] == 4
+
+
+def test_provenance_holds_version_and_hashes(laptop_run):
+    bundle = find_bundle(str(laptop_run))
+    synthesizer, provenance = load_synthesizer(bundle, device="cpu", batch_size=2)
+    assert synthesizer.batch_size == 2
+    assert provenance == {
+        "Bundle": "gvs",
+        "BundleVersion": bundle.metadata["version"],
+        "WeightsSha256": sha256(bundle.weights),
+        "ConfigSha256": sha256(bundle.config("inference")),
+    }
+
+
+@pytest.mark.parametrize("content", ["{", "[1, 2]", "\xff\xfe", ""])
+def test_a_broken_config_is_one_sentence(foreign, content):
+    foreign.config("inference").write_text(content, encoding="latin-1")
+    with pytest.raises(UsageError, match=r"inference\.json: .*restore the bundle's files"):
+        load_synthesizer(foreign, device="cpu")
+
+
+def test_a_config_without_a_network_is_one_sentence(foreign):
+    config = read_config(foreign.config("inference"))
+    del config["network_def"]
+    foreign.config("inference").write_text(json.dumps(config))
+    with pytest.raises(UsageError, match="has no 'network_def', expected it in a bundle of ours"):
+        load_synthesizer(foreign, device="cpu")
+
+
+@pytest.mark.parametrize("content", [b"", b"damaged", b"PK\x03\x04"])
+def test_corrupt_weights_are_one_sentence(foreign, content):
+    foreign.weights.write_bytes(content)
+    with pytest.raises(UsageError, match=r"model\.pt: not a weights file that can be loaded safely"):
+        load_synthesizer(foreign, device="cpu")
+
+
+@pytest.mark.parametrize("content", [JohnsonGenerator(filters=8).state_dict(), {}, torch.zeros(2), {"weight": 1}])
+def test_weights_of_another_network_are_one_sentence(foreign, content):
+    torch.save(content, foreign.weights)
+    with pytest.raises(UsageError, match="the weights belong to another network .*; use the bundle or run") as caught:
+        load_synthesizer(foreign, device="cpu")
+    assert "\n" not in str(caught.value)
+
+
+class Dangerous:
+    """Touches a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return (Path.touch, (self.path,))
+
+
+def test_code_in_the_weights_is_not_run(foreign, tmp_path):
+    torch.save(Dangerous(tmp_path / "touched"), foreign.weights)
+    with pytest.raises(UsageError, match="holds more than tensors"):
+        load_synthesizer(foreign, device="cpu")
+    assert not (tmp_path / "touched").exists()
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system",
+        "subprocess.run",
+        "builtins.exec",
+        "torch.hub.load",
+        # Reached through a trusted module's own imports.
+        "pipeline.preprocessing.cohort.os.system",
+        "pipeline.networks.johnson.torch.hub.load",
+        "monai.networks.nets.basic_unet.torch.load",
+        "monai.networks.nets.basic_unet.nn.Sequential",
+        # Ours, but neither network nor grid nor window.
+        "pipeline.preprocessing.cohort.preprocess",
+        "pipeline.networks.johnson._normed",
+        "pipeline.networks.missing.Network",
+        "JohnsonGenerator",
+        "",
+        7,
+    ],
+)
+def test_a_config_that_names_anything_but_a_network_is_refused_and_not_run(foreign, tmp_path, target):
+    touched = tmp_path / "touched"
+    tamper(foreign, network_def={"_target_": target, "command": f"touch {touched}", "args": ["touch", str(touched)]})
+    with pytest.raises(UsageError, match="expected a network of pipeline or MONAI; code from a bundle is not run"):
+        load_synthesizer(foreign, device="cpu")
+    assert not touched.exists()
+
+
+@pytest.mark.parametrize("place", ["filters", "batch_size", "network_def", "grid", "spacing_mm"])
+def test_an_expression_anywhere_in_what_is_built_is_refused_and_not_run(foreign, tmp_path, place):
+    touched = tmp_path / "touched"
+    tamper(foreign, **{place: f"$__import__('pathlib').Path({str(touched)!r}).touch()"})
+    with pytest.raises(UsageError, match="contains the expression .*; code from a bundle is not run"):
+        load_synthesizer(foreign, device="cpu")
+    assert not touched.exists()
+
+
+@pytest.mark.parametrize(
+    "grid",
+    [
+        {"_target_": "pipeline.preprocessing.grid.Grid", "spacing_mm": 4.0, "size": [64, "$__import__('os').abort()"]},
+        {"_target_": "pipeline.preprocessing.grid.Grid", "spacing_mm": {"_target_": "os.abort"}, "size": [64, 64]},
+        {"_target_": "pipeline.preprocessing.grid.Grid", "spacing_mm": "%other.json#spacing", "size": [64, 64]},
+        {"_target_": "pipeline.preprocessing.grid.Grid", "_mode_": "debug", "spacing_mm": 4.0, "size": [64, 64]},
+        "@hidden",
+    ],
+)
+def test_code_hidden_deeper_is_refused_too(foreign, grid):
+    tamper(foreign, grid=grid, hidden={"_target_": "os.abort"})
+    with pytest.raises(UsageError, match="code from a bundle is not run"):
+        load_synthesizer(foreign, device="cpu")
+
+
+def test_expressions_in_parts_that_are_not_built_are_not_evaluated(foreign, tmp_path):
+    touched = tmp_path / "touched"
+    code = f"$__import__('pathlib').Path({str(touched)!r}).touch()"
+    tamper(foreign, imports=[code], initialize=[code], run=[code], evaluator=code, device=code)
+    load_synthesizer(foreign, device="cpu")
+    assert not touched.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"upsampling": "nearest"}, "found 'nearest'"),
+        ({"size": [10, 10]}, "divisible by 16"),
+        ({"network_def": {"_target_": "pipeline.networks.JohnsonGenerator", "depth": 3}}, "depth"),
+        ({"grid": "@grid"}, "grid"),
+    ],
+)
+def test_values_that_build_no_network_are_one_sentence(foreign, changes, reason):
+    tamper(foreign, **changes)
+    with pytest.raises(UsageError, match=f"does not describe a network we can build .*{reason}") as caught:
+        load_synthesizer(foreign, device="cpu")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_network_of_monai_may_be_named(foreign):
+    unet = {"_target_": "monai.networks.nets.BasicUNet", "spatial_dims": 2, "features": [4, 4, 4, 4, 4, 4]}
+    tamper(foreign, network_def=unet)
+    assert type(build(foreign, ("network_def",))["network_def"]).__name__ == "BasicUNet"

@@ -1,0 +1,92 @@
+"""What the container files promise, as far as it can be read; `tests/containers.sh` runs them on a Docker engine."""
+
+import re
+from fnmatch import fnmatch
+from pathlib import Path
+
+import click
+import pytest
+from click.core import ParameterSource
+
+from pipeline.cli.main import COMMANDS, cli
+
+ROOT = Path(__file__).parents[1]
+COMPOSE = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+GPU = (ROOT / "docker-compose.gpu.yml").read_text(encoding="utf-8")
+DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+
+
+def services(compose: str) -> dict[str, str]:
+    """The text of each service by its name."""
+    parts = re.split(r"^  ([\w-]+):", compose.partition("\nservices:\n")[2], flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def test_each_command_has_its_service() -> None:
+    assert set(services(COMPOSE)) == set(COMMANDS)
+    for name, text in services(COMPOSE).items():
+        assert f"entrypoint: [phs-pipeline, {name}]" in text
+        assert "<<: *command" in text
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_service_gives_its_command_the_options_that_are_left_out(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = dict(re.findall(r"^      (PHS_\w+): (\S+)$", services(COMPOSE)[name], flags=re.MULTILINE))
+    for variable, value in given.items():
+        monkeypatch.setenv(variable, value)
+    with cli.make_context("phs-pipeline", [name]) as group:
+        command = cli.get_command(group, name)
+        assert command is not None
+        arguments = ["ARGUMENT" for parameter in command.params if isinstance(parameter, click.Argument)]
+        context = command.make_context(name, arguments, parent=group)
+
+    options = {str(parameter.name) for parameter in command.params if isinstance(parameter, click.Option)}
+    from_environment = {
+        option for option in options if context.get_parameter_source(option) == ParameterSource.ENVIRONMENT
+    }
+    assert {f"PHS_{name}_{option}".upper() for option in from_environment} == set(given)
+    for option in from_environment:
+        assert str(context.params[option]) == given[f"PHS_{name}_{option}".upper()]
+
+
+def test_a_service_sees_the_folders_that_its_options_name() -> None:
+    for name, text in services(COMPOSE).items():
+        mounted = re.findall(r"\*([a-z]+)(?:-read)?\b", "".join(re.findall(r"volumes: \[(.*)\]", text)))
+        named = re.findall(r"PHS_\w+: /(\w+)/", text)
+        assert set(named) <= set(mounted), name
+
+
+def test_no_gpu_is_reserved_unless_the_second_file_is_chosen() -> None:
+    assert not re.search(r"nvidia|gpus:|devices:|deploy:|runtime:", COMPOSE)
+    assert "capabilities: [gpu]" in GPU
+    assert set(services(GPU)) == {"demo", "train", "synthesize", "enhance", "evaluate"}
+
+
+def test_the_example_of_settings_names_each_variable_with_its_default() -> None:
+    example = (ROOT / ".env.example").read_text(encoding="utf-8")
+    used = dict(re.findall(r"\$\{(\w+):-([^}]*)\}", COMPOSE))
+    named = dict(re.findall(r"^(\w+)=(.*)$", example, flags=re.MULTILINE))
+    offered = re.findall(r"^#(\w+)=", example, flags=re.MULTILINE)
+    assert named == {variable: default for variable, default in used.items() if default}
+    assert set(offered) == {"COMPOSE_FILE"} | {variable for variable, default in used.items() if not default}
+
+
+def test_the_image_starts_from_a_pinned_python_and_pinned_packages() -> None:
+    bases = re.findall(r"^FROM (\S+)", DOCKERFILE, flags=re.MULTILINE)
+    assert set(bases) == {"python:3.11-slim-bookworm"}
+    assert "-c constraints.txt" in DOCKERFILE
+
+
+def test_the_image_does_not_run_as_root() -> None:
+    assert re.findall(r"^USER (.*)$", DOCKERFILE, flags=re.MULTILINE) == ["1000:1000"]
+    assert 'user: "${UID:-1000}:${GID:-1000}"' in COMPOSE
+
+
+def test_only_what_the_image_is_built_from_reaches_the_build() -> None:
+    lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    rules = [line for line in lines if line and not line.startswith("#")]
+    assert rules[0] == "*"
+    let_in = {rule.removeprefix("!") for rule in rules if rule.startswith("!")}
+    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", DOCKERFILE, flags=re.MULTILINE)
+    assert let_in == {source for sources in copied for source in sources.split()}
+    assert any(fnmatch("bundles/gvs/run", rule) for rule in rules[1:])

@@ -1,0 +1,47 @@
+"""The device a user names, or the best there is."""
+
+import logging
+
+import pytest
+import torch
+
+from pipeline.devices import pick_device
+from pipeline.errors import UsageError
+
+
+def test_the_cpu_is_always_there():
+    assert pick_device("cpu") == torch.device("cpu")
+
+
+def test_auto_falls_back_to_the_cpu_and_says_so_in_one_line(monkeypatch, caplog):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with caplog.at_level(logging.INFO):
+        assert pick_device() == torch.device("cpu")
+    assert caplog.messages == ["no GPU found, computing on the CPU"]
+
+
+def test_auto_takes_cuda_before_mps(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert pick_device("auto").type == "cuda"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert pick_device("auto").type == "mps"
+
+
+@pytest.mark.parametrize("name", ["gpu", "", "cuda:x", "cuda:99", "meta", "cpu:0:0"])
+def test_a_device_that_is_not_there_is_refused_in_one_sentence(name):
+    with pytest.raises(UsageError, match=r"is not available here; give auto, cpu, cuda, cuda:N or mps"):
+        pick_device(name)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_cuda_on_a_machine_without_one_is_refused():
+    with pytest.raises(UsageError, match="'cuda' is not available here"):
+        pick_device("cuda")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("name", ["auto", "cuda", "cuda:0"])
+def test_cuda_is_taken_where_it_is(name):
+    assert pick_device(name).type == "cuda"

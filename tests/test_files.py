@@ -1,0 +1,106 @@
+"""Files appear whole or not at all."""
+# ruff: noqa: PT012 - the block that fails is what is tested
+
+import errno
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import OutputError
+from pipeline.files import PARTIAL, sha256, write_json, write_text, written_aside
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+class TestWrittenAside:
+    def test_file_appears_when_the_block_ends(self, tmp_path: Path) -> None:
+        with written_aside(tmp_path / "new" / "a.nii.gz") as aside:
+            aside.write_text("whole")
+            assert aside.parent == tmp_path / "new"
+            assert aside.name.startswith(PARTIAL)
+            assert aside.name.endswith("a.nii.gz")
+            assert not (tmp_path / "new" / "a.nii.gz").exists()
+        assert names(tmp_path / "new") == ["a.nii.gz"]
+        assert (tmp_path / "new" / "a.nii.gz").read_text() == "whole"
+
+    @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+    def test_nothing_is_left_when_the_block_fails(self, error: type[BaseException], tmp_path: Path) -> None:
+        with pytest.raises(error), written_aside(tmp_path / "a.txt") as aside:
+            aside.write_text("half")
+            raise error
+        assert names(tmp_path) == []
+
+    def test_what_was_there_stays_when_the_block_fails(self, tmp_path: Path) -> None:
+        (tmp_path / "a.txt").write_text("before")
+        with pytest.raises(ValueError, match="lost"), written_aside(tmp_path / "a.txt") as aside:
+            aside.write_text("half")
+            raise ValueError("lost")
+        assert (tmp_path / "a.txt").read_text() == "before"
+        assert names(tmp_path) == ["a.txt"]
+
+    def test_a_folder_appears_whole_too(self, tmp_path: Path) -> None:
+        with written_aside(tmp_path / "run") as aside:
+            aside.mkdir()
+            (aside / "a.txt").write_text("whole")
+        assert names(tmp_path / "run") == ["a.txt"]
+        with pytest.raises(ValueError, match="lost"), written_aside(tmp_path / "other") as aside:
+            aside.mkdir()
+            (aside / "a.txt").write_text("half")
+            raise ValueError("lost")
+        assert names(tmp_path) == ["run"]
+
+    @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+    def test_full_disk_is_told(self, code: int, tmp_path: Path) -> None:
+        with (
+            pytest.raises(OutputError, match=r"a\.txt: no space is left on the device"),
+            written_aside(tmp_path / "a.txt") as aside,
+        ):
+            aside.write_text("half")
+            raise OSError(code, "full")
+        assert names(tmp_path) == []
+
+    @pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG, errno.EIO])
+    def test_refused_writing_is_told(self, code: int, tmp_path: Path) -> None:
+        with (
+            pytest.raises(OutputError, match=r"a\.txt: cannot be written \(.*\); choose a writable output folder"),
+            written_aside(tmp_path / "a.txt"),
+        ):
+            raise OSError(code, "refused")
+
+    def test_errors_of_reading_are_not_blamed_on_the_output(self, tmp_path: Path) -> None:
+        with pytest.raises(FileNotFoundError), written_aside(tmp_path / "a.txt"):
+            (tmp_path / "absent").read_text()
+
+    def test_path_below_a_file_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+        with pytest.raises(OutputError, match="cannot be written"):
+            write_text(tmp_path / "file" / "a.txt", "text")
+
+    def test_folder_in_the_place_of_the_file_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "a.txt" / "b").mkdir(parents=True)
+        with pytest.raises(OutputError, match=r"a\.txt: cannot be written"):
+            write_text(tmp_path / "a.txt", "text")
+        assert names(tmp_path) == ["a.txt"]
+
+    def test_name_that_is_too_long_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(OutputError, match="cannot be written"):
+            write_text(tmp_path / ("n" * 300), "text")
+
+
+def test_json_is_read_back_as_it_was(tmp_path: Path) -> None:
+    # A file name in Latin-1 on a UTF-8 system reaches Python with lone surrogates.
+    content = {"name": "Müller – 脳", "path": b"M\xfcller.nii".decode("utf-8", "surrogateescape"), "n": [1, 2.5, None]}
+    write_json(tmp_path / "a.json", content)
+    text = (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert json.loads(text) == content
+    assert "Müller – 脳" in text
+
+
+def test_sha256_is_that_of_the_bytes(tmp_path: Path) -> None:
+    content = bytes(range(256)) * 9000  # more than one block
+    (tmp_path / "a").write_bytes(content)
+    assert sha256(tmp_path / "a") == hashlib.sha256(content).hexdigest()

@@ -1,0 +1,83 @@
+"""An installed wheel is the whole program; the pinned versions fit it on every Python it supports."""
+
+import importlib
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+
+
+def pip(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments], capture_output=True, text=True
+    )
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    built = pip("wheel", "--no-deps", "--wheel-dir", str(folder), str(ROOT))
+    if built.returncode and "No matching distribution found for hatchling" in built.stderr:
+        pytest.skip("hatchling, which builds the wheel, cannot be fetched: no package index is reached")
+    assert built.returncode == 0, built.stderr
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+@pytest.mark.slow
+def test_the_wheel_carries_the_package_and_the_bundles_and_nothing_else(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        for source in ROOT.glob("bundles/*/configs/*.json"):
+            assert archive.read(f"pipeline/_bundles/{source.relative_to(ROOT / 'bundles')}") == source.read_bytes()
+    _, version = wheel.name.split("-")[:2]
+    assert {name.partition("/")[0] for name in names} == {"pipeline", f"phs_pipeline-{version}.dist-info"}
+    assert "pipeline/_bundles/gvs/configs/train.json" in names
+    assert f"phs_pipeline-{version}.dist-info/licenses/LICENSE" in names
+    assert not [name for name in names if name.endswith((".nii", ".nii.gz", ".dcm", ".pyc"))]
+    assert not [name for name in names if "/run/" in name]
+
+
+@pytest.mark.slow
+def test_the_installed_command_finds_the_bundles_of_its_wheel(wheel: Path, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    installed = pip("install", "--no-deps", "--target", str(site), str(wheel))
+    assert installed.returncode == 0, installed.stderr
+    listed = subprocess.run(
+        [sys.executable, str(site / "bin" / "phs-pipeline"), "bundles"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+    )
+    assert listed.returncode == 0, listed.stderr
+    assert "gvs" in listed.stdout
+    assert str(site / "pipeline" / "_bundles" / "gvs") in listed.stdout
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_each_dependency_has_one_pinned_version_that_fits(python: str) -> None:
+    pins: dict[str, str] = {}
+    for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():
+        pin = Requirement(line)
+        if pin.marker is None or pin.marker.evaluate({"python_version": python}):
+            assert canonicalize_name(pin.name) not in pins, line
+            (specifier,) = pin.specifier
+            assert specifier.operator == "==", line
+            pins[canonicalize_name(pin.name)] = specifier.version
+
+    # Before Python 3.11 the parser is not in the standard library, but comes with pytest.
+    toml = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+    project = toml.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"].values()
+    for text in [*project["dependencies"], *(text for extra in extras for text in extra)]:
+        wanted = Requirement(text)
+        assert wanted.specifier.contains(pins[canonicalize_name(wanted.name)]), text

@@ -1,0 +1,98 @@
+"""Every command that the README shows is run, on a small cohort in an empty folder."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import pytest
+
+from pipeline.cli.main import COMMANDS
+from pipeline.phantoms import brain_phantom
+
+ROOT = Path(__file__).parents[1]
+# Defaults of options that the README does not give, so that one epoch of a few slices is enough.
+SMALL = {"PHS_TRAIN_EPOCHS": "1", "PHS_EVALUATE_JUDGE_ITERATIONS": "3", "OMP_NUM_THREADS": "1"}
+
+
+def commands() -> list[str]:
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    lines = [line.split("  #")[0].split("    #")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a reader has: the bundles, a scan, and a cohort of small phantoms in BIDS."""
+    folder = tmp_path_factory.mktemp("reader")
+    shutil.copytree(ROOT / "bundles", folder / "bundles")
+    for number in range(1, 5):
+        name = f"sub-{number:02}"
+        phantom = brain_phantom(number, shape=(44, 52, 12), spacing_mm=(4.0, 4.0, 10.0))
+        for path, voxels in (
+            (f"{name}/anat/{name}_FLAIR.nii.gz", phantom.image),
+            (f"derivatives/manual/{name}/anat/{name}_label-lesion_mask.nii.gz", phantom.lesion),
+        ):
+            (folder / "my_cohort" / path).parent.mkdir(parents=True)
+            nib.save(nib.Nifti1Image(voxels, phantom.affine), folder / "my_cohort" / path)
+    shutil.copyfile(folder / "my_cohort/sub-01/anat/sub-01_FLAIR.nii.gz", folder / "volume.nii.gz")
+    return folder
+
+
+def run(line: str, folder: Path) -> None:
+    words = shlex.split(line)
+    if words[0] == "phs-pipeline":
+        words[:1] = [sys.executable, "-m", "pipeline.cli"]
+    elif words[0] == "python":
+        words[0] = sys.executable
+        words += ["--epochs", "1"]
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        words, cwd=folder, env={**os.environ, **SMALL, "PYTHONPATH": path}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+
+
+@pytest.mark.slow
+def test_commands_run_in_the_order_in_which_they_are_shown(folder: Path) -> None:
+    lines = [line for line in commands() if line.startswith(("phs-pipeline", "python"))]
+    assert {shlex.split(line)[1] for line in lines} >= {"preprocess", "train", "evaluate", "synthesize", "enhance"}
+    for line in lines:
+        run(line, folder)
+    for made in ("cohort/summary.png", "run/models/model.pt", "report/report.md", "run_monai/models/model.pt"):
+        assert (folder / made).is_file(), made
+    assert len(list((folder / "out").glob("*.nii.gz"))) == 3
+
+
+def test_make_knows_the_targets() -> None:
+    lines = [line for line in commands() if line.startswith("make")]
+    assert lines == ["make demo", "make test"]
+    for line in lines:
+        plan = subprocess.run([*line.split(), "-n"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        assert ("phs-pipeline demo" if "demo" in line else "-m pytest") in plan
+
+
+def test_container_commands_are_commands_of_ours() -> None:
+    """They are run for real by tests/containers.sh, where a Docker Engine is at hand."""
+    script = (ROOT / "tests" / "containers.sh").read_text()
+    services = [shlex.split(line)[4] for line in commands() if line.startswith("docker compose run --rm")]
+    assert services == ["preprocess", "train", "synthesize"]
+    for service in services:
+        assert service in COMMANDS
+        assert service in script
+
+
+def test_nothing_else_is_shown() -> None:
+    known = ("phs-pipeline ", "python -m monai.bundle run ", "make ", "docker compose ", "mkdir -p ")
+    assert [line for line in commands() if not line.startswith(known)] == []
+
+
+def test_links_lead_somewhere() -> None:
+    text = (ROOT / "README.md").read_text()
+    targets = [target for target in re.findall(r"\]\(([^)]+)\)", text) if not target.startswith("http")]
+    assert targets
+    assert [target for target in targets if not (ROOT / target).exists()] == []

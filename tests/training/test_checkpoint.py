@@ -1,0 +1,229 @@
+"""Checkpoints hold all that a training needs to end where an uninterrupted one ends."""
+
+import random
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ignite.engine import Events
+from torch import Tensor, nn
+from torch.optim import Adam
+from torch.optim.lr_scheduler import PolynomialLR
+from torch.utils.data import DataLoader, DistributedSampler
+
+from pipeline.errors import UsageError
+from pipeline.methods import Player
+from pipeline.training import CheckpointLoader, CheckpointSaver, PlayerTrainer
+from pipeline.training.checkpoint import load_tensors, save_tensors
+
+EPOCHS = 4
+
+
+class Dice:
+    """A method whose losses draw from every random generator, and whose second player plays at every fifth turn."""
+
+    synthesizer = "first"
+
+    def __init__(self, width: int = 1) -> None:
+        self.networks: dict[str, nn.Module] = {"first": nn.Conv2d(1, width, 3), "second": nn.Conv2d(width, 1, 3)}
+        self.players = (
+            Player("first", ("first",), self.throw),
+            Player("second", ("second",), self.throw, plays=lambda iteration: iteration % 5 == 0),
+        )
+
+    def forward(self, batch: Any) -> dict[str, Tensor]:
+        return {}
+
+    def throw(self, batch: Any, shared: Any) -> dict[str, Tensor]:
+        # A single normal draw leaves its twin in the generator: that too is part of its state.
+        drawn = torch.randn(()) + np.random.standard_normal() + random.gauss(0, 1)  # noqa: NPY002
+        return {"miss": (self.networks["second"](self.networks["first"](batch["image"])) - drawn).square().mean()}
+
+
+class StopAfter:
+    """Ends the process, as far as the engine can tell, in the middle of an epoch."""
+
+    def __init__(self, iteration: int) -> None:
+        self.iteration = iteration
+
+    def attach(self, engine: PlayerTrainer) -> None:
+        engine.add_event_handler(Events.ITERATION_COMPLETED(once=self.iteration), self.stop)
+
+    def stop(self) -> None:
+        raise ConnectionAbortedError
+
+
+def seed(value: int) -> None:
+    torch.manual_seed(value)
+    np.random.seed(value)  # noqa: NPY002
+    random.seed(value)
+
+
+def engine(handlers: list[Any], width: int = 1, start: int = 0, **options: Any) -> PlayerTrainer:
+    seed(start)
+    method = Dice(width)
+    images = torch.rand(7, 1, 8, 8, generator=torch.Generator().manual_seed(3))
+    samples: Any = [{"image": image} for image in images]
+    sampler: Any = DistributedSampler(samples, num_replicas=1, rank=0, seed=0)
+    optimizers = {name: Adam(network.parameters(), lr=0.1) for name, network in method.networks.items()}
+    return PlayerTrainer(
+        device="cpu",
+        max_epochs=EPOCHS,
+        train_data_loader=DataLoader(samples, batch_size=2, sampler=sampler),
+        method=method,
+        optimizers=optimizers,
+        schedulers={name: PolynomialLR(opt, total_iters=EPOCHS, power=0.8) for name, opt in optimizers.items()},
+        train_handlers=handlers,
+        **options,
+    )
+
+
+def state(trainer: PlayerTrainer) -> dict[str, Tensor]:
+    networks = {**trainer.method.networks, "average": trainer.synthesizer}
+    return {f"{name}.{key}": v for name, network in networks.items() for key, v in network.state_dict().items()}
+
+
+@pytest.mark.parametrize("options", [{}, {"average_decay": 0.9}, {"amp": "float16"}, {"amp": "bfloat16", "accumulate": 2}])
+@pytest.mark.parametrize("killed_at", [5, 8, 11])
+def test_a_killed_training_ends_with_the_bits_of_one_that_was_not(tmp_path, killed_at, options):
+    uninterrupted = engine([CheckpointSaver(tmp_path / "whole")], **options)
+    uninterrupted.run()
+    with pytest.raises(ConnectionAbortedError):
+        engine([StopAfter(killed_at), CheckpointSaver(tmp_path / "killed")], **options).run()
+    # Another seed: whatever the new process starts from, the checkpoint decides.
+    resumed = engine([CheckpointLoader(tmp_path / "killed"), CheckpointSaver(tmp_path / "killed")], start=9, **options)
+    resumed.run()
+
+    assert resumed.state.iteration == uninterrupted.state.iteration == 4 * EPOCHS
+    for key, value in state(uninterrupted).items():
+        assert torch.equal(state(resumed)[key], value), key
+    files = [load_tensors(tmp_path / name / "model.pt") for name in ("whole", "killed")]
+    assert all(torch.equal(files[0][key], files[1][key]) for key in files[0])
+
+
+def test_the_random_draws_matter_in_this_proof():
+    one, other = engine([]), engine([])
+    one.run()
+    seed(1)
+    other.run()
+    assert not torch.equal(one.method.networks["first"].weight, other.method.networks["first"].weight)
+
+
+def test_a_checkpoint_holds_all_state_and_loads_without_pickled_code(tmp_path):
+    engine([CheckpointSaver(tmp_path)], average_decay=0.9).run()
+    content = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert set(content["networks"]) == set(content["optimizers"]) == set(content["schedulers"]) == {"first", "second"}
+    assert content["epoch"] == EPOCHS
+    assert content["iteration"] == 4 * EPOCHS
+    assert content["optimizers"]["first"]["state"][0]["step"] == 4 * EPOCHS
+    assert content["schedulers"]["first"]["last_epoch"] == EPOCHS
+    assert content["average"]["n_averaged"] == 4 * EPOCHS
+    assert set(content["random"]) == {"python", "numpy", "torch", "cuda"}
+
+
+def test_the_scale_of_a_float16_training_is_in_its_checkpoint(tmp_path):
+    trainer = engine([CheckpointSaver(tmp_path)], amp="float16")
+    trainer.run()
+    content = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert content["loss_scaler"]["scale"] == trainer.loss_scaler.get_scale() < 65536
+
+
+def test_the_weights_are_the_bare_state_dict_of_the_network_that_users_run(tmp_path):
+    trainer = engine([CheckpointSaver(tmp_path)], average_decay=0.9)
+    trainer.run()
+    content = torch.load(tmp_path / "model.pt", weights_only=True)
+    assert set(content) == {"weight", "bias"}
+    assert torch.equal(content["weight"], trainer.synthesizer.weight)
+    assert not torch.equal(content["weight"], trainer.method.networks["first"].weight)
+
+
+def test_a_checkpoint_is_written_aside_and_a_failed_one_leaves_the_last(tmp_path, monkeypatch):
+    save_tensors(tmp_path / "checkpoint.pt", {"epoch": 1})
+
+    def half(content: Any, path: Path) -> None:
+        Path(path).write_bytes(b"half")
+        assert Path(path).name.startswith(".partial-")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", half)
+    with pytest.raises(KeyboardInterrupt):
+        save_tensors(tmp_path / "checkpoint.pt", {"epoch": 2})
+    assert load_tensors(tmp_path / "checkpoint.pt") == {"epoch": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+def test_a_finished_training_resumes_to_nothing(tmp_path):
+    done = engine([CheckpointSaver(tmp_path)])
+    done.run()
+    again = engine([CheckpointLoader(tmp_path)], start=9)
+    again.run()
+    assert torch.equal(again.method.networks["first"].weight, done.method.networks["first"].weight)
+
+
+def test_nothing_to_resume_from_is_said_with_the_path(tmp_path):
+    with pytest.raises(UsageError, match=r"checkpoint\.pt: no checkpoint to resume from; start the training without"):
+        engine([CheckpointLoader(tmp_path)]).run()
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 truncated"])
+def test_a_damaged_checkpoint_is_one_sentence(tmp_path, content):
+    (tmp_path / "checkpoint.pt").write_bytes(content)
+    with pytest.raises(UsageError, match=r"checkpoint\.pt: not a weights file that can be loaded safely") as caught:
+        engine([CheckpointLoader(tmp_path)]).run()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_truncated_checkpoint_is_one_sentence(tmp_path):
+    engine([CheckpointSaver(tmp_path)]).run()
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(UsageError, match="not a weights file that can be loaded safely"):
+        load_tensors(path)
+
+
+@pytest.mark.parametrize("content", [torch.zeros(3), [1, 2], {}, {"networks": {}}, {"networks": None}, "text"])
+def test_a_file_that_is_no_checkpoint_is_one_sentence(tmp_path, content):
+    torch.save(content, tmp_path / "checkpoint.pt")
+    with pytest.raises(UsageError, match="belongs to another method or network size"):
+        engine([CheckpointLoader(tmp_path)]).run()
+
+
+def test_a_checkpoint_of_a_wider_network_is_one_sentence(tmp_path):
+    engine([CheckpointSaver(tmp_path)], width=2).run()
+    with pytest.raises(UsageError, match="belongs to another method or network size .*resume with the settings") as caught:
+        engine([CheckpointLoader(tmp_path)]).run()
+    assert "\n" not in str(caught.value)
+
+
+class Dangerous:
+    """Touches a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return (Path.touch, (self.path,))
+
+
+def test_code_in_a_pickle_is_not_run(tmp_path):
+    touched = tmp_path / "touched"
+    torch.save({"networks": Dangerous(touched)}, tmp_path / "checkpoint.pt")
+    with pytest.raises(UsageError, match="holds more than tensors"):
+        load_tensors(tmp_path / "checkpoint.pt")
+    assert not touched.exists()
+    # The file is as dangerous as it claims to be.
+    torch.load(tmp_path / "checkpoint.pt", weights_only=False)
+    assert touched.exists()
+
+
+def test_a_checkpoint_is_a_plain_zip_archive_of_tensors(tmp_path):
+    engine([CheckpointSaver(tmp_path)]).run()
+    assert zipfile.is_zipfile(tmp_path / "checkpoint.pt")
+
+
+def test_a_missing_weights_file_is_said_with_the_path(tmp_path):
+    with pytest.raises(UsageError, match=r"model\.pt: no such file, expected weights"):
+        load_tensors(tmp_path / "model.pt")

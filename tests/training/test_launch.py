@@ -1,0 +1,275 @@
+"""A run's folder is a bundle of its own: what lies in it is what was run."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import pytest
+import torch
+
+from pipeline import __version__
+from pipeline.bundles import Bundle, find_bundle, read_config
+from pipeline.errors import UsageError
+from pipeline.files import sha256, write_json
+from pipeline.networks import JohnsonGenerator, UNetSegmentor
+from pipeline.training.launch import train
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    content: dict[str, torch.Tensor] = torch.load(run / "models" / "model.pt", weights_only=True)
+    return content
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.fixture
+def go(phantom_cohort: Path, tiny: dict[str, Any]) -> Any:
+    """Train the GVS bundle with tiny settings for one epoch, or as told."""
+
+    def start(run: Path, presets: Any = (), resume: bool = False, cohort: Path = phantom_cohort, **overrides: Any) -> None:
+        settings = overrides if resume else {**tiny, "epochs": 1, "device_name": "cpu", **overrides}
+        train(find_bundle("gvs"), cohort, run, presets, settings, resume)
+
+    return start
+
+
+def test_a_run_holds_what_a_bundle_holds(laptop_run):
+    files = {str(path.relative_to(laptop_run)) for path in laptop_run.rglob("*") if path.is_file()}
+    configs = {"train.json", "inference.json", "evaluate.json", "multi_gpu_train.json", "metadata.json", "logging.conf"}
+    expected = {
+        "LICENSE",
+        "docs/README.md",
+        "docs/data_license.txt",
+        "models/model.pt",
+        "models/checkpoint.pt",
+        "curves.csv",
+        "curves.png",
+        "run.json",
+        *(f"configs/{name}" for name in configs),
+        *(f"panels/epoch_00{epoch}.png" for epoch in (1, 2, 3)),
+    }
+    assert files >= expected
+    assert all("tensorboard" in name for name in files - expected)
+
+
+def test_settings_are_laid_over_training_and_inference_alike(laptop_run, tiny):
+    training, inference = (read_config(laptop_run / "configs" / f"{name}.json") for name in ("train", "inference"))
+    laptop = read_config(find_bundle("gvs").config("laptop"))
+    for key, value in {**laptop, **tiny}.items():
+        assert training[key] == value
+        assert inference.get(key, value) == value
+    assert inference["filters"] == 4
+    assert inference["output"] == "residual"
+    assert training["epochs"] == 3
+    assert "lambda" not in inference
+
+
+def test_the_presets_and_the_bundle_itself_are_left_as_they_are(laptop_run):
+    assert not (laptop_run / "configs" / "laptop.json").exists()
+    assert read_config(find_bundle("gvs").config("train"))["filters"] == 32
+
+
+def test_a_run_can_be_found_and_keeps_the_name_of_its_bundle(laptop_run):
+    found = find_bundle(str(laptop_run))
+    assert found == Bundle(laptop_run, "gvs")
+    assert found.presets == []
+
+
+def test_run_json_says_what_was_run(laptop_run, phantom_cohort):
+    record = json.loads((laptop_run / "run.json").read_text())
+    assert record["bundle"] == "gvs"
+    assert record["cohort_sha256"] == sha256(phantom_cohort / "cohort.json")
+    assert record["config_sha256"] == sha256(laptop_run / "configs" / "train.json")
+    (start,) = record["starts"]
+    assert start["resumed"] is False
+    assert start["device"] == "cpu"
+    assert start["pipeline"] == __version__
+    assert start["torch"] == torch.__version__
+
+
+def test_the_weights_are_those_of_the_generator_alone(laptop_run):
+    generator = JohnsonGenerator(filters=4, residual_blocks=1, upsampling="bilinear", output="residual")
+    generator.load_state_dict(weights(laptop_run))
+    segmentor = UNetSegmentor(filters=4)
+    content = torch.load(laptop_run / "models" / "checkpoint.pt", weights_only=True)
+    segmentor.load_state_dict(content["networks"]["segmentor"])
+    # The laptop preset gives users the moving average.
+    assert same(weights(laptop_run), {key[7:]: v for key, v in content["average"].items() if key.startswith("module.")})
+
+
+def test_optimisers_and_rates_are_the_papers(go, tmp_path):
+    go(tmp_path / "run", epochs=3)
+    content = torch.load(tmp_path / "run" / "models" / "checkpoint.pt", weights_only=True)
+    for player in ("segmentor", "generator"):
+        (group,) = content["optimizers"][player]["param_groups"]
+        assert list(group["betas"]) == [0.9, 0.99]
+        assert group["initial_lr"] == 1e-3
+        assert group["weight_decay"] == 0
+    header, *rows = (line.split(",") for line in (tmp_path / "run" / "curves.csv").read_text().splitlines())
+    for player in ("segmentor", "generator"):
+        rates = [float(row[header.index(f"rate/{player}")]) for row in rows]
+        assert rates == pytest.approx([1e-3 * (1 - epoch / 3) ** 0.8 for epoch in range(3)])
+    assert "segmentor/wce" in header
+    assert "segmentor/real" not in header
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(go, tmp_path):
+    for name, seed in (("one", 3), ("two", 3), ("three", 4)):
+        go(tmp_path / name, seed=seed)
+    assert same(weights(tmp_path / "one"), weights(tmp_path / "two"))
+    assert not same(weights(tmp_path / "one"), weights(tmp_path / "three"))
+
+
+@pytest.mark.parametrize("amp", ["bfloat16", "float16"])
+def test_mixed_precision_and_accumulation_train(go, tmp_path, amp):
+    go(tmp_path / "run", amp=amp, accumulate=2, average_decay=0.9)
+    assert all(value.isfinite().all() for value in weights(tmp_path / "run").values())
+
+
+def test_scans_are_windowed_for_the_network_as_the_cohort_was(phantom_cohort, go, tmp_path):
+    cohort = tmp_path / "cohort"
+    shutil.copytree(phantom_cohort, cohort)
+    content = json.loads((cohort / "cohort.json").read_text())
+    content["settings"]["window"] = {"percentile": 99.0, "foreground_only": True, "fixed": [-200.0, 250.0]}
+    write_json(cohort / "cohort.json", content)
+    go(tmp_path / "run", cohort=cohort)
+    inference = read_config(tmp_path / "run" / "configs" / "inference.json")
+    assert (inference["percentile"], inference["foreground_only"]) == (99.0, True)
+    assert inference["fixed_window"] == [-200.0, 250.0]
+
+
+def test_a_folder_with_something_in_it_is_refused_untouched(go, tmp_path):
+    (tmp_path / "mine.txt").write_text("precious")
+    with pytest.raises(UsageError, match="exists and is not empty; give --resume to go on with it, or another folder"):
+        go(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused(go, tmp_path):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(UsageError, match="exists and is not empty"):
+        go(tmp_path / "run")
+
+
+def test_an_empty_folder_is_as_good_as_none(go, tmp_path):
+    (tmp_path / "run").mkdir()
+    go(tmp_path / "run")
+    assert weights(tmp_path / "run")
+
+
+def test_an_unknown_preset_is_refused_with_the_known_ones(go, tmp_path):
+    with pytest.raises(UsageError, match="--preset desktop: the bundle 'gvs' has no such preset; it has laptop"):
+        go(tmp_path / "run", presets=["desktop"])
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("key", ["filtres", "optimizers::generatr::lr", "train::trainer::apm", "size#2", ""])
+def test_an_unknown_setting_is_refused(go, tmp_path, key):
+    with pytest.raises(UsageError, match=rf"--set {key}: the bundle 'gvs' has no such setting in configs/train\.json"):
+        go(tmp_path / "run", **{key: 1})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_nested_setting_is_laid_over(go, tmp_path):
+    go(tmp_path / "run", **{"optimizers::generator::betas": [0.5, 0.9]})
+    content = torch.load(tmp_path / "run" / "models" / "checkpoint.pt", weights_only=True)
+    assert list(content["optimizers"]["generator"]["param_groups"][0]["betas"]) == [0.5, 0.9]
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"lambda": -1}, "lambda must be a number above 0"),
+        ({"size": [100, 100]}, "sides divisible by 16"),
+        ({"filters": "many"}, "no training can be built from these settings"),
+        ({"output": "nothing"}, "output is 'image' or 'residual', found 'nothing'"),
+        ({"amp": "float8"}, "found 'float8'"),
+        ({"fraction": 0}, "fraction of training patients must be above 0"),
+        ({"device_name": "cuda:99"}, "device 'cuda:99' is not available here"),
+        ({"segmentor_rate": -1}, "Invalid learning rate"),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_one_sentence_and_leaves_no_folder(go, tmp_path, settings, sentence):
+    with pytest.raises(UsageError, match=sentence) as caught:
+        go(tmp_path / "run", **settings)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_failed_resume_leaves_the_run(go, laptop_run, tmp_path):
+    shutil.copytree(laptop_run, tmp_path / "run")
+    with pytest.raises(UsageError, match="'cuda:99' is not available"):
+        go(tmp_path / "run", resume=True, device_name="cuda:99")
+    assert same(weights(tmp_path / "run"), weights(laptop_run))
+
+
+def test_resume_without_a_run_is_refused(go, tmp_path):
+    with pytest.raises(UsageError, match="holds no training to resume; start it without --resume"):
+        go(tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize(("presets", "settings"), [(["laptop"], {}), ([], {"lambda": 3}), ([], {"epochs": 30})])
+def test_a_resumed_training_keeps_its_settings(go, laptop_run, presets, settings):
+    # Its learning rates were decayed towards the number of epochs it was started with.
+    with pytest.raises(UsageError, match="keeps its settings; only --device can be given with --resume"):
+        go(laptop_run, presets, resume=True, **settings)
+
+
+def test_a_training_is_not_resumed_on_another_cohort(go, laptop_run, phantom_cohort, tmp_path):
+    shutil.copytree(phantom_cohort, tmp_path / "cohort")
+    write_json(tmp_path / "cohort" / "cohort.json", {**read_config(phantom_cohort / "cohort.json"), "layout": "BraTS"})
+    with pytest.raises(UsageError, match="was trained on another cohort than .*; give the one it was started with"):
+        go(laptop_run, resume=True, cohort=tmp_path / "cohort")
+
+
+def test_a_run_that_was_stopped_before_its_first_epoch_ended_starts_over(go, laptop_run, tmp_path):
+    shutil.copytree(laptop_run, tmp_path / "run")
+    for name in ("model.pt", "checkpoint.pt"):
+        (tmp_path / "run" / "models" / name).unlink()
+    go(tmp_path / "run", resume=True)
+    assert same(weights(tmp_path / "run"), weights(laptop_run))
+    assert [start["resumed"] for start in read_config(tmp_path / "run" / "run.json")["starts"]] == [False, False]
+
+
+def test_a_damaged_checkpoint_is_said_in_one_sentence(go, laptop_run, tmp_path):
+    shutil.copytree(laptop_run, tmp_path / "run")
+    (tmp_path / "run" / "models" / "checkpoint.pt").write_bytes(b"damaged")
+    with pytest.raises(UsageError, match=r"checkpoint\.pt: not a weights file that can be loaded safely"):
+        go(tmp_path / "run", resume=True)
+
+
+def test_the_checkpoint_of_another_network_is_said_in_one_sentence(go, laptop_run, tmp_path):
+    go(tmp_path / "wider", filters=8)
+    shutil.copytree(laptop_run, tmp_path / "run")
+    shutil.copyfile(tmp_path / "wider" / "models" / "checkpoint.pt", tmp_path / "run" / "models" / "checkpoint.pt")
+    with pytest.raises(UsageError, match="the checkpoint belongs to another method or network size"):
+        go(tmp_path / "run", resume=True)
+
+
+def test_a_folder_that_is_no_cohort_is_refused(go, tmp_path):
+    with pytest.raises(UsageError, match="expected a folder made by `phs-pipeline preprocess`"):
+        go(tmp_path / "run", cohort=tmp_path)
+    assert not (tmp_path / "run").exists()
+
+
+def test_several_processes_are_sent_to_torchrun(go, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match=r"one process; for several, start torchrun .*multi_gpu_train\.json"):
+        go(tmp_path / "run")
+
+
+def test_a_trained_run_gives_a_twin_of_a_scan(laptop_run, phantom_scans):
+    from pipeline.bundles import load_synthesizer
+    from pipeline.scans import read_nifti
+
+    synthesizer, provenance = load_synthesizer(find_bundle(str(laptop_run)), device="cpu")
+    path = next(phantom_scans.glob("sub-*/anat/*_FLAIR.nii.gz"))
+    twin = synthesizer(read_nifti(path))
+    assert twin.stored.shape == nib.load(path).shape
+    assert provenance["WeightsSha256"] == sha256(laptop_run / "models" / "model.pt")
+    assert math.isfinite(float(abs(twin.anomaly).max()))

@@ -1,0 +1,271 @@
+"""The engine plays any method: turns, schedules, accumulation, mixed precision, moving average."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from ignite.engine import Events
+from torch import Tensor, nn
+from torch.optim import SGD, Adam
+from torch.optim.lr_scheduler import PolynomialLR
+from torch.utils.data import DataLoader
+
+from pipeline.methods import GVS, Player
+from pipeline.networks import JohnsonGenerator, UNetSegmentor
+from pipeline.training import PlayerTrainer
+
+DEVICES = [
+    "cpu",
+    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")),
+]
+
+
+class Tug:
+    """Two players pull at a row of pixels; the second plays at every fifth iteration."""
+
+    synthesizer = "left"
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self.networks: dict[str, nn.Module] = {
+            "left": nn.Conv2d(1, 1, 1),
+            "right": nn.Conv2d(1, 1, 1),
+            "hand": nn.Conv2d(1, 1, 1),
+        }
+        self.players = (
+            Player("left", ("left",), self.pull_left),
+            Player("right", ("right", "hand"), self.pull_right, plays=lambda iteration: iteration % 5 == 0),
+        )
+        self.seen: list[str] = []
+
+    def forward(self, batch: Any) -> dict[str, Tensor]:
+        self.seen.append("forward")
+        return {"moved": self.networks["left"](batch["image"])}
+
+    def pull_left(self, batch: Any, shared: dict[str, Tensor]) -> dict[str, Tensor]:
+        self.seen.append("left")
+        return {"pull": (shared["moved"] - 1).square().mean(), "size": 0.1 * self.networks["left"].weight.abs().sum()}
+
+    def pull_right(self, batch: Any, shared: dict[str, Tensor]) -> dict[str, Tensor]:
+        self.seen.append("right")
+        pulled = self.networks["hand"](self.networks["right"](shared["moved"].detach()))
+        return {"pull": (pulled + 1).square().mean()}
+
+
+def loader(count: int = 8, batch_size: int = 1, size: int = 4) -> DataLoader[dict[str, Tensor]]:
+    random = torch.Generator().manual_seed(5)
+    samples = [
+        {
+            "image": torch.rand(1, size, size, generator=random),
+            "mask": (torch.rand(1, size, size, generator=random) > 0.8).float(),
+        }
+        for _ in range(count)
+    ]
+    return DataLoader(samples, batch_size=batch_size)  # type: ignore[arg-type]
+
+
+def play(method: Any, data: DataLoader[dict[str, Tensor]], epochs: int = 1, rate: float = 0.1, **options: Any) -> Any:
+    optimizers = {
+        player.name: SGD([p for name in player.networks for p in method.networks[name].parameters()], lr=rate)
+        for player in method.players
+    }
+    engine = PlayerTrainer(
+        **{
+            "device": "cpu",
+            "max_epochs": epochs,
+            "train_data_loader": data,
+            "method": method,
+            "optimizers": optimizers,
+            **options,
+        }
+    )
+    engine.run()
+    return engine
+
+
+def gvs() -> GVS:
+    torch.manual_seed(0)
+    return GVS(JohnsonGenerator(filters=4, residual_blocks=1), UNetSegmentor(filters=4), residual_region="normal")
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_players_play_in_order_each_on_its_schedule(device):
+    method = Tug()
+    play(method, loader(8), device=device)
+    usual, fifth = ["forward", "left"], ["forward", "left", "right"]
+    assert method.seen == [*fifth, *4 * usual, *fifth, *2 * usual]
+
+
+def test_the_schedule_counts_on_over_epochs():
+    method = Tug()
+    play(method, loader(3), epochs=2)
+    assert [place for place, name in enumerate(n for n in method.seen if n != "forward") if name == "right"] == [1, 7]
+
+
+def test_a_player_that_does_not_play_moves_nothing():
+    method = Tug()
+    states = []
+
+    class Watch:
+        def attach(self, engine: Any) -> None:
+            engine.add_event_handler(
+                Events.ITERATION_COMPLETED,
+                lambda: states.append(copy.deepcopy([method.networks[name].weight.item() for name in method.networks])),
+            )
+
+    play(method, loader(6), train_handlers=[Watch()])
+    left, right, hand = zip(*states, strict=True)
+    assert len(set(left)) == 6
+    assert right[0] == right[4] != right[5]
+    assert hand[0] == hand[4] != hand[5]
+
+
+def test_output_names_each_term_and_each_players_sum():
+    engine = play(Tug(), loader(1))
+    output = engine.state.output
+    assert list(output) == ["left", "left/pull", "left/size", "right", "right/pull"]
+    torch.testing.assert_close(output["left"], output["left/pull"] + output["left/size"])
+    assert not any(value.requires_grad for value in output.values())
+
+
+def test_an_iteration_in_which_nobody_plays_is_no_error():
+    method = Tug()
+    method.players = (Player("left", ("left",), method.pull_left, plays=lambda iteration: iteration == 1),)
+    start = method.networks["left"].weight.item()
+    engine = play(method, loader(1), amp="float16")
+    assert engine.state.output == {}
+    assert method.networks["left"].weight.item() == start
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("parts", [2, 3, 8])
+def test_accumulating_parts_of_a_batch_gives_the_step_of_the_whole_batch(parts, device):
+    whole, split = gvs(), gvs()
+    data = loader(8, batch_size=8, size=32)
+    one = play(whole, data, epochs=2, device=device)
+    other = play(split, data, epochs=2, accumulate=parts, device=device)
+    for name in whole.networks:
+        for mine, theirs in zip(
+            whole.networks[name].parameters(), split.networks[name].parameters(), strict=True
+        ):
+            torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+    for name, value in one.state.output.items():
+        torch.testing.assert_close(value, other.state.output[name], rtol=1e-4, atol=1e-5)
+
+
+def test_a_last_batch_with_fewer_samples_than_parts_is_used_whole():
+    whole, split = Tug(), Tug()
+    play(whole, loader(5, batch_size=4))
+    play(split, loader(5, batch_size=4), accumulate=4)
+    torch.testing.assert_close(whole.networks["left"].weight, split.networks["left"].weight)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_bfloat16_computes_in_half_and_keeps_weights_and_losses_in_float32(device):
+    method = gvs()
+    kinds = []
+    method.networks["generator"].last.register_forward_hook(lambda _, __, output: kinds.append(output.dtype))
+    engine = play(method, loader(4, batch_size=4, size=32), amp="bfloat16", device=device)
+    assert kinds == [torch.bfloat16]
+    assert all(p.dtype == torch.float32 for network in method.networks.values() for p in network.parameters())
+    assert all(value.dtype == torch.float32 and value.isfinite() for value in engine.state.output.values())
+    plain = play(gvs(), loader(4, batch_size=4, size=32), device=device)
+    for name, value in plain.state.output.items():
+        torch.testing.assert_close(engine.state.output[name], value, rtol=0.05, atol=0.02)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_float16_scales_the_loss_and_an_overflow_halves_the_scale_without_a_step(device):
+    method = Tug()
+    # Small enough for 65536 times its gradient to fit into float16.
+    method.players = (Player("left", ("left",), lambda batch, shared: {"pull": 1e-3 * shared["moved"].float().mean()}),)
+    start = method.networks["left"].weight.item()
+    engine = play(method, loader(1), amp="float16", device=device)
+    assert engine.loss_scaler.is_enabled()
+    assert engine.loss_scaler.get_scale() == 65536
+    assert method.networks["left"].weight.item() != start
+
+    blown = Tug()
+    blown.players = (
+        Player("left", ("left",), lambda batch, shared: {"pull": shared["moved"].float().mean() * float("inf")}),
+    )
+    engine = play(blown, loader(1), amp="float16", device=device)
+    assert engine.loss_scaler.get_scale() == 32768
+    assert blown.networks["left"].weight.item() == start
+
+
+def test_without_mixed_precision_nothing_is_scaled():
+    assert not play(Tug(), loader(1)).loss_scaler.is_enabled()
+    assert not play(Tug(), loader(1), amp="bfloat16").loss_scaler.is_enabled()
+
+
+def test_the_moving_average_starts_at_the_first_weights_and_moves_by_one_minus_its_decay():
+    method = Tug()
+    values = []
+
+    class Watch:
+        def attach(self, engine: Any) -> None:
+            engine.add_event_handler(
+                Events.ITERATION_COMPLETED, lambda: values.append(method.networks["left"].weight.item())
+            )
+
+    engine = play(method, loader(3), average_decay=0.75, train_handlers=[Watch()])
+    average = values[0]
+    for value in values[1:]:
+        average = 0.75 * average + 0.25 * value
+    assert engine.synthesizer.weight.item() == pytest.approx(average)
+    assert engine.synthesizer is not method.networks["left"]
+    assert len(set(values)) == 3
+
+
+def test_without_an_average_users_get_the_network_itself():
+    method = Tug()
+    assert play(method, loader(1)).synthesizer is method.networks["left"]
+
+
+def test_the_average_does_not_change_the_training():
+    plain, averaged = Tug(), Tug()
+    play(plain, loader(4))
+    play(averaged, loader(4), average_decay=0.9)
+    assert torch.equal(plain.networks["left"].weight, averaged.networks["left"].weight)
+
+
+def test_a_schedule_may_step_before_its_player_had_a_turn():
+    method = Tug()
+    method.players = (Player("left", ("left",), method.pull_left, plays=lambda iteration: iteration == 3),)
+    optimizer = Adam(method.networks["left"].parameters(), lr=0.1)
+    schedule = PolynomialLR(optimizer, total_iters=2, power=1)
+    play(method, loader(2), 2, optimizers={"left": optimizer}, schedulers={"left": schedule})
+    assert schedule.get_last_lr() == [0]
+
+
+def test_schedules_step_once_an_epoch_and_the_rates_of_the_epoch_are_noted():
+    method = Tug()
+    optimizers = {
+        "left": Adam(method.networks["left"].parameters(), lr=0.1),
+        "right": Adam(method.networks["right"].parameters(), lr=0.2),
+    }
+    rates = []
+
+    class Watch:
+        def attach(self, engine: Any) -> None:
+            engine.add_event_handler(Events.EPOCH_COMPLETED, lambda: rates.append(dict(engine.state.rates)))
+
+    schedule = PolynomialLR(optimizers["left"], total_iters=4, power=0.8)
+    play(method, loader(3), 4, optimizers=optimizers, schedulers={"left": schedule}, train_handlers=[Watch()])
+    assert [rate["left"] for rate in rates] == pytest.approx([0.1 * (1 - e / 4) ** 0.8 for e in range(4)])
+    assert [rate["right"] for rate in rates] == [0.2] * 4
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"optimizers": {}}, r"players \['left', 'right'\], optimisers \[\]"),
+        ({"amp": "float8"}, "found 'float8'"),
+        ({"accumulate": 0}, "found 0"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        play(Tug(), loader(1), **options)
