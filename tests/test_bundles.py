@@ -49,13 +49,13 @@ def test_an_installed_wheel_carries_its_bundles_inside_the_package(tmp_path, mon
 @pytest.mark.parametrize("name", ["vagan", "/nowhere", ""])
 def test_an_unknown_bundle_is_refused_with_the_known_ones(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UsageError, match="no bundle of that name and .*; known bundles: .*gvs"):
+    with pytest.raises(UsageError, match=r"no bundle of that name and .*; known bundles: .*gvs"):
         find_bundle(name)
 
 
 def test_a_bundle_without_weights_says_how_to_train_it(laptop_run, tmp_path):
     shutil.copytree(laptop_run, tmp_path / "run", ignore=shutil.ignore_patterns("model.pt"))
-    with pytest.raises(UsageError, match="has no weights yet .*`phs-pipeline train gvs --data COHORT -o RUN`"):
+    with pytest.raises(UsageError, match=r"has no weights yet .*`phs-pipeline train gvs --data COHORT -o RUN`"):
         load_synthesizer(find_bundle(str(tmp_path / "run")), device="cpu")
 
 
@@ -105,7 +105,7 @@ def test_corrupt_weights_are_one_sentence(foreign, content):
 @pytest.mark.parametrize("content", [JohnsonGenerator(filters=8).state_dict(), {}, torch.zeros(2), {"weight": 1}])
 def test_weights_of_another_network_are_one_sentence(foreign, content):
     torch.save(content, foreign.weights)
-    with pytest.raises(UsageError, match="the weights belong to another network .*; use the bundle or run") as caught:
+    with pytest.raises(UsageError, match=r"the weights belong to another network .*; use the bundle or run") as caught:
         load_synthesizer(foreign, device="cpu")
     assert "\n" not in str(caught.value)
 
@@ -160,7 +160,7 @@ def test_a_config_that_names_anything_but_a_network_is_refused_and_not_run(forei
 def test_an_expression_anywhere_in_what_is_built_is_refused_and_not_run(foreign, tmp_path, place):
     touched = tmp_path / "touched"
     tamper(foreign, **{place: f"$__import__('pathlib').Path({str(touched)!r}).touch()"})
-    with pytest.raises(UsageError, match="contains the expression .*; code from a bundle is not run"):
+    with pytest.raises(UsageError, match=r"contains the expression .*; code from a bundle is not run"):
         load_synthesizer(foreign, device="cpu")
     assert not touched.exists()
 

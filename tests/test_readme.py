@@ -80,14 +80,21 @@ def test_container_commands_are_commands_of_ours() -> None:
     """They are run for real by tests/containers.sh, where a Docker Engine is at hand."""
     script = (ROOT / "tests" / "containers.sh").read_text()
     services = [shlex.split(line)[4] for line in commands() if line.startswith("docker compose run --rm")]
-    assert services == ["preprocess", "train", "synthesize"]
+    assert set(services) == {"phantom", "preprocess", "train", "evaluate", "synthesize"}
     for service in services:
         assert service in COMMANDS
         assert service in script
 
 
 def test_nothing_else_is_shown() -> None:
-    known = ("phs-pipeline ", "python -m monai.bundle run ", "make ", "docker compose ", "mkdir -p ")
+    known = (
+        "phs-pipeline ",
+        "python -m monai.bundle run ",
+        "make ",
+        "docker compose ",
+        "mkdir -p ",
+        "cp .env.example ",
+    )
     assert [line for line in commands() if not line.startswith(known)] == []
 
 

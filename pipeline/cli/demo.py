@@ -5,6 +5,8 @@ from typing import Any
 
 import click
 
+from pipeline.cli.say import say
+
 SUBJECTS = 14
 # The phantom's own pixels and field of view; the rest is the laptop preset.
 TRAINING: dict[str, Any] = {"epochs": 20, "size": [96, 112]}
@@ -12,9 +14,7 @@ JUDGE_ITERATIONS = 200
 
 
 @click.command()
-@click.option(
-    "-o", "--output", default=Path("demo"), show_default=True, metavar="DIR", type=click.Path(path_type=Path)
-)
+@click.option("-o", "--output", default=Path("demo"), show_default=True, metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 def demo(output: Path, device: str) -> None:
     """Run every step on synthetic brains: cohort, training, synthesis, enhancement, evaluation.
@@ -32,31 +32,31 @@ def demo(output: Path, device: str) -> None:
 
     scans, cohort, run, report = (output / name for name in ("scans", "cohort", "run", "report"))
 
-    click.echo(f"1/5 {SUBJECTS} synthetic brains with lesions: {scans}")
+    say(f"1/5 {SUBJECTS} synthetic brains with lesions: {scans}")
     write_phantom_cohort(scans, SUBJECTS, seed=0)
 
-    click.echo(f"2/5 preprocessing: {cohort}")
+    say(f"2/5 preprocessing: {cohort}")
     prepared = preprocess(scans, cohort, Settings(slab=Slab(thickness_mm=90)))
     cohort_summary(cohort, prepared.subjects)
 
-    click.echo(f"3/5 training GVS: {run}")
+    say(f"3/5 training GVS: {run}")
     started = (run / "configs" / "train.json").is_file()
     overrides = {"device_name": device, **({} if started else TRAINING)}
     train(find_bundle("gvs"), cohort, run, () if started else ("laptop",), overrides, resume=started)
 
-    click.echo("4/5 pseudo-healthy and enhanced scans of a test patient")
+    say("4/5 pseudo-healthy and enhanced scans of a test patient")
     synthesizer, provenance = load_synthesizer(find_bundle(str(run)), device)
     subject = next(s["subject"] for s in read_cohort(cohort)["subjects"] if s["split"] == "test")
     scan = scans / subject / "anat" / f"{subject}_FLAIR.nii.gz"
     for alpha in (None, 0.7):
-        outcome = synthesize_scans([scan], synthesizer, provenance, output / "out", lambda scan, what: None, alpha=alpha)  # noqa: ARG005
+        outcome = synthesize_scans([scan], synthesizer, provenance, output / "out", lambda *_: None, alpha=alpha)
         for error in outcome.failed.values():
             raise click.ClickException(error)
 
-    click.echo(f"5/5 evaluation on the test patients: {report}")
+    say(f"5/5 evaluation on the test patients: {report}")
     evaluate(synthesizer, cohort, report, "gvs", provenance, judge_iterations=JUDGE_ITERATIONS)
 
-    click.echo("Look at:")
+    say("Look at:")
     for path in (
         cohort / "summary.png",
         run / "curves.png",
@@ -65,4 +65,4 @@ def demo(output: Path, device: str) -> None:
         report / "report.md",
         report / "cases.png",
     ):
-        click.echo(f"  {path}")
+        say(f"  {path}")

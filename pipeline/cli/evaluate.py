@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from pipeline.cli.say import say
+
 
 @click.command()
 @click.option(
@@ -70,9 +72,9 @@ def evaluate(
         overwrite=overwrite,
         progress=progress,
     )
-    click.echo(f"{'':20} healthiness   normal tissue: PSNR, dB   SSIM")
+    say(f"{'':20} healthiness   normal tissue: PSNR, dB   SSIM")
     for name, scores in summary["methods"].items():
         psnr, ssim = (scores["metrics"][metric]["mean"] for metric in ("psnr_normal", "ssim_normal"))
         shown = "identical" if psnr is None else f"{psnr:.2f}"
-        click.echo(f"{name:20} {scores['healthiness_pooled']:11.3f} {shown:>25} {ssim:6.4f}")
-    click.echo(f"report: {output / 'report.md'}")
+        say(f"{name:20} {scores['healthiness_pooled']:11.3f} {shown:>25} {ssim:6.4f}")
+    say(f"report: {output / 'report.md'}")

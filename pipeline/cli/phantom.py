@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from pipeline.cli.say import say
+
 
 @click.command()
 @click.option(
@@ -31,4 +33,4 @@ def phantom(output: Path, subjects: int, seed: int) -> None:
     from pipeline.phantoms.cohort import write_phantom_cohort
 
     labels = write_phantom_cohort(output, subjects, seed)
-    click.echo(f"{output}: {labels[0]} to {labels[-1]}, synthetic scans with lesion masks and healthy truth")
+    say(f"{output}: {labels[0]} to {labels[-1]}, synthetic scans with lesion masks and healthy truth")

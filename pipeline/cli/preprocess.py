@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from pipeline.cli.say import say
+
 logger = logging.getLogger(__name__)
 LAYOUTS = ("bids", "brats", "isles", "lits", "datalist")
 
@@ -120,10 +122,10 @@ def preprocess(
         click.echo(f"skipped {problem.subject}: {problem.reason}", err=True)
     counts = preprocessing.read_cohort(output)["counts"]
     for name, count in counts.items():
-        click.echo(
+        say(
             f"{name}: {count['patients']} patient(s), {count['pathological']} pathological and {count['healthy']} "
             "healthy slices"
         )
-    click.echo(f"{output}: {len(result.subjects)} subjects ({result.layout}); look at {output / 'summary.png'}")
+    say(f"{output}: {len(result.subjects)} subjects ({result.layout}); look at {output / 'summary.png'}")
     if result.problems:
         raise ScanError(f"{cohort}: {len(result.problems)} scan(s) could not be used, for the reasons above")

@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from pipeline.cli.say import say
+
 
 def scan_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of a command that takes scans and a model."""
@@ -50,20 +52,26 @@ def run_over_scans(
             raise UsageError(f"{scan}: found a folder, expected a NIfTI file (.nii or .nii.gz); name the files in it")
     if mask is not None and len(scans) > 1:
         raise UsageError(f"--mask belongs to one scan, found {len(scans)}; run them one by one")
-    synthesizer, provenance = load_synthesizer(find_bundle(bundle), device)
+    found = find_bundle(bundle)
+    synthesizer, provenance = load_synthesizer(found, device)
     outcome = synthesize_scans(
         scans,
         synthesizer,
         provenance,
         output,
-        lambda scan, what: click.echo(f"{scan.name}: {what}", err=what.startswith("failed")),
+        _report,
         mask,
         alpha,
         overwrite,
     )
-    click.echo(
-        f"{output}: {len(outcome.written)} written, {len(outcome.skipped)} done before, {len(outcome.failed)} failed"
-    )
-    click.echo("Synthetic images for research, not for diagnosis. Cite: Zhang et al., Generator Versus Segmentor.")
+    say(f"{output}: {len(outcome.written)} written, {len(outcome.skipped)} done before, {len(outcome.failed)} failed")
+    say(f"Synthetic images for research, not for diagnosis. Please cite: {found.metadata['references'][0]}")
     if outcome.failed:
         raise ScanError(f"{len(outcome.failed)} of {len(scans)} scan(s) failed, for the reasons above")
+
+
+def _report(scan: Path, what: str) -> None:
+    if what.startswith("failed"):
+        click.echo(f"{scan.name}: {what}", err=True)
+    else:
+        say(f"{scan.name}: {what}")

@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from pipeline.cli.say import say
+
 
 @click.command()
 @click.argument("bundle")
@@ -50,8 +52,8 @@ def train(
     from pipeline.training.launch import train as launch
 
     launch(find_bundle(bundle), data, output, presets, overrides, resume)
-    click.echo(f"{output / 'models' / 'model.pt'}: trained; look at {output / 'curves.png'} and {output / 'panels'}")
-    click.echo(f"next: phs-pipeline evaluate -b {output} --data {data} -o REPORT")
+    say(f"{output / 'models' / 'model.pt'}: trained; look at {output / 'curves.png'} and {output / 'panels'}")
+    say(f"next: phs-pipeline evaluate -b {output} --data {data} -o REPORT")
 
 
 def _value(text: str) -> Any:

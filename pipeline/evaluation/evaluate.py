@@ -140,6 +140,7 @@ def _cases(
                 lesion=volume.lesion[largest, 0].numpy(),
                 pseudo_healthy=image[0, 0].cpu().numpy(),
                 predicted=judge.predict(image, volume.spacing_mm)[0, 0].cpu().numpy(),
+                spacing_mm=volume.spacing_mm,
             )
         )
     return cases

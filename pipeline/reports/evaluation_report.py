@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.files import write_json, write_text
 from pipeline.preprocessing.foreground import AIR
-from pipeline.reports.mosaic import difference, grey, mosaic, outlined, save_png
+from pipeline.reports.mosaic import difference, grey, mosaic, outlined, save_png, square
 
 # Below this Dice the judge overlooks about as much as it finds, and healthiness says little.
 WEAK_JUDGE = 0.5
@@ -41,6 +41,7 @@ class Case:
         lesion: annotated lesion, bool, same shape.
         pseudo_healthy: the method's image, as `image`.
         predicted: lesion that the judge sees in it, bool, same shape.
+        spacing_mm: pixel size along (right, anterior).
     """
 
     title: str
@@ -51,6 +52,7 @@ class Case:
     lesion: NDArray[np.bool_]
     pseudo_healthy: NDArray[np.float32]
     predicted: NDArray[np.bool_]
+    spacing_mm: tuple[float, float]
 
 
 def write_report(
@@ -186,15 +188,14 @@ def _picture(cases: list[Case]) -> Any:
     for case in cases:
         body = _body(case.image)
         x_p, x_s = case.image[body], case.pseudo_healthy[body]
-        rows.append(
-            [
-                outlined(x_p, case.lesion[body]),
-                grey(x_p),
-                grey(x_s),
-                difference(x_p - x_s),
-                outlined(x_s, case.predicted[body]),
-            ]
+        panels = (
+            outlined(x_p, case.lesion[body]),
+            grey(x_p),
+            grey(x_s),
+            difference(x_p - x_s),
+            outlined(x_s, case.predicted[body]),
         )
+        rows.append([square(panel, case.spacing_mm) for panel in panels])
     order = ", ".join(f"{case.title} {case.healthiness:.2f}" for case in cases)
     return mosaic(titles, rows, f"healthiness, top to bottom: {order}; red: removed, blue: added; not for diagnosis")
 

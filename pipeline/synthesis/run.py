@@ -68,6 +68,8 @@ def synthesize_scans(
             about = {"Sources": [scan.name], "Device": str(synthesizer.device)}
             outcome.written[scan] = outputs.write(twin, request, about)
             report(scan, f"wrote {outcome.written[scan][0].name}")
+            for note in twin.notes:
+                report(scan, f"note: {note}")
         except OutputError:
             raise
         except PipelineError as error:

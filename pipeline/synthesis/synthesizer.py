@@ -141,8 +141,11 @@ class Synthesizer:
         self, scan: Scan, windowed: NDArray[np.float32], lesion: Scan | None
     ) -> tuple[NDArray[np.float32] | NDArray[np.bool_], list[str]]:
         region = foreground(windowed)
+        notes = []
+        if scan.header["qform_code"] == 0 == scan.header["sform_code"]:
+            notes.append("the header does not say how the scan lies in space; its axes were taken as NIfTI's default")
         if lesion is None:
-            return region, []
+            return region, notes
         check_same_grid(scan, lesion, "mask")
         inside = scan.axial(lesion.intensities()) > 0
         if not inside.any():
@@ -152,7 +155,7 @@ class Synthesizer:
         distance_mm = ndimage.distance_transform_edt(~inside, sampling=scan.axial_spacing_mm)
         fading = np.clip(1 - distance_mm / MARGIN_MM, 0, 1).astype(np.float32)
         fading[~region & ~inside] = 0
-        return fading, []
+        return fading, notes
 
 
 def add_intensity(

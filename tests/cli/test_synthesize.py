@@ -18,7 +18,14 @@ from pipeline.bundles import bundles_folder
 from pipeline.cli.main import main
 from pipeline.networks import JohnsonGenerator
 
-TINY = {"filters": 2, "residual_blocks": 1, "upsampling": "bilinear", "output": "residual", "spacing_mm": 2.0, "size": [32, 32]}
+TINY = {
+    "filters": 2,
+    "residual_blocks": 1,
+    "upsampling": "bilinear",
+    "output": "residual",
+    "spacing_mm": 2.0,
+    "size": [32, 32],
+}
 
 
 class Result(NamedTuple):
@@ -117,7 +124,9 @@ class TestOutputs:
         assert sidecar["Window"][0] == 0
         assert str(tmp_path) not in json.dumps(sidecar)
 
-    def test_enhance_with_alpha_zero_returns_the_scan(self, run: Run, trained: Path, scan: Path, tmp_path: Path) -> None:
+    def test_enhance_with_alpha_zero_returns_the_scan(
+        self, run: Run, trained: Path, scan: Path, tmp_path: Path
+    ) -> None:
         assert run("enhance", scan, "-b", trained, "-o", tmp_path, "--alpha", "0", "--device", "cpu").code == 0
         enhanced = nib.load(tmp_path / "sub-01_desc-enhanced_FLAIR.nii.gz")
         assert enhanced.dataobj.get_unscaled().tobytes() == nib.load(scan).dataobj.get_unscaled().tobytes()
@@ -137,7 +146,20 @@ class TestOutputs:
             (tmp_path / case).mkdir()
             scans.append(write(tmp_path / case / "flair.nii.gz", head()))
         assert run("synthesize", *scans, "-b", trained, "-o", tmp_path / "out", "--device", "cpu").code == 0
-        assert {"a_flair_desc-pseudohealthy.nii.gz", "b_flair_desc-pseudohealthy.nii.gz"} <= set(files(tmp_path / "out"))
+        assert {"a_flair_desc-pseudohealthy.nii.gz", "b_flair_desc-pseudohealthy.nii.gz"} <= set(
+            files(tmp_path / "out")
+        )
+
+    def test_scan_without_a_place_in_space_is_noted(self, run: Run, trained: Path, tmp_path: Path) -> None:
+        image = nib.Nifti1Image(head(), None)
+        image.header["pixdim"][1:4] = 1
+        nib.save(image, tmp_path / "scan.nii.gz")
+        result = run("synthesize", tmp_path / "scan.nii.gz", "-b", trained, "-o", tmp_path / "out", "--device", "cpu")
+        assert (result.code, "does not say how the scan lies in space" in result.out) == (0, True)
+
+    def test_quiet_says_nothing_when_all_is_well(self, run: Run, trained: Path, scan: Path, tmp_path: Path) -> None:
+        result = run("--quiet", "synthesize", scan, "-b", trained, "-o", tmp_path / "out")
+        assert result == (0, "", "")
 
     def test_mask_confines_the_change(self, run: Run, trained: Path, scan: Path, tmp_path: Path) -> None:
         mask = np.zeros((20, 24, 8), np.uint8)
@@ -236,7 +258,7 @@ BAD_SCANS: dict[str, tuple[Callable[[Path], Path], int, str]] = {
     "Inf": (with_value(np.inf), 1, "1 voxels that are NaN or infinite"),
     "many volumes": (lambda path: write(path, np.stack([head()] * 3, axis=-1)), 1, "found 3 volumes"),
     "RGB": (rgb, 1, "found colour (RGB)"),
-    "affine of zeros": (affine_of_zeros, 1, "places the volume nowhere"),
+    "affine of zeros": (affine_of_zeros, 1, "expected the size of the voxels"),
     "absurd affine": (
         lambda path: write(path, head(), np.diag([1e6, 1.0, 1.0, 1.0])),
         1,
@@ -280,9 +302,7 @@ class TestWhatCannotStart:
         assert "phs-pipeline train gvs --data COHORT -o RUN" in result.err
 
     @pytest.mark.parametrize("content", [b"", b"damaged", b"PK\x03\x04 cut off"])
-    def test_damaged_weights(
-        self, run: Run, trained: Path, scan: Path, tmp_path: Path, content: bytes
-    ) -> None:
+    def test_damaged_weights(self, run: Run, trained: Path, scan: Path, tmp_path: Path, content: bytes) -> None:
         shutil.copytree(trained, tmp_path / "broken")
         (tmp_path / "broken" / "models" / "model.pt").write_bytes(content)
         result = run("synthesize", scan, "-b", tmp_path / "broken", "-o", tmp_path / "out")
@@ -342,15 +362,25 @@ class TestRealScans:
         self, name: str, run: Run, trained: Path, shared_data: Path, tmp_path: Path
     ) -> None:
         import itk
-        import SimpleITK as sitk
+        import SimpleITK
 
         source = shared_data / name
         assert run("synthesize", source, "-b", trained, "-o", tmp_path, "--device", "cpu").code == 0
         (twin,) = tmp_path.glob("*pseudohealthy*.nii.gz")
         before, after = nib.load(source), nib.load(twin)
-        for field in ("dim", "pixdim", "qform_code", "sform_code", "srow_x", "srow_y", "srow_z", "xyzt_units", "datatype"):
+        for field in (
+            "dim",
+            "pixdim",
+            "qform_code",
+            "sform_code",
+            "srow_x",
+            "srow_y",
+            "srow_z",
+            "xyzt_units",
+            "datatype",
+        ):
             np.testing.assert_array_equal(before.header[field], after.header[field], err_msg=field)
-        for read in (sitk.ReadImage, itk.imread):
+        for read in (SimpleITK.ReadImage, itk.imread):
             a, b = read(str(source)), read(str(twin))
             assert tuple(a.GetOrigin()) == tuple(b.GetOrigin())
             assert tuple(a.GetSpacing()) == tuple(b.GetSpacing())

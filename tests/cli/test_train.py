@@ -88,7 +88,7 @@ def test_training_says_where_the_result_is_and_what_to_do_next(phantom_cohort, t
         (["--set", "lambda"], "expected ID=VALUE, for example --set lambda=20"),
         (["--set", "=3"], "expected ID=VALUE"),
         (["--set", "lambda=$__import__('os').abort()"], "--set takes plain values"),
-        (["--set", 'lambda="$__import__(\'os\').abort()"'], "--set takes plain values"),
+        (["--set", "lambda=\"$__import__('os').abort()\""], "--set takes plain values"),
         (["--set", 'size=[64, "$64"]'], "--set takes plain values"),
         (["--set", "filters=@epochs"], "--set takes plain values"),
         (["--set", "grid=%other.json"], "--set takes plain values"),

@@ -185,4 +185,3 @@ def test_lambda_must_be_above_zero(lambda_):
 def test_an_unknown_region_is_refused():
     with pytest.raises(ValueError, match="'lesion'"):
         gvs(residual_region="lesion")
-

@@ -55,7 +55,7 @@ def case(title: str, healthiness: float) -> Case:
     image[4:16, 5:20] = 0.5
     lesion = np.zeros(image.shape, bool)
     lesion[6:9, 8:12] = True
-    return Case(title, f"sub-{title}", 7, healthiness, image, lesion, image, lesion)
+    return Case(title, f"sub-{title}", 7, healthiness, image, lesion, image, lesion, (1.0, 1.0))
 
 
 CASES = [case("best", 0.99), case("median", 0.9), case("worst", -0.2)]

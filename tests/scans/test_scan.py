@@ -126,7 +126,8 @@ class TestSameGrid:
         check_same_grid(a_scan(affine=affine), a_scan(affine=affine + 1e-4), "mask")
 
     def test_other_shape_is_named(self) -> None:
-        with pytest.raises(ScanError, match=r"the mask has shape \(2, 3, 5\), expected \(2, 3, 4\); resample it"):
+        expected = r"the mask has shape \(2, 3, 5\), expected \(2, 3, 4\); resample it onto the grid of a\.nii\.gz"
+        with pytest.raises(ScanError, match=expected):
             check_same_grid(a_scan(), a_scan(np.zeros((2, 3, 5), np.uint8)), "mask")
 
     def test_distance_is_named(self) -> None:

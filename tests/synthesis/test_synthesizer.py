@@ -38,9 +38,7 @@ def test_on_the_networks_own_grid_the_residual_arrives_exactly(
     np.testing.assert_array_equal(twin.anomaly[bright], scan.stored[bright] - twin.stored[bright])
 
 
-def test_from_a_coarser_grid_the_scan_is_not_blurred(
-    scan: Scan, make_synthesizer: Make, darken: nn.Module
-) -> None:
+def test_from_a_coarser_grid_the_scan_is_not_blurred(scan: Scan, make_synthesizer: Make, darken: nn.Module) -> None:
     twin = make_synthesizer(darken, spacing_mm=2.0)(scan)
     assert (twin.stored != scan.stored).any()
     # A round trip through 2 mm would smooth the noise of the tissue away from the lesion.
@@ -49,11 +47,9 @@ def test_from_a_coarser_grid_the_scan_is_not_blurred(
     np.testing.assert_array_equal(twin.stored[far], scan.stored[far])
 
 
-def test_background_outside_the_edited_region_is_bit_identical(
-    scan: Scan, make_synthesizer: Make
-) -> None:
+def test_background_outside_the_edited_region_is_bit_identical(scan: Scan, make_synthesizer: Make) -> None:
     class Brighten(nn.Module):
-        def forward(self, image):  # noqa: ANN001, ANN202
+        def forward(self, image):
             return image + 0.3
 
     twin = make_synthesizer(Brighten())(scan)
@@ -76,7 +72,7 @@ def test_values_are_kept_within_the_data_type_and_that_is_said(
     head: np.ndarray, write_scan: Callable[..., Path], make_synthesizer: Make
 ) -> None:
     class Brighten(nn.Module):
-        def forward(self, image):  # noqa: ANN001, ANN202
+        def forward(self, image):
             return image + 0.5
 
     voxels = (head / 800 * 250).astype(np.uint8)
@@ -138,7 +134,7 @@ class TestMask:
         self, scan: Scan, write_scan: Callable[..., Path], make_synthesizer: Make
     ) -> None:
         class Brighten(nn.Module):
-            def forward(self, image):  # noqa: ANN001, ANN202
+            def forward(self, image):
                 return image + 0.1
 
         mask = np.zeros(scan.shape, np.uint8)
@@ -155,7 +151,9 @@ class TestMask:
         self, scan: Scan, write_scan: Callable[..., Path], make_synthesizer: Make, identity: nn.Module
     ) -> None:
         mask = read_nifti(write_scan(np.eye(24, dtype=np.uint8)[None].repeat(20, 0), "mask.nii.gz"))
-        with pytest.raises(ScanError, match=r"mask\.nii\.gz: the mask has shape \(20, 24, 24\), expected \(20, 24, 10\)"):
+        with pytest.raises(
+            ScanError, match=r"mask\.nii\.gz: the mask has shape \(20, 24, 24\), expected \(20, 24, 10\)"
+        ):
             make_synthesizer(identity)(scan, mask)
 
     def test_empty_mask_is_refused(

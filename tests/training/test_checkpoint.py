@@ -86,7 +86,9 @@ def state(trainer: PlayerTrainer) -> dict[str, Tensor]:
     return {f"{name}.{key}": v for name, network in networks.items() for key, v in network.state_dict().items()}
 
 
-@pytest.mark.parametrize("options", [{}, {"average_decay": 0.9}, {"amp": "float16"}, {"amp": "bfloat16", "accumulate": 2}])
+@pytest.mark.parametrize(
+    "options", [{}, {"average_decay": 0.9}, {"amp": "float16"}, {"amp": "bfloat16", "accumulate": 2}]
+)
 @pytest.mark.parametrize("killed_at", [5, 8, 11])
 def test_a_killed_training_ends_with_the_bits_of_one_that_was_not(tmp_path, killed_at, options):
     uninterrupted = engine([CheckpointSaver(tmp_path / "whole")], **options)
@@ -193,7 +195,9 @@ def test_a_file_that_is_no_checkpoint_is_one_sentence(tmp_path, content):
 
 def test_a_checkpoint_of_a_wider_network_is_one_sentence(tmp_path):
     engine([CheckpointSaver(tmp_path)], width=2).run()
-    with pytest.raises(UsageError, match="belongs to another method or network size .*resume with the settings") as caught:
+    with pytest.raises(
+        UsageError, match=r"belongs to another method or network size .*resume with the settings"
+    ) as caught:
         engine([CheckpointLoader(tmp_path)]).run()
     assert "\n" not in str(caught.value)
 

@@ -31,7 +31,9 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 def go(phantom_cohort: Path, tiny: dict[str, Any]) -> Any:
     """Train the GVS bundle with tiny settings for one epoch, or as told."""
 
-    def start(run: Path, presets: Any = (), resume: bool = False, cohort: Path = phantom_cohort, **overrides: Any) -> None:
+    def start(
+        run: Path, presets: Any = (), resume: bool = False, cohort: Path = phantom_cohort, **overrides: Any
+    ) -> None:
         settings = overrides if resume else {**tiny, "epochs": 1, "device_name": "cpu", **overrides}
         train(find_bundle("gvs"), cohort, run, presets, settings, resume)
 
@@ -223,7 +225,7 @@ def test_a_resumed_training_keeps_its_settings(go, laptop_run, presets, settings
 def test_a_training_is_not_resumed_on_another_cohort(go, laptop_run, phantom_cohort, tmp_path):
     shutil.copytree(phantom_cohort, tmp_path / "cohort")
     write_json(tmp_path / "cohort" / "cohort.json", {**read_config(phantom_cohort / "cohort.json"), "layout": "BraTS"})
-    with pytest.raises(UsageError, match="was trained on another cohort than .*; give the one it was started with"):
+    with pytest.raises(UsageError, match=r"was trained on another cohort than .*; give the one it was started with"):
         go(laptop_run, resume=True, cohort=tmp_path / "cohort")
 
 

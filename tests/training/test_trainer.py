@@ -121,6 +121,22 @@ def test_a_player_that_does_not_play_moves_nothing():
     assert hand[0] == hand[4] != hand[5]
 
 
+def test_only_the_networks_of_the_player_whose_turn_it_is_require_gradients():
+    method = Tug()
+    required = {}
+
+    def watch(player: Player) -> Player:
+        def loss(batch: Any, shared: dict[str, Tensor]) -> dict[str, Tensor]:
+            required[player.name] = {name for name, net in method.networks.items() if net.weight.requires_grad}
+            return player.loss(batch, shared)
+
+        return Player(player.name, player.networks, loss)
+
+    method.players = tuple(watch(player) for player in method.players)  # type: ignore[assignment]
+    play(method, loader(1))
+    assert required == {"left": {"left"}, "right": {"right", "hand"}}
+
+
 def test_output_names_each_term_and_each_players_sum():
     engine = play(Tug(), loader(1))
     output = engine.state.output
@@ -146,9 +162,7 @@ def test_accumulating_parts_of_a_batch_gives_the_step_of_the_whole_batch(parts, 
     one = play(whole, data, epochs=2, device=device)
     other = play(split, data, epochs=2, accumulate=parts, device=device)
     for name in whole.networks:
-        for mine, theirs in zip(
-            whole.networks[name].parameters(), split.networks[name].parameters(), strict=True
-        ):
+        for mine, theirs in zip(whole.networks[name].parameters(), split.networks[name].parameters(), strict=True):
             torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
     for name, value in one.state.output.items():
         torch.testing.assert_close(value, other.state.output[name], rtol=1e-4, atol=1e-5)
