@@ -2,8 +2,8 @@
 
     python benchmarks/synthesize.py [--scan FILE] [--preset paper|laptop]
 
-Without a scan, a phantom of 240×240×155 voxels of 1 mm is made. The network is run over the same slices on its own grid,
-with the same batch size, in the same run.
+Without a scan, a phantom of 240×240×155 voxels of 1 mm is made. The network is run over the same slices on its
+own grid, with the same batch size, in the same run.
 """
 
 import argparse
@@ -74,7 +74,8 @@ def main() -> None:
     count = sum(batch[0] for batch in slices)
     print(
         f"{shape}: {count} slices; read, synthesise, write {np.median(whole):.2f} s; "
-        f"bare network {np.median(bare):.2f} s; ratio {np.median(whole) / np.median(bare):.2f}; peak memory {peak:.2f} GiB"
+        f"bare network {np.median(bare):.2f} s; ratio {np.median(whole) / np.median(bare):.2f}; "
+        f"peak memory {peak:.2f} GiB"
     )
 
 

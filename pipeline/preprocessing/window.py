@@ -9,6 +9,10 @@ from numpy.typing import NDArray
 from pipeline.errors import ScanError
 
 
+# Of the window's width: what a network takes away from a lesion, and hardly ever from normal tissue.
+HIDDEN_GONE = np.float32(0.1)
+
+
 @dataclass(frozen=True)
 class Window:
     """Clip intensities to [low, high] and scale them to [0, 1]; invertible for residuals.
@@ -37,9 +41,9 @@ class Window:
     def residual(self, intensities: NDArray[np.floating], residual: NDArray[np.float32]) -> NDArray[np.float32]:
         """What to add to `intensities`, in scan units, for a network's residual on [0, 1].
 
-        Intensities above the window were shown to the network as 1. What the clipping hid, `intensities - high`, goes
-        down in the same proportion as the window's upper end does, so that a lesion brighter than the window does not
-        survive as its own excess. A residual of zero changes nothing.
+        Intensities above the window were shown to the network as 1. What the clipping hid, `intensities - high`, stays
+        where the network changes nothing (fat, vessels) and goes where it takes `HIDDEN_GONE` or more away: a lesion
+        brighter than the window must not survive as its own excess. In between, it goes in proportion.
 
         Args:
             intensities: scan units, any shape.
@@ -47,7 +51,7 @@ class Window:
         """
         change = residual * np.float32(self.width)
         excess = np.maximum(intensities - np.float32(self.high), 0.0)
-        change += excess * np.clip(residual, -1.0, 0.0)
+        change -= excess * np.clip(-residual / HIDDEN_GONE, 0.0, 1.0)
         return change
 
 

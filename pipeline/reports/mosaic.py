@@ -12,7 +12,7 @@ from pipeline.files import written_aside
 
 Pixel = TypeVar("Pixel", bound=np.generic)
 TITLE_HEIGHT = 18
-PANEL_PIXELS = 160
+PANEL_PIXELS = 176
 LESION_COLOUR = (255, 196, 0)
 
 
@@ -65,11 +65,14 @@ def mosaic(titles: Sequence[str], rows: Sequence[Sequence[NDArray[np.uint8]]], f
     Args:
         titles: one for each column.
         rows: panels, each (height, width, 3); every row as long as `titles`.
-        footer: a line below, for what must not be overlooked.
+        footer: what must not be overlooked, below, on as many lines as it needs.
     """
-    width, height = PANEL_PIXELS * len(titles), TITLE_HEIGHT * (2 if footer else 1) + PANEL_PIXELS * len(rows)
-    canvas = Image.new("RGB", (width, height))
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=12)
+    font = ImageFont.load_default(size=12)
+    width = PANEL_PIXELS * len(titles)
+    below = _wrapped(footer, font, width - 8)
+    top = TITLE_HEIGHT + PANEL_PIXELS * len(rows)
+    canvas = Image.new("RGB", (width, top + TITLE_HEIGHT * len(below)))
+    draw = ImageDraw.Draw(canvas)
     for column, title in enumerate(titles):
         draw.text((PANEL_PIXELS * column + 4, 2), title, fill="white", font=font)
     for line, row in enumerate(rows):
@@ -81,8 +84,8 @@ def mosaic(titles: Sequence[str], rows: Sequence[Sequence[NDArray[np.uint8]]], f
             x = PANEL_PIXELS * column + (PANEL_PIXELS - size[0]) // 2
             y = TITLE_HEIGHT + PANEL_PIXELS * line + (PANEL_PIXELS - size[1]) // 2
             canvas.paste(picture, (x, y))
-    if footer:
-        draw.text((4, height - TITLE_HEIGHT + 2), footer, fill="white", font=font)
+    for line, text in enumerate(below):
+        draw.text((4, top + TITLE_HEIGHT * line + 2), text, fill="white", font=font)
     return canvas
 
 
@@ -90,6 +93,17 @@ def save_png(path: Path, picture: Image.Image) -> None:
     """Write a picture as PNG, whole or not at all."""
     with written_aside(path) as aside:
         picture.save(aside, format="PNG", optimize=False)
+
+
+def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and font.getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
 
 
 def _upright(axial_slice: NDArray[Pixel]) -> NDArray[Pixel]:

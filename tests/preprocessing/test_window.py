@@ -71,10 +71,11 @@ class TestWindow:
         scan = np.array([-5.0, 0, 3, 99, 1e6], np.float32)
         np.testing.assert_array_equal(scan + Window(0, 10).residual(scan, np.zeros(5, np.float32)), scan)
 
-    def test_what_clipping_hid_goes_down_with_the_upper_end(self) -> None:
-        # Twice as bright as the window: shown as 1, made 0.25, so the scan's 200 becomes a quarter of it.
-        change = Window(0, 100).residual(np.array([200.0], np.float32), np.array([-0.75], np.float32))
-        assert change.tolist() == [-150.0]
+    @pytest.mark.parametrize(("residual", "change"), [(0.0, 0.0), (-0.05, -55.0), (-0.1, -110.0), (-0.75, -175.0)])
+    def test_what_clipping_hid_goes_with_what_the_network_takes_away(self, residual: float, change: float) -> None:
+        # Twice as bright as the window: 100 of the 200 are hidden, and gone from a tenth of the window on.
+        found = Window(0, 100).residual(np.array([200.0], np.float32), np.array([residual], np.float32))
+        assert found == pytest.approx(change)
 
     def test_excess_is_not_made_brighter(self) -> None:
         assert Window(0, 100).residual(np.array([200.0], np.float32), np.array([0.1], np.float32)) == pytest.approx(10)

@@ -59,13 +59,20 @@ def test_background_outside_the_edited_region_is_bit_identical(scan: Scan, make_
     np.testing.assert_array_equal(scan.axial(twin.edited), head)
 
 
-def test_clipped_excess_of_a_lesion_goes_down_with_the_window(
+def test_clipped_excess_of_a_lesion_goes_with_it(
     head: np.ndarray, write_scan: Callable[..., Path], make_synthesizer: Make, darken: nn.Module
 ) -> None:
     head[10, 12, 5] = 3000
     twin = make_synthesizer(darken)(read_nifti(write_scan(head)))
-    # The network halves 1.0 to 0.5; of the 2000 above the window, which it was not shown, half goes too.
-    assert twin.stored[10, 12, 5] == 1500
+    # The network halves 1.0 to 0.5; the 2000 above the window, which it was not shown, go with it.
+    assert twin.stored[10, 12, 5] == 500
+
+
+def test_clipped_excess_of_what_is_left_alone_stays(
+    head: np.ndarray, write_scan: Callable[..., Path], make_synthesizer: Make, identity: nn.Module
+) -> None:
+    head[10, 12, 5] = 3000
+    assert make_synthesizer(identity)(read_nifti(write_scan(head))).stored[10, 12, 5] == 3000
 
 
 def test_values_are_kept_within_the_data_type_and_that_is_said(
