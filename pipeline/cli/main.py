@@ -56,7 +56,7 @@ def cli(context: click.Context, debug: bool, quiet: bool) -> None:
     context.obj = {"debug": debug}
     logging.basicConfig(level=logging.WARNING if quiet else logging.INFO, format="%(message)s", stream=sys.stderr)
     # Libraries report their own progress as information, and errors that we report ourselves.
-    for library in ("ignite", "monai", "monai.bundle.workflows", "matplotlib", "nibabel", "PIL"):
+    for library in ("ignite", "monai", "matplotlib", "nibabel", "PIL"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
     logging.getLogger("pipeline.training.trainer.PlayerTrainer").setLevel(logging.CRITICAL)
     if not debug:

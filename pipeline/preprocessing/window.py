@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from pipeline.errors import ScanError
 
-
 # Of the window's width: what a network takes away from a lesion, and hardly ever from normal tissue.
 HIDDEN_GONE = np.float32(0.1)
 

@@ -1,5 +1,6 @@
 """Start a training from a bundle: the run's folder becomes a bundle of its own."""
 
+import logging
 import os
 import platform
 import shutil
@@ -19,6 +20,8 @@ from pipeline.preprocessing.cohort import COHORT_FILE, read_cohort
 from pipeline.training.checkpoint import CHECKPOINT
 
 RECORD = "run.json"
+# MONAI remarks on the missing logging file, which is left out on purpose: the command line logs for itself.
+logging.getLogger("monai.bundle.workflows").setLevel(logging.ERROR)
 
 
 def train(
@@ -33,7 +36,7 @@ def train(
 
     The configs, with presets and overrides laid over them, are written to `RUN/configs`, and the training runs from
     there: what lies in the folder is what was run, and `RUN` is a bundle that `synthesize -b RUN` and MONAI's
-        commands understand.
+    commands understand.
 
     Args:
         bundle: what to train.

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from pipeline.reports.evaluation_report import Case, page, write_report
+from pipeline.reports.mosaic import PANEL_PIXELS
 
 
 def score(mean: float | None, sd: float | None = 0.5, n: int = 3, identical: int = 0) -> dict[str, Any]:
@@ -139,8 +140,8 @@ def test_the_picture_has_a_row_of_five_panels_for_each_case_and_outlines_lesions
     with Image.open(tmp_path / "cases.png") as picture:
         pixels = np.asarray(picture.convert("RGB")).astype(int)
     height, width = pixels.shape[:2]
-    assert width == 5 * 160
-    assert height > 3 * 160
+    assert width == 5 * PANEL_PIXELS
+    assert height > 3 * PANEL_PIXELS
     coloured = (pixels[..., 0] - pixels[..., 2]) > 100
     by_column = [bool(part.any()) for part in np.split(coloured, 5, axis=1)]
     assert by_column == [True, False, False, False, True]
