@@ -24,6 +24,8 @@ def foreground(axial: NDArray[np.float32]) -> NDArray[np.bool_]:
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
     largest = labels == sizes.argmax()
-    for axial_slice in largest:
+    # Outside its box the object has no holes.
+    box = ndimage.find_objects(largest.view(np.uint8))[0]
+    for axial_slice in largest[box]:
         ndimage.binary_fill_holes(axial_slice, output=axial_slice)
     return largest

@@ -126,15 +126,15 @@ def _check_spacing(path: Path, image: nib.Nifti1Image) -> None:
             )
 
 
-def write_nifti(path: Path, stored: NDArray[np.generic], like: Scan, scaled: bool = True) -> None:
+def write_nifti(path: Path, stored: NDArray[np.generic], like: Scan, difference: bool = False) -> None:
     """Write voxels on the grid of `like`: same shape, affine, qform and sform codes, units, NIfTI version.
 
     Args:
         path: `.nii` or `.nii.gz`; appears whole or not at all.
         stored: shape (X, Y, Z), in the data type to write.
         like: the scan whose header is kept.
-        scaled: `stored` is in the stored units of `like` (its slope and intercept are written);
-            False: `stored` holds intensities themselves.
+        difference: `stored` is the difference of two volumes in the stored units of `like`; its slope turns that
+            into a difference of intensities, without the intercept.
     """
     header = like.header.copy()
     header.set_data_dtype(stored.dtype)
@@ -144,7 +144,7 @@ def write_nifti(path: Path, stored: NDArray[np.generic], like: Scan, scaled: boo
     kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
     image = kind(stored.reshape(header.get_data_shape()), None, header)
     # Set after construction: nibabel then writes the stored values as they are.
-    image.header.set_slope_inter(*((like.slope, like.intercept) if scaled else (1.0, 0.0)))
+    image.header.set_slope_inter(like.slope, 0.0 if difference else like.intercept)
     with written_aside(path) as aside:
         nib.save(image, aside)
 

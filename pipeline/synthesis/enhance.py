@@ -26,7 +26,8 @@ def enhance(twin: Twin, alpha: float) -> tuple[NDArray[np.generic], list[str]]:
     stored = twin.scan.stored.copy(order="K")
     if alpha == 0:
         return stored, []
-    change = np.float32(alpha) * twin.anomaly
-    clipped = add_intensity(stored, change, twin.scan.slope, twin.edited & (change != 0))
+    anomaly = twin.anomaly
+    where = anomaly != 0
+    clipped = add_intensity(stored, where, np.float32(alpha) * anomaly[where], twin.scan.slope)
     notes = [f"{clipped} voxels reached the limits of {stored.dtype} and were clipped there"] if clipped else []
     return stored, notes

@@ -4,6 +4,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -111,8 +112,14 @@ class Outputs:
         volumes = [self.path(self.main, ".nii.gz")]
         if self.alpha is None:
             volumes.append(self.path("anomaly", ".nii.gz"))
-            write_nifti(volumes[0], twin.stored, twin.scan)
-            write_nifti(volumes[1], twin.anomaly, twin.scan, scaled=False)
+            # Compression takes a core each.
+            with ThreadPoolExecutor() as pool:
+                writing = [
+                    pool.submit(write_nifti, volumes[0], twin.stored, twin.scan),
+                    pool.submit(write_nifti, volumes[1], twin.stored_anomaly, twin.scan, difference=True),
+                ]
+            for written in writing:
+                written.result()
         else:
             enhanced, more = enhance(twin, self.alpha)
             notes += more

@@ -17,6 +17,7 @@ from pipeline.scans import Scan, check_same_grid
 
 # Beyond the lesion mask, edits fade out over this distance, so that no seam is seen.
 MARGIN_MM = 5.0
+INTEGERS = (np.int16, np.int32, np.int64)
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,18 @@ class Twin:
     notes: list[str] = field(default_factory=list)
 
     @property
+    def stored_anomaly(self) -> NDArray[np.generic]:
+        """Input − pseudo-healthy in stored units, in the smallest type that holds it, shape (X, Y, Z)."""
+        change = np.subtract(self.scan.stored, self.stored, dtype=_difference_type(self.stored.dtype))
+        if change.dtype.kind != "i":
+            return change
+        largest = max(-int(change.min()), int(change.max()))
+        return change.astype(next(kind for kind in INTEGERS if largest <= np.iinfo(kind).max), copy=False)
+
+    @property
     def anomaly(self) -> NDArray[np.float32]:
         """Input − pseudo-healthy in scan units, float32: what the disease added."""
-        change = np.subtract(self.scan.stored, self.stored, dtype=_difference_type(self.stored.dtype))
-        anomaly = change.astype(np.float32)
+        anomaly = self.stored_anomaly.astype(np.float32)
         anomaly *= np.float32(self.scan.slope)
         return anomaly
 
@@ -126,13 +135,13 @@ class Synthesizer:
         span = slice(int(places[0]), int(places[-1]) + 1)
         _, height_mm, width_mm = scan.axial_spacing_mm
         residual = self.residual(windowed[span], (height_mm, width_mm))
-        residual *= weight[span]
-        change = window.residual(axial[span], residual)
+        where = weight[span] > 0
+        change = window.residual(axial[span][where], residual[where] * weight[span][where])
 
         stored = scan.stored.copy(order="K")
         edited = np.zeros(scan.shape, dtype=bool)
-        scan.axial(edited)[...] = weight > 0
-        clipped = add_intensity(scan.axial(stored)[span], change, scan.slope, weight[span] > 0)
+        scan.axial(edited)[span] = where
+        clipped = add_intensity(scan.axial(stored)[span], where, change, scan.slope)
         if clipped:
             notes.append(f"{clipped} voxels reached the limits of {stored.dtype} and were clipped there")
         return Twin(scan, stored, edited, window, notes)
@@ -159,31 +168,31 @@ class Synthesizer:
 
 
 def add_intensity(
-    stored: NDArray[np.generic], change: NDArray[np.float32], slope: float, where: NDArray[np.bool_]
+    stored: NDArray[np.generic], where: NDArray[np.bool_], change: NDArray[np.float32], slope: float
 ) -> int:
-    """Add intensities to stored voxels in place, in their data type.
+    """Add intensities to some stored voxels in place, in their data type.
 
     Integers are rounded and kept within their type's limits.
 
     Args:
         stored: voxels in stored units.
-        change: what to add, in scan units, same shape.
+        where: voxels to touch, same shape; all others keep their exact value.
+        change: what to add to these, in scan units, shape (number of them,).
         slope: scan units a stored unit.
-        where: voxels to touch; all others keep their exact value.
 
     Returns:
         How many voxels were held at the limits of the data type.
     """
     step = change / np.float32(slope)
     if not np.issubdtype(stored.dtype, np.integer):
-        np.add(stored, step.astype(stored.dtype), out=stored, where=where)
+        stored[where] = stored[where] + step.astype(stored.dtype)
         return 0
     limits = np.iinfo(stored.dtype)  # type: ignore[type-var]
-    wide = stored.astype(_difference_type(stored.dtype))
+    wide = stored[where].astype(_difference_type(stored.dtype))
     wide += np.rint(step).astype(wide.dtype)
     held = np.clip(wide, limits.min, limits.max)
-    np.copyto(stored, held.astype(stored.dtype), where=where)
-    return int(((wide != held) & where).sum())
+    stored[where] = held.astype(stored.dtype)
+    return int((wide != held).sum())
 
 
 def _difference_type(dtype: np.dtype[np.generic]) -> type[np.generic]:
