@@ -15,7 +15,11 @@ from pipeline.errors import UsageError
 from pipeline.files import sha256
 
 NETWORKS = ("pipeline.networks.", "monai.networks.nets.")
-PARTS = ("pipeline.preprocessing.grid.Grid", "pipeline.preprocessing.window.WindowRule")
+PARTS = (
+    "pipeline.preprocessing.grid.Grid",
+    "pipeline.preprocessing.slab.Slab",
+    "pipeline.preprocessing.window.WindowRule",
+)
 
 
 @dataclass(frozen=True)
@@ -114,7 +118,7 @@ def load_synthesizer(bundle: Bundle, device: str = "auto", batch_size: int | Non
             "train it with "
             f"`phs-pipeline train {bundle.name} --data COHORT -o RUN` and give the run with -b RUN"
         )
-    parts = build(bundle, ("network_def", "grid", "window", "batch_size"))
+    parts = build(bundle, ("network_def", "grid", "window", "slab", "batch_size"))
 
     from pipeline.devices import pick_device
     from pipeline.synthesis import Synthesizer, load_weights
@@ -124,6 +128,7 @@ def load_synthesizer(bundle: Bundle, device: str = "auto", batch_size: int | Non
         network=parts["network_def"],
         grid=parts["grid"],
         window=parts["window"],
+        slab=parts["slab"],
         device=pick_device(device),
         batch_size=batch_size or parts["batch_size"],
     )

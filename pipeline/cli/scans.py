@@ -18,6 +18,7 @@ def scan_options(command: Callable[..., Any]) -> Callable[..., Any]:
                      type=click.Path(path_type=Path), help="Folder to write."),
         click.option("--mask", metavar="FILE", type=click.Path(path_type=Path),
                      help="Lesion mask on the scan's grid; only it and a margin of 5 mm are edited."),
+        click.option("--whole", is_flag=True, help="Also edit slices outside the slab of the training cohort."),
         click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps."),
         click.option("--overwrite", is_flag=True, help="Make results again that are there."),
     )  # fmt: skip
@@ -31,6 +32,7 @@ def run_over_scans(
     bundle: str,
     output: Path,
     mask: Path | None,
+    whole: bool,
     device: str,
     overwrite: bool,
     alpha: float | None = None,
@@ -43,6 +45,7 @@ def run_over_scans(
     """
     from pipeline.bundles import find_bundle, load_synthesizer
     from pipeline.errors import ScanError, UsageError
+    from pipeline.preprocessing.slab import WHOLE
     from pipeline.synthesis import synthesize_scans
 
     for scan in scans:
@@ -54,6 +57,8 @@ def run_over_scans(
         raise UsageError(f"--mask belongs to one scan, found {len(scans)}; run them one by one")
     found = find_bundle(bundle)
     synthesizer, provenance = load_synthesizer(found, device)
+    if whole:
+        synthesizer.slab = WHOLE
     outcome = synthesize_scans(
         scans,
         synthesizer,

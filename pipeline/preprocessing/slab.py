@@ -43,3 +43,6 @@ class Slab:
         wanted = min(wanted, count)
         first = (count - wanted) // 2
         return first, first + wanted
+
+
+WHOLE = Slab(thickness_mm=None)

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,7 @@ def synthesize_scans(
             request = {
                 "Source": {"Name": scan.name, "Sha256": sha256(scan)},
                 "Mask": {"Name": mask.name, "Sha256": sha256(mask)} if mask else None,
+                "Slab": asdict(synthesizer.slab),
                 "Alpha": alpha,
                 **provenance,
             }

@@ -12,6 +12,7 @@ from torch import nn
 from pipeline.errors import ScanError
 from pipeline.preprocessing.foreground import foreground
 from pipeline.preprocessing.grid import Grid
+from pipeline.preprocessing.slab import WHOLE, Slab
 from pipeline.preprocessing.window import Window, WindowRule
 from pipeline.scans import Scan, check_same_grid
 
@@ -67,6 +68,8 @@ class Synthesizer:
         network: pathological images (B, 1, H, W) in [0, 1] to pseudo-healthy ones.
         grid: the network's grid.
         window: how its intensity window is chosen.
+        slab: the middle slices that the network was trained on; it has not seen others, and leaves them as they are.
+            None edits the whole volume.
         device: where to compute.
         inferer: runs the network on a batch; MONAI's `SimpleInferer` if None.
         batch_size: slices at once.
@@ -77,6 +80,7 @@ class Synthesizer:
         network: nn.Module,
         grid: Grid,
         window: WindowRule,
+        slab: Slab | None = None,
         device: torch.device | str = "cpu",
         inferer: Inferer | None = None,
         batch_size: int = 4,
@@ -85,6 +89,7 @@ class Synthesizer:
         self.network = network.to(self.device).eval()
         self.grid = grid
         self.window = window
+        self.slab = slab or WHOLE
         self.inferer = inferer or SimpleInferer()
         self.batch_size = batch_size
 
@@ -149,11 +154,19 @@ class Synthesizer:
     def _edit_weight(
         self, scan: Scan, windowed: NDArray[np.float32], lesion: Scan | None
     ) -> tuple[NDArray[np.float32] | NDArray[np.bool_], list[str]]:
-        region = foreground(windowed)
         notes = []
         if scan.header["qform_code"] == 0 == scan.header["sform_code"]:
             notes.append("the header does not say how the scan lies in space; its axes were taken as NIfTI's default")
+        region = foreground(windowed)
         if lesion is None:
+            first, end = self.slab.range(len(region), scan.axial_spacing_mm[0])
+            outside = int(region[:first].any(axis=(1, 2)).sum() + region[end:].any(axis=(1, 2)).sum())
+            region[:first] = region[end:] = False
+            if outside:
+                seen = f"{end - first} middle slices"
+                notes.append(
+                    f"{outside} slices outside the {seen}, which are like those of the training, were left alone"
+                )
             return region, notes
         check_same_grid(scan, lesion, "mask")
         inside = scan.axial(lesion.intensities()) > 0

@@ -55,11 +55,11 @@ def train(
             f"{run}: phs-pipeline train is one process; for several, start torchrun with MONAI's bundle command as "
             f"{bundle.config('multi_gpu_train')} says"
         )
-    window = read_cohort(cohort)["settings"]["window"]
+    prepared = read_cohort(cohort)["settings"]
     if resume:
         _check_resumable(run, cohort, presets, overrides or {})
     else:
-        _start_folder(bundle, run, presets, overrides or {}, window)
+        _start_folder(bundle, run, presets, overrides or {}, prepared)
     settings: dict[str, Any] = {
         **(overrides or {}),
         "bundle_root": str(run),
@@ -118,15 +118,18 @@ def _check_resumable(run: Path, cohort: Path, presets: Sequence[str], overrides:
 
 
 def _start_folder(
-    bundle: Bundle, run: Path, presets: Sequence[str], overrides: dict[str, Any], window: dict[str, Any]
+    bundle: Bundle, run: Path, presets: Sequence[str], overrides: dict[str, Any], prepared: dict[str, Any]
 ) -> None:
     if run.exists() and (not run.is_dir() or any(run.iterdir())):
         raise UsageError(f"{run}: exists and is not empty; give --resume to go on with it, or another folder")
-    # A scan is windowed for the trained network as the cohort was.
+    # A scan is windowed for the trained network as the cohort was, and edited in the slab that the network has seen.
+    window, slab = prepared["window"], prepared["slab"]
     overlay = _overlay(bundle, presets, overrides) | {
         "percentile": window["percentile"],
         "foreground_only": window["foreground_only"],
         "fixed_window": window["fixed"],
+        "slab_slices": slab["slices"],
+        "slab_mm": slab["thickness_mm"],
     }
     (run / "configs").mkdir(parents=True)
     for source in sorted((bundle.root / "configs").iterdir()):

@@ -157,6 +157,18 @@ class TestOutputs:
         result = run("synthesize", tmp_path / "scan.nii.gz", "-b", trained, "-o", tmp_path / "out", "--device", "cpu")
         assert (result.code, "does not say how the scan lies in space" in result.out) == (0, True)
 
+    def test_slab_of_the_training_is_edited_and_whole_edits_all(self, run: Run, trained: Path, tmp_path: Path) -> None:
+        tall = write(tmp_path / "tall.nii.gz", np.repeat(head(), 6, axis=2))  # 48 slices of 2 mm, 60 mm are seen
+        changed = {}
+        for options in ((), ("--whole",)):
+            out = tmp_path / f"out{len(options)}"
+            result = run("synthesize", tall, "-b", trained, "-o", out, "--device", "cpu", *options)
+            anomaly = nib.load(out / "tall_desc-anomaly.nii.gz").get_fdata()
+            changed[options] = np.flatnonzero(anomaly.any(axis=(0, 1)))
+            assert ("6 slices outside" in result.out) == (not options)
+        assert (changed[()].min(), changed[()].max()) == (9, 38)
+        assert (changed["--whole",].min(), changed["--whole",].max()) == (6, 41)
+
     def test_quiet_says_nothing_when_all_is_well(self, run: Run, trained: Path, scan: Path, tmp_path: Path) -> None:
         result = run("--quiet", "synthesize", scan, "-b", trained, "-o", tmp_path / "out")
         assert result == (0, "", "")

@@ -12,6 +12,7 @@ from torch import nn
 
 from pipeline.errors import ScanError
 from pipeline.preprocessing.foreground import foreground
+from pipeline.preprocessing.slab import Slab
 from pipeline.scans import Scan, read_nifti
 from pipeline.synthesis import Synthesizer
 
@@ -134,6 +135,29 @@ def test_result_does_not_depend_on_how_the_file_is_oriented(
 
     expected, found = make_synthesizer(darken, 2.0)(straight), make_synthesizer(darken, 2.0)(other)
     np.testing.assert_array_equal(found.stored, nib.apply_orientation(expected.stored, orientation))
+
+
+class TestSlab:
+    def test_slices_that_the_network_has_not_seen_are_left_alone_and_that_is_said(
+        self, scan: Scan, make_synthesizer: Make, darken: nn.Module
+    ) -> None:
+        synthesizer = make_synthesizer(darken)
+        whole = synthesizer(scan)
+        synthesizer.slab = Slab(slices=2, thickness_mm=None)
+        twin = synthesizer(scan)
+        np.testing.assert_array_equal(twin.stored[..., 4:6], whole.stored[..., 4:6])
+        np.testing.assert_array_equal(np.delete(twin.stored, [4, 5], 2), np.delete(scan.stored, [4, 5], 2))
+        assert any("slices outside the 2 middle slices" in note for note in twin.notes)
+        assert not whole.notes
+
+    def test_mask_is_edited_in_whatever_slice_it_lies(
+        self, scan: Scan, write_scan: Callable[..., Path], make_synthesizer: Make, darken: nn.Module
+    ) -> None:
+        mask = read_nifti(write_scan((scan.stored > 600).astype(np.uint8), "mask.nii.gz"))
+        synthesizer = make_synthesizer(darken)
+        whole = synthesizer(scan, mask)
+        synthesizer.slab = Slab(slices=1, thickness_mm=None)
+        np.testing.assert_array_equal(synthesizer(scan, mask).stored, whole.stored)
 
 
 class TestMask:
