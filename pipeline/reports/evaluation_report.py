@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 
 from pipeline.files import write_json, write_text
 from pipeline.preprocessing.foreground import AIR
-from pipeline.reports.mosaic import difference, grey, mosaic, outlined, save_png, square
+from pipeline.reports.mosaic import body_box, difference, grey, mosaic, outlined, save_png, square
 
 # Below this Dice the judge overlooks about as much as it finds, and healthiness says little.
 WEAK_JUDGE = 0.5
-BORDER = 4  # pixels of air left around the body in the picture
 
 ROWS = {
     "healthiness": ("healthiness of a volume", 3),
@@ -186,7 +185,7 @@ def _picture(cases: list[Case]) -> Any:
     titles = ["input, lesion outlined", "input", "SYNTHETIC pseudo-healthy", "difference", "lesion seen by the judge"]
     rows = []
     for case in cases:
-        body = _body(case.image)
+        body = body_box(case.image > AIR)
         x_p, x_s = case.image[body], case.pseudo_healthy[body]
         panels = (
             outlined(x_p, case.lesion[body]),
@@ -198,13 +197,6 @@ def _picture(cases: list[Case]) -> Any:
         rows.append([square(panel, case.spacing_mm) for panel in panels])
     order = ", ".join(f"{case.title} {case.healthiness:.2f}" for case in cases)
     return mosaic(titles, rows, f"healthiness, top to bottom: {order}; red: removed, blue: added; not for diagnosis")
-
-
-def _body(image: NDArray[np.float32]) -> tuple[slice, slice]:
-    """The box around all that is brighter than air: a picture of air shows little."""
-    rows, columns = (np.flatnonzero((image > AIR).any(axis=axis)) for axis in (1, 0))
-    height, width = (slice(max(0, side[0] - BORDER), side[-1] + 1 + BORDER) for side in (rows, columns))
-    return height, width
 
 
 def _count(number: int, noun: str) -> str:

@@ -13,6 +13,7 @@ from pipeline.files import written_aside
 Pixel = TypeVar("Pixel", bound=np.generic)
 TITLE_HEIGHT = 18
 PANEL_PIXELS = 176
+BORDER = 4  # pixels of air left around the body
 LESION_COLOUR = (255, 196, 0)
 
 
@@ -43,6 +44,17 @@ def outlined(axial_slice: NDArray[np.floating], mask: NDArray[np.generic]) -> ND
     core = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
     rgb[inside & ~core] = LESION_COLOUR
     return rgb
+
+
+def body_box(inside: NDArray[np.bool_]) -> tuple[slice, slice]:
+    """The box around all that is inside, with a border: a picture of air shows little.
+
+    Args:
+        inside: shape (right, anterior), not all False.
+    """
+    rows, columns = (np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0))
+    height, width = (slice(max(0, side[0] - BORDER), side[-1] + 1 + BORDER) for side in (rows, columns))
+    return height, width
 
 
 def square(panel: NDArray[np.uint8], spacing_mm: tuple[float, float]) -> NDArray[np.uint8]:

@@ -13,7 +13,8 @@ import numpy as np
 from pipeline import __version__
 from pipeline.errors import UsageError
 from pipeline.files import sha256, write_json
-from pipeline.reports.mosaic import difference, grey, mosaic, save_png, square
+from pipeline.preprocessing.foreground import AIR
+from pipeline.reports.mosaic import body_box, difference, grey, mosaic, save_png, square
 from pipeline.scans import stem, write_nifti
 from pipeline.synthesis.enhance import enhance
 from pipeline.synthesis.synthesizer import Twin
@@ -159,16 +160,18 @@ class Outputs:
             int(changed.argmax()),
             *np.linspace(inside[0], inside[-1], MOSAIC_ROWS + 1, dtype=int)[1:-1].tolist(),
         }
+        shown = sorted(places, reverse=True)
+        x_p, x_s = (
+            window.apply(voxels[shown].astype(np.float32) * np.float32(scan.slope) + np.float32(scan.intercept))
+            for voxels in (original, stored)
+        )
+        right, anterior = body_box(np.any(x_p > AIR, axis=0))
         _, height_mm, width_mm = scan.axial_spacing_mm
         rows = []
-        for place in sorted(places, reverse=True):
-            x_p, x_s = (
-                window.apply(voxels[place].astype(np.float32) * np.float32(scan.slope) + np.float32(scan.intercept))
-                for voxels in (original, stored)
-            )
-            panels = [grey(x_p), grey(x_s), difference(x_p - x_s)]
+        for before, after in zip(x_p[:, right, anterior], x_s[:, right, anterior], strict=True):
+            panels = [grey(before), grey(after), difference(before - after)]
             if self.alpha is not None:
-                panels.insert(1, grey(x_p + np.float32(self.alpha) * (x_p - x_s)))
+                panels.insert(1, grey(before + np.float32(self.alpha) * (before - after)))
             rows.append([square(panel, (height_mm, width_mm)) for panel in panels])
         titles = ["input", "SYNTHETIC pseudo-healthy", "difference"]
         if self.alpha is not None:

@@ -290,16 +290,15 @@ def test_monais_command_trains_to_the_same_bits_as_phs_pipeline(phantom_cohort, 
 
 
 @pytest.mark.slow
-def test_monais_command_writes_the_same_twin_as_phs_pipeline(phantom_scans, laptop_run, settings, tmp_path):
+def test_monais_command_writes_the_same_twin_as_phs_pipeline(phantom_scans, laptop_run, tmp_path):
     source = next(phantom_scans.glob("sub-*/anat/*_FLAIR.nii.gz"))
     (tmp_path / "scans").mkdir()
     (tmp_path / "scans" / source.name).symlink_to(source)
-    generator = [part for place, part in enumerate(settings) if "segmentor" not in settings[place - place % 2]]
+    configs = laptop_run / "configs"
     monai(
-        *("--config_file", config_files("inference"), "--meta_file", META, "--bundle_root", str(BUNDLE)),
+        *("--config_file", str(configs / "inference.json"), "--meta_file", str(configs / "metadata.json")),
+        *("--bundle_root", str(laptop_run)),
         *("--dataset_dir", str(tmp_path / "scans"), "--output_dir", str(tmp_path / "out")),
-        *("--ckpt_path", str(laptop_run / "models" / "model.pt")),
-        *("--upsampling", "bilinear", "--output", "residual", *generator),
     )
     (written,) = (tmp_path / "out").glob("*desc-pseudohealthy_FLAIR.nii.gz")
     synthesizer, _ = load_synthesizer(find_bundle(str(laptop_run)), device="cpu")
