@@ -1,6 +1,7 @@
 """Fixtures that several rooms' tests use."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -73,3 +74,17 @@ def laptop_run(phantom_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -
     folder = tmp_path_factory.mktemp("runs") / "laptop"
     train(find_bundle("gvs"), phantom_cohort, folder, ["laptop"], {**TINY, "epochs": 3, "device_name": "cpu"})
     return folder
+
+
+@pytest.fixture
+def dangerous() -> Callable[[Path], object]:
+    """Objects that touch a file when they are unpickled."""
+
+    class Dangerous:
+        def __init__(self, path: Path) -> None:
+            self.path = path
+
+        def __reduce__(self) -> Any:
+            return (Path.touch, (self.path,))
+
+    return Dangerous

@@ -110,18 +110,8 @@ def test_weights_of_another_network_are_one_sentence(foreign, content):
     assert "\n" not in str(caught.value)
 
 
-class Dangerous:
-    """Touches a file when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> Any:
-        return (Path.touch, (self.path,))
-
-
-def test_code_in_the_weights_is_not_run(foreign, tmp_path):
-    torch.save(Dangerous(tmp_path / "touched"), foreign.weights)
+def test_code_in_the_weights_is_not_run(foreign, dangerous, tmp_path):
+    torch.save(dangerous(tmp_path / "touched"), foreign.weights)
     with pytest.raises(UsageError, match="holds more than tensors"):
         load_synthesizer(foreign, device="cpu")
     assert not (tmp_path / "touched").exists()

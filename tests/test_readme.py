@@ -8,11 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import nibabel as nib
 import pytest
 
 from pipeline.cli.main import COMMANDS
-from pipeline.phantoms import brain_phantom
 
 ROOT = Path(__file__).parents[1]
 # Defaults of options that the README does not give, so that one epoch of a few slices is enough.
@@ -26,20 +24,12 @@ def commands() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a reader has: the bundles, a scan, and a cohort of small phantoms in BIDS."""
+def folder(phantom_scans: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a reader has: the bundles, a scan, and a cohort in BIDS."""
     folder = tmp_path_factory.mktemp("reader")
     shutil.copytree(ROOT / "bundles", folder / "bundles")
-    for number in range(1, 5):
-        name = f"sub-{number:02}"
-        phantom = brain_phantom(number, shape=(44, 52, 12), spacing_mm=(4.0, 4.0, 10.0))
-        for path, voxels in (
-            (f"{name}/anat/{name}_FLAIR.nii.gz", phantom.image),
-            (f"derivatives/manual/{name}/anat/{name}_label-lesion_mask.nii.gz", phantom.lesion),
-        ):
-            (folder / "my_cohort" / path).parent.mkdir(parents=True)
-            nib.save(nib.Nifti1Image(voxels, phantom.affine), folder / "my_cohort" / path)
-    shutil.copyfile(folder / "my_cohort/sub-01/anat/sub-01_FLAIR.nii.gz", folder / "volume.nii.gz")
+    shutil.copytree(phantom_scans, folder / "my_cohort")
+    shutil.copyfile(phantom_scans / "sub-0/anat/sub-0_FLAIR.nii.gz", folder / "volume.nii.gz")
     return folder
 
 

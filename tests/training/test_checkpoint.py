@@ -202,19 +202,9 @@ def test_a_checkpoint_of_a_wider_network_is_one_sentence(tmp_path):
     assert "\n" not in str(caught.value)
 
 
-class Dangerous:
-    """Touches a file when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> Any:
-        return (Path.touch, (self.path,))
-
-
-def test_code_in_a_pickle_is_not_run(tmp_path):
+def test_code_in_a_pickle_is_not_run(tmp_path, dangerous):
     touched = tmp_path / "touched"
-    torch.save({"networks": Dangerous(touched)}, tmp_path / "checkpoint.pt")
+    torch.save({"networks": dangerous(touched)}, tmp_path / "checkpoint.pt")
     with pytest.raises(UsageError, match="holds more than tensors"):
         load_tensors(tmp_path / "checkpoint.pt")
     assert not touched.exists()

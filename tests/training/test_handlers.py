@@ -18,6 +18,7 @@ from torch.optim import SGD
 from torch.utils.data import DataLoader
 
 from pipeline.methods import Player
+from pipeline.reports.mosaic import PANEL_PIXELS, TITLE_HEIGHT
 from pipeline.training import CheckpointLoader, CheckpointSaver, Curves, PlayerTrainer, ProgressBar, ValidationPanel
 from pipeline.training.handlers import LOG_EVERY
 
@@ -204,8 +205,11 @@ def test_a_network_that_broke_down_does_not_score_as_perfect(tmp_path):
 def test_each_epoch_leaves_a_panel_of_some_slices(tmp_path):
     run(panel(tmp_path, count=9, rows=3), epochs=2)
     assert sorted(path.name for path in (tmp_path / "panels").iterdir()) == ["epoch_001.png", "epoch_002.png"]
-    # Four columns and three rows of 160 pixels, one line of titles and one that says SYNTHETIC.
-    assert Image.open(tmp_path / "panels" / "epoch_001.png").size == (4 * 160, 3 * 160 + 2 * 18)
+    # Four columns and three rows of panels, one line of titles and one that says SYNTHETIC.
+    assert Image.open(tmp_path / "panels" / "epoch_001.png").size == (
+        4 * PANEL_PIXELS,
+        3 * PANEL_PIXELS + 2 * TITLE_HEIGHT,
+    )
 
 
 @pytest.mark.parametrize(("count", "rows", "shown"), [(9, 3, [0, 4, 8]), (2, 6, [0, 1]), (1, 6, [0]), (5, 1, [0])])
