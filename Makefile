@@ -18,8 +18,9 @@ lint: $(VENV)/.installed
 types: $(VENV)/.installed
 	$(BIN)/mypy
 
+# The filter keeps a remark of SWIG's, at exit, from following the summary.
 tests: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -W "ignore:builtin type:DeprecationWarning" -m pytest
 
 # Done again when the pinned versions or the dependencies change.
 $(VENV)/.installed: pyproject.toml constraints.txt
