@@ -49,6 +49,8 @@ class Window:
             residual: network output minus network input, same shape.
         """
         change = residual * np.float32(self.width)
+        # Nothing becomes darker than the window's lower end: air does not turn negative.
+        np.maximum(change, np.float32(self.low) - np.clip(intensities, self.low, self.high), out=change)
         excess = np.maximum(intensities - np.float32(self.high), 0.0)
         change -= excess * np.clip(-residual / HIDDEN_GONE, 0.0, 1.0)
         return change

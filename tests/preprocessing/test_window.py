@@ -77,5 +77,10 @@ class TestWindow:
         found = Window(0, 100).residual(np.array([200.0], np.float32), np.array([residual], np.float32))
         assert found == pytest.approx(change)
 
+    def test_nothing_becomes_darker_than_the_lower_end(self) -> None:
+        scan = np.array([-300.0, -200.0, -190.0, 0.0], np.float32)
+        found = scan + Window(-200, 250).residual(scan, np.full(4, -0.2, np.float32))
+        np.testing.assert_allclose(found, [-300, -200, -200, -90], atol=1e-3)
+
     def test_excess_is_not_made_brighter(self) -> None:
         assert Window(0, 100).residual(np.array([200.0], np.float32), np.array([0.1], np.float32)) == pytest.approx(10)
