@@ -26,12 +26,15 @@ MOSAIC_ROWS = 5
 def output_names(scans: Sequence[Path]) -> dict[Path, str]:
     """A name for the results of each scan: its own, with its folder's in front where two scans share theirs.
 
+    A scan that is named twice counts once.
+
     >>> list(output_names([Path("a/flair.nii.gz"), Path("b/flair.nii.gz"), Path("c/t2.nii")]).values())
     ['a_flair', 'b_flair', 't2']
 
     Raises:
         UsageError: if two scans would still share a name.
     """
+    scans = list(dict.fromkeys(scans))
     shared = Counter(stem(scan) for scan in scans)
     names = {
         scan: stem(scan) if shared[stem(scan)] == 1 else f"{scan.absolute().parent.name}_{stem(scan)}" for scan in scans
