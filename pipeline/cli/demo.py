@@ -54,7 +54,7 @@ def demo(output: Path, device: str) -> None:
             raise click.ClickException(error)
 
     say(f"5/5 evaluation on the test patients: {report}")
-    evaluate(synthesizer, cohort, report, "gvs", provenance, judge_iterations=JUDGE_ITERATIONS)
+    evaluate(synthesizer, cohort, report, "gvs", provenance, judge_iterations=JUDGE_ITERATIONS, overwrite=True)
 
     say("Look at:")
     for path in (

@@ -47,13 +47,11 @@ class LazyGroup(click.Group):
 @click.version_option(__version__, prog_name="phs-pipeline")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.option("-q", "--quiet", is_flag=True, help="Only say what went wrong.")
-@click.pass_context
-def cli(context: click.Context, debug: bool, quiet: bool) -> None:
+def cli(debug: bool, quiet: bool) -> None:
     """Pseudo-healthy synthesis: the same person's scan without the disease.
 
     For research, not for diagnosis. Exit codes: 0 all done, 1 some scans failed, 2 nothing could be started.
     """
-    context.obj = {"debug": debug}
     logging.basicConfig(level=logging.WARNING if quiet else logging.INFO, format="%(message)s", stream=sys.stderr)
     # Libraries report their own progress as information, and errors that we report ourselves.
     for library in ("ignite", "monai", "matplotlib", "nibabel", "PIL"):
@@ -79,6 +77,20 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(2)
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
+    except click.Abort as error:
+        if isinstance(error.__context__, EOFError):
+            raise
+        click.echo("Stopped.", err=True)
+        sys.exit(130)
+    except OSError as error:
+        if debug:
+            raise
+        reason = (error.strerror or str(error)).lower()
+        click.echo(
+            f"Error: {error.filename or 'a file'}: cannot be used ({reason}); check the path and its permissions",
+            err=True,
+        )
+        sys.exit(2)
+    except KeyboardInterrupt:
         click.echo("Stopped.", err=True)
         sys.exit(130)

@@ -8,6 +8,8 @@ import click
 
 from pipeline.cli.say import say
 
+ALPHA_LIMIT = 1000.0
+
 
 def scan_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of a command that takes scans and a model."""
@@ -53,6 +55,10 @@ def run_over_scans(
             raise UsageError(f"{scan}: no such file; check the path")
         if scan.is_dir():
             raise UsageError(f"{scan}: found a folder, expected a NIfTI file (.nii or .nii.gz); name the files in it")
+    if mask is not None and not mask.is_file():
+        raise UsageError(f"{mask}: found no file, expected a lesion mask (.nii or .nii.gz); check the path")
+    if alpha is not None and not abs(alpha) < ALPHA_LIMIT:
+        raise UsageError(f"--alpha {alpha:g}: expected a number between -{ALPHA_LIMIT:g} and {ALPHA_LIMIT:g}")
     if mask is not None and len(scans) > 1:
         raise UsageError(f"--mask belongs to one scan, found {len(scans)}; run them one by one")
     found = find_bundle(bundle)

@@ -127,10 +127,13 @@ def _check_directory(directory: Path, settings: Settings, overwrite: bool) -> No
     except (OSError, ValueError):
         present = None
     if isinstance(present, dict) and present.keys() >= {"version", "slab", "window"}:
-        if present != wanted and not overwrite:
+        # Without cohort.json, an earlier run did not get through: it may be started again with what it was told to
+        # mend.
+        if present != wanted and not overwrite and (directory / COHORT_FILE).is_file():
             other = sorted(key for key in wanted if present.get(key) != wanted[key])
             raise UsageError(
-                f"{directory}: holds a cohort made with other settings ({', '.join(other)}); choose another folder or "
+                f"{directory}: holds a cohort made with other settings ({', '.join(other)}); choose "
+                "another folder or "
                 "give --overwrite"
             )
     elif directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
@@ -245,6 +248,7 @@ def preprocess_case(case: Case, directory: Path, settings: Settings) -> dict[str
         "labels": label_slices(areas_mm2, settings.min_lesion_mm2),
         "key": key,
     }
+    record["bytes"] = {record[name]: (directory / record[name]).stat().st_size for name in volumes}
     write_json(record_file, record)
     return record
 
@@ -252,7 +256,9 @@ def preprocess_case(case: Case, directory: Path, settings: Settings) -> dict[str
 def _finished_record(directory: Path, record_file: Path, key: dict[str, Any]) -> dict[str, Any] | None:
     try:
         record: dict[str, Any] = json.loads(record_file.read_text(encoding="utf-8"))
-        whole = record["key"] == key and all((directory / record[name]).is_file() for name in FOLDERS if name in record)
+        whole = record["key"] == key and all(
+            (directory / path).stat().st_size == size for path, size in record["bytes"].items()
+        )
     except (OSError, ValueError, KeyError, TypeError):  # not there, or cut short when the machine stopped
         return None
     return record if whole else None
@@ -296,7 +302,7 @@ def _with_splits(records: list[dict[str, Any]], cases: list[Case], settings: Set
             "subject": record["subject"],
             "patient": record["patient"],
             "split": splits[record["patient"]],
-            **{key: value for key, value in record.items() if key not in ("subject", "patient", "key")},
+            **{key: value for key, value in record.items() if key not in ("subject", "patient", "key", "bytes")},
             "source": record["key"]["source"],
         }
         for record in records

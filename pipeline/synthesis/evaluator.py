@@ -98,9 +98,12 @@ def load_weights(network: torch.nn.Module, path: Path) -> None:
     state = load_tensors(path)
     try:
         network.load_state_dict(state)
+        finite = all(bool(tensor.isfinite().all()) for tensor in state.values())
     except (RuntimeError, TypeError, AttributeError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise UsageError(
             f"{path}: the weights belong to another network ({reason[:160]}); use the bundle or run they were "
             "trained in"
         ) from error
+    if not finite:
+        raise UsageError(f"{path}: found weights that are NaN or infinite, expected numbers; train anew")

@@ -92,26 +92,32 @@ class Outputs:
         if not self.sidecar.is_file():
             return False
         try:
-            present = json.loads(self.sidecar.read_text()).get("Request")
-        except ValueError:
-            present = None
+            sidecar = json.loads(self.sidecar.read_text())
+            present, written = sidecar["Request"], sidecar["Outputs"]
+        except (ValueError, KeyError, TypeError):
+            present, written = None, {}
         if present == json.loads(json.dumps(request)):
-            return True
+            return all((self.folder / name).is_file() for name in written)
         raise UsageError(
             f"{self.sidecar}: holds a result made from another scan, other weights or other settings; give "
-            "--overwrite or "
-            "another output folder"
+            "--overwrite or another output folder"
         )
 
-    def write(self, twin: Twin, request: dict[str, Any], about: dict[str, Any]) -> list[Path]:
+    def write(self, twin: Twin, request: dict[str, Any], about: dict[str, Any]) -> tuple[list[Path], list[str]]:
         """Write volumes, picture and sidecar.
 
         Args:
             twin: the result.
             request: what was asked for (source, weights, settings), by which a later run knows that it is done.
             about: further facts for the sidecar.
+
+        Returns:
+            The files, and notes for the user.
         """
+        if self.sidecar.is_file():
+            self.sidecar.unlink()
         notes = list(twin.notes)
+        written = twin.stored
         volumes = [self.path(self.main, ".nii.gz")]
         if self.alpha is None:
             volumes.append(self.path("anomaly", ".nii.gz"))
@@ -121,12 +127,12 @@ class Outputs:
                     pool.submit(write_nifti, volumes[0], twin.stored, twin.scan),
                     pool.submit(write_nifti, volumes[1], twin.stored_anomaly, twin.scan, difference=True),
                 ]
-            for written in writing:
-                written.result()
+            for job in writing:
+                job.result()
         else:
-            enhanced, more = enhance(twin, self.alpha)
+            written, more = enhance(twin, self.alpha)
             notes += more
-            write_nifti(volumes[0], enhanced, twin.scan)
+            write_nifti(volumes[0], written, twin.scan)
         picture = self.path(self.main, ".png")
         self._draw(twin, picture)
         description = (
@@ -139,18 +145,18 @@ class Outputs:
             {
                 "Description": description,
                 "SyntheticData": True,
-                "Warning": WARNING,
+                "Warning": WARNING if self.alpha is None else WARNING.replace("pseudo-healthy", "enhanced"),
                 "GeneratedBy": [{"Name": "phs-pipeline", "Version": __version__}],
                 **about,
                 "Window": [twin.window.low, twin.window.high],
                 "EditedVoxels": int(twin.edited.sum()),
-                "ChangedVoxels": int((twin.stored != twin.scan.stored).sum()),
+                "ChangedVoxels": int((written != twin.scan.stored).sum()),
                 "Notes": notes,
                 "Outputs": {path.name: sha256(path) for path in volumes},
                 "Request": request,
             },
         )
-        return [*volumes, picture, self.sidecar]
+        return [*volumes, picture, self.sidecar], notes
 
     def _draw(self, twin: Twin, path: Path) -> None:
         scan, window = twin.scan, twin.window

@@ -67,9 +67,9 @@ def synthesize_scans(
                 continue
             twin = synthesizer(read_nifti(scan), lesion)
             about = {"Sources": [scan.name], "Device": str(synthesizer.device)}
-            outcome.written[scan] = outputs.write(twin, request, about)
+            outcome.written[scan], notes = outputs.write(twin, request, about)
             report(scan, f"wrote {outcome.written[scan][0].name}")
-            for note in twin.notes:
+            for note in notes:
                 report(scan, f"note: {note}")
         except OutputError:
             raise

@@ -18,6 +18,8 @@ from pipeline.scans import Scan, check_same_grid
 
 # Beyond the lesion mask, edits fade out over this distance, so that no seam is seen.
 MARGIN_MM = 5.0
+# The generators' stride: a field of view below it has nothing for them to see.
+MIN_PIXELS = 4
 INTEGERS = (np.int16, np.int32, np.int64)
 
 
@@ -137,8 +139,15 @@ class Synthesizer:
                 f"{scan.origin}: found nothing brighter than air in any slice, expected a head or body; check the "
                 "window"
             )
-        span = slice(int(places[0]), int(places[-1]) + 1)
         _, height_mm, width_mm = scan.axial_spacing_mm
+        pixels = self.grid.resampled(axial.shape[1:], (height_mm, width_mm))
+        if min(pixels) < MIN_PIXELS:
+            raise ScanError(
+                f"{scan.origin}: found slices of {pixels[0]}×{pixels[1]} pixels of {self.grid.spacing_mm:g} mm, "
+                "expected at "
+                f"least {MIN_PIXELS}×{MIN_PIXELS}; give a larger field of view"
+            )
+        span = slice(int(places[0]), int(places[-1]) + 1)
         residual = self.residual(windowed[span], (height_mm, width_mm))
         where = weight[span] > 0
         change = window.residual(axial[span][where], residual[where] * weight[span][where])

@@ -1,5 +1,6 @@
 """Checkpoints: everything a training needs to go on as if it had never stopped."""
 
+import io
 import random
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,17 @@ class CheckpointSaver:
             engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
 
     def save(self, engine: PlayerTrainer) -> None:
-        """Write both files."""
+        """Write both files.
+
+        Raises:
+            UsageError: if the weights are no longer finite; the last checkpoint stays.
+        """
+        if not all(bool(tensor.isfinite().all()) for tensor in engine.synthesizer.state_dict().values()):
+            raise UsageError(
+                f"{self.folder}: the training diverged, its weights are not finite after epoch "
+                f"{engine.state.epoch}; start "
+                "again with smaller learning rates"
+            )
         save_tensors(self.folder / WEIGHTS, engine.synthesizer.state_dict())
         save_tensors(self.folder / CHECKPOINT, training_state(engine))
 
@@ -112,8 +123,11 @@ def restore(engine: PlayerTrainer, state: dict[str, Any], path: Path) -> None:
 
 def save_tensors(path: Path, content: Any) -> None:
     """`torch.save`, whole or not at all."""
+    # Serialised first: torch's own writer hides from us that a disk is full.
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
     with written_aside(path) as aside:
-        torch.save(content, aside)
+        aside.write_bytes(buffer.getbuffer())
 
 
 def load_tensors(path: Path) -> Any:

@@ -14,7 +14,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 
 from pipeline import __version__
 from pipeline.bundles import Bundle, read_config
-from pipeline.errors import PipelineError, UsageError
+from pipeline.errors import OutputError, PipelineError, UsageError
 from pipeline.files import sha256, write_json
 from pipeline.preprocessing.cohort import COHORT_FILE, read_cohort
 from pipeline.training.checkpoint import CHECKPOINT
@@ -59,7 +59,13 @@ def train(
     if resume:
         _check_resumable(run, cohort, presets, overrides or {})
     else:
-        _start_folder(bundle, run, presets, overrides or {}, prepared)
+        try:
+            _start_folder(bundle, run, presets, overrides or {}, prepared)
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise OutputError(
+                f"{run}: cannot be written ({reason}); choose a writable folder with space left"
+            ) from error
     settings: dict[str, Any] = {
         **(overrides or {}),
         "bundle_root": str(run),

@@ -195,11 +195,12 @@ class TestMask:
             make_synthesizer(identity)(scan, mask)
 
 
-def test_scan_of_one_voxel_slices_runs(
+def test_volume_smaller_than_the_networks_stride_is_refused(
     write_scan: Callable[..., Path], make_synthesizer: Make, identity: nn.Module
 ) -> None:
-    scan = read_nifti(write_scan(np.arange(2, dtype=np.int16).reshape(1, 1, 2) * 500))
-    assert make_synthesizer(identity)(scan).stored.tobytes() == scan.stored.tobytes()
+    scan = read_nifti(write_scan(np.arange(27, dtype=np.int16).reshape(3, 3, 3) * 40))
+    with pytest.raises(ScanError, match=r"found slices of 3×3 pixels of 1 mm, expected at least 4×4"):
+        make_synthesizer(identity)(scan)
 
 
 def test_scan_darker_than_air_is_refused(
