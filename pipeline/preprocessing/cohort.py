@@ -109,11 +109,15 @@ def preprocess(
         if progress is not None:
             progress(done, len(found.cases))
     if not records:
-        reasons = "; ".join(problem.reason for problem in problems[:3]) or "it holds no scans"
+        reasons = "; ".join(problem.reason for problem in problems) or "it holds no scans"
         raise UsageError(f"{cohort}: no usable scan in this {found.layout} cohort ({reasons})")
     records.sort(key=lambda record: str(record["subject"]))
-    subjects = _with_splits(records, found.cases, settings)
-    _check_labels(cohort, subjects)
+    try:
+        subjects = _with_splits(records, found.cases, settings)
+        _check_labels(cohort, subjects)
+    except UsageError as error:
+        skipped = [f"skipped {problem.subject}: {problem.reason}" for problem in problems]
+        raise UsageError("\n".join([str(error), *skipped])) from error
     _remove_leftovers(directory, subjects)
     _write_tables(directory, subjects, settings, found.layout)
     return Preprocessed(directory, found.layout, subjects, sorted(problems, key=lambda problem: problem.subject))
