@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+import signal
 import sys
 import warnings
 from typing import Any
@@ -19,6 +20,9 @@ COMMANDS = {
     "synthesize": "Write the pseudo-healthy twin of each scan.",
     "enhance": "Write each scan with its lesions' contrast enhanced.",
     "evaluate": "Measure healthiness and identity on a cohort's test patients.",
+    "compare": "Put methods side by side in a table, with significance.",
+    "study": "Run the papers' experiments: data fraction, λ, enhancement, saliency.",
+    "rating": "Draw and read a blinded rating study.",
     "bundles": "List the methods that can be trained and used.",
 }
 
@@ -50,7 +54,8 @@ class LazyGroup(click.Group):
 def cli(debug: bool, quiet: bool) -> None:
     """Pseudo-healthy synthesis: the same person's scan without the disease.
 
-    For research, not for diagnosis. Exit codes: 0 all done, 1 some scans failed, 2 nothing could be started.
+    For research, not for diagnosis. Exit codes: 0 all done, 1 some scans failed, 2 nothing could be started, 130 or
+    143 stopped (Ctrl-C, SIGTERM).
     """
     logging.basicConfig(level=logging.WARNING if quiet else logging.INFO, format="%(message)s", stream=sys.stderr)
     # Libraries report their own progress as information, and errors that we report ourselves.
@@ -61,9 +66,21 @@ def cli(debug: bool, quiet: bool) -> None:
         warnings.simplefilter("ignore")
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, by which batch systems and containers stop a run: it ends as with Ctrl-C, nothing half-written."""
+
+
+def terminate(*_: object) -> None:
+    """Handle SIGTERM."""
+    raise Terminated
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; turn errors of ours into one sentence and an exit code."""
-    debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
+    signal.signal(signal.SIGTERM, terminate)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    # Read by click, so that PHS_DEBUG counts as --debug does.
+    debug = cli.make_context("phs-pipeline", list(arguments), resilient_parsing=True).params["debug"]
     try:
         code: Any = cli.main(args=arguments, prog_name="phs-pipeline", standalone_mode=False)
         sys.exit(code or 0)
@@ -77,11 +94,9 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(2)
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
-    except click.Abort as error:
-        if isinstance(error.__context__, EOFError):
-            raise
+    except (click.Abort, KeyboardInterrupt) as error:  # click makes an Abort of whatever stops a command
         click.echo("Stopped.", err=True)
-        sys.exit(130)
+        sys.exit(143 if Terminated in (type(error), type(error.__context__)) else 130)
     except OSError as error:
         if debug:
             raise
@@ -91,6 +106,3 @@ def main(arguments: list[str] | None = None) -> None:
             err=True,
         )
         sys.exit(2)
-    except KeyboardInterrupt:
-        click.echo("Stopped.", err=True)
-        sys.exit(130)

@@ -108,15 +108,7 @@ def preprocess(
             if not shown and 10 * done // total > 10 * (done - 1) // total:
                 logger.info("preprocessed %d of %d scans", done, total)
 
-        result = preprocessing.preprocess(
-            cohort,
-            output,
-            settings,
-            layout,
-            workers,
-            overwrite,
-            tell,
-        )
+        result = preprocessing.preprocess(cohort, output, settings, layout, workers, overwrite, tell)
     cohort_summary(output, result.subjects)
     for problem in result.problems:
         click.echo(f"skipped {problem.subject}: {problem.reason}", err=True)

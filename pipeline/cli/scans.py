@@ -59,22 +59,15 @@ def run_over_scans(
         raise UsageError(f"{mask}: found no file, expected a lesion mask (.nii or .nii.gz); check the path")
     if alpha is not None and not abs(alpha) < ALPHA_LIMIT:
         raise UsageError(f"--alpha {alpha:g}: expected a number between -{ALPHA_LIMIT:g} and {ALPHA_LIMIT:g}")
+    if mask is not None and whole:
+        raise UsageError("--whole changes nothing with --mask, whose slices are all edited; give one of the two")
     if mask is not None and len(scans) > 1:
         raise UsageError(f"--mask belongs to one scan, found {len(scans)}; run them one by one")
     found = find_bundle(bundle)
     synthesizer, provenance = load_synthesizer(found, device)
     if whole:
         synthesizer.slab = WHOLE
-    outcome = synthesize_scans(
-        scans,
-        synthesizer,
-        provenance,
-        output,
-        _report,
-        mask,
-        alpha,
-        overwrite,
-    )
+    outcome = synthesize_scans(scans, synthesizer, provenance, output, _report, mask, alpha, overwrite)
     say(f"{output}: {len(outcome.written)} written, {len(outcome.skipped)} done before, {len(outcome.failed)} failed")
     say(f"Synthetic images for research, not for diagnosis. Please cite: {found.metadata['references'][0]}")
     if outcome.failed:

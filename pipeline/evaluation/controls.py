@@ -4,10 +4,22 @@ Each control takes the pathological image (N, 1, H, W) in [0, 1], its lesion mas
 shape), and returns the image that it would hand in as pseudo-healthy.
 """
 
+import math
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy import ndimage, sparse
+from scipy.sparse.linalg import spsolve
 from torch import Tensor
+from torch.nn import functional
+
+NEIGHBOURS = ((-1, 0), (1, 0), (0, -1), (0, 1))
+DEGREE = math.pi / 180
+# Sides in pixels at which a tilt is looked for, and the tilts there in degrees, around the best of the side before.
+SEARCH = ((64, range(-15, 16, 3)), (128, range(-3, 4)))
 
 
 def untouched(x: Tensor, mask: Tensor, foreground: Tensor) -> Tensor:
@@ -28,7 +40,118 @@ def mean_filled(x: Tensor, mask: Tensor, foreground: Tensor) -> Tensor:
     return torch.where(mask, mean, x)
 
 
+def harmonic(x: Tensor, mask: Tensor, foreground: Tensor) -> Tensor:
+    """The lesion filled with the solution of Laplace's equation that continues the normal tissue around it.
+
+    The smoothest fill without a seam: each lesion pixel is the mean of its four neighbours. Normal tissue is the
+    boundary; air and the image's border are none (no flow across them), or a lesion at the brain's edge would turn
+    black. A lesion that touches no normal tissue is filled as `mean_filled` does.
+    """
+    filled = mean_filled(x, mask, foreground)
+    for image, lesion, tissue in zip(filled[:, 0], mask[:, 0], (foreground & ~mask)[:, 0], strict=True):
+        inside, values = _laplace(image.cpu().numpy(), lesion.cpu().numpy(), tissue.cpu().numpy())
+        image[torch.from_numpy(inside).to(x.device)] = torch.from_numpy(values).to(image)
+    return filled
+
+
+def mirrored(x: Tensor, mask: Tensor, foreground: Tensor) -> Tensor:
+    """Each lesion pixel takes the value of its mirror pixel in the other hemisphere.
+
+    The mid-sagittal line of each slice is the one about which its normal tissue is most symmetric: right and left lie
+    along H; the line may lie anywhere and be tilted by up to 18°. It is found to half a pixel and about a degree,
+    pixels taken as square. Where the mirror pixel is lesion or air itself, the fill is that of `mean_filled`.
+    """
+    filled = mean_filled(x, mask, foreground)
+    height, width = x.shape[-2:]
+    tilt, position = _mid_sagittal_line(x, mask, foreground)
+    n, _, h, w = torch.nonzero(mask, as_tuple=True)
+    # Distance from the line, measured along its normal (cos, sin) in pixels from the image's centre.
+    normal_h, normal_w = tilt[n].cos(), tilt[n].sin()
+    distance = (h - (height - 1) / 2) * normal_h + (w - (width - 1) / 2) * normal_w - position[n]
+    # Between two pixels the nearest counts, not their mean: it could mix lesion or air in, and has less noise.
+    mirror_h = (h - 2 * distance * normal_h).round().long()
+    mirror_w = (w - 2 * distance * normal_w).round().long()
+    seen = (mirror_h >= 0) & (mirror_h < height) & (mirror_w >= 0) & (mirror_w < width)
+    n, h, w, mirror_h, mirror_w = (index[seen] for index in (n, h, w, mirror_h, mirror_w))
+    normal = (foreground & ~mask)[n, 0, mirror_h, mirror_w]
+    filled[n, 0, h, w] = torch.where(normal, x[n, 0, mirror_h, mirror_w], filled[n, 0, h, w])
+    return filled
+
+
+def _laplace(
+    image: NDArray[Any], lesion: NDArray[np.bool_], tissue: NDArray[np.bool_]
+) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Pixels of the lesions that touch tissue, and the harmonic values there, in the order of `image[pixels]`."""
+    parts, _ = ndimage.label(lesion)
+    touching = np.unique(parts[ndimage.binary_dilation(tissue)])
+    inside = np.isin(parts, touching[touching > 0])
+    # One pixel more on each side: beyond the image's border there is neither lesion nor tissue.
+    unknown, known, values = np.pad(inside, 1), np.pad(tissue, 1), np.pad(image.astype(np.float64), 1)
+    pixels = np.nonzero(unknown)
+    count = len(pixels[0])
+    number = np.zeros(unknown.shape, np.int64)
+    number[pixels] = np.arange(count)
+
+    degree, boundary = np.zeros(count), np.zeros(count)
+    rows, columns = [], []
+    for step_h, step_w in NEIGHBOURS:
+        neighbour = (pixels[0] + step_h, pixels[1] + step_w)
+        degree += unknown[neighbour] | known[neighbour]
+        boundary += values[neighbour] * known[neighbour]
+        rows.append(np.flatnonzero(unknown[neighbour]))
+        columns.append(number[neighbour][rows[-1]])
+    row, column = np.concatenate(rows), np.concatenate(columns)
+    laplacian = sparse.diags_array(degree) - sparse.coo_array((np.ones(len(row)), (row, column)), (count, count))
+    if not count:
+        return inside, boundary
+    solution = spsolve(laplacian.tocsc(), boundary, permc_spec="MMD_AT_PLUS_A")
+    # The solution lies between its boundary values, but for rounding.
+    return inside, np.clip(solution, 0, 1)
+
+
+def _mid_sagittal_line(x: Tensor, mask: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor]:
+    """Tilt of the line's normal against the axis H, in radians, and its distance from the image's centre in pixels."""
+    tissue, lesion = x * (foreground & ~mask), mask.to(x)
+    tilt = torch.zeros(len(x)).to(x)
+    for side, degrees in SEARCH:
+        step = max(1, round(max(x.shape[-2:]) / side))
+        small = functional.avg_pool2d(tissue, step), functional.max_pool2d(lesion, step)
+        tilts = torch.stack([tilt + degree * DEGREE for degree in degrees])
+        best = torch.stack([_symmetry(*small, tilt).amax(dim=1) for tilt in tilts]).argmax(dim=0)
+        tilt = tilts[best, torch.arange(len(x))]
+    # Pixels h and h' mirror each other about the middle of their sum.
+    return tilt, (_symmetry(tissue, lesion, tilt).argmax(dim=1) - (x.shape[-2] - 1)) / 2
+
+
+def _symmetry(tissue: Tensor, lesion: Tensor, tilt: Tensor) -> Tensor:
+    """How much a tilted image y is like its mirror image, for each sum of two mirrored rows h + h'.
+
+    Σ y y' / Σ (y² + y'²)/2 over the pixel pairs without lesion: 1 for a perfectly symmetric image. Beyond the image
+    there is air.
+
+    Returns:
+        Shape (N, 2H).
+    """
+    height, width = tissue.shape[-2:]
+    h = (torch.arange(height).to(tissue) - (height - 1) / 2)[:, None]
+    w = (torch.arange(width).to(tissue) - (width - 1) / 2)[None, :]
+    cos, sin = tilt.cos()[:, None, None], tilt.sin()[:, None, None]
+    grid = torch.stack([(h * sin + w * cos) * (2 / width), (h * cos - w * sin) * (2 / height)], dim=-1)
+    y, hidden = (functional.grid_sample(image, grid, align_corners=False)[:, 0] for image in (tissue, lesion))
+    # Half a lesion pixel is no tissue to compare with.
+    hidden = (hidden > 0).to(y)
+    y = y * (1 - hidden)
+
+    spectrum, of_squares, of_hidden = (torch.fft.rfft(image, 2 * height, dim=1) for image in (y, y * y, hidden))
+    products = torch.fft.irfft((spectrum * spectrum).sum(dim=2), 2 * height, dim=1)
+    squares_on_lesion = torch.fft.irfft((of_squares * of_hidden).sum(dim=2), 2 * height, dim=1)
+    squares = (y * y).sum(dim=(1, 2))[:, None] - squares_on_lesion
+    return products / squares.clamp_min(torch.finfo(squares.dtype).eps)
+
+
 CONTROLS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "untouched input": untouched,
     "mean-filled lesion": mean_filled,
+    "harmonic inpainting": harmonic,
+    "mirrored hemisphere": mirrored,
 }

@@ -42,6 +42,7 @@ SMALLEST_SIDE = 32  # below, the U-Net's lowest stage is a single pixel, which i
 
 RECORD = "judge.json"
 SLICES_AT_ONCE = 16
+TESTED = ("validation", "test")  # the splits whose patients it was not trained on
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,8 @@ def load_judge(
 
     It is a U-Net trained on the cohort's training patients, pathological and healthy slices, on a grid of 2 mm, with
     a seed of its own. The key is a hash of its settings and of the cohort, so a changed cohort gets another judge.
-    `judge.json` is written last: without it a training is taken up from its last whole epoch.
+    `judge.json` is written last: without it, or where it is damaged or tells of other weights than those beside it, the
+    training is taken up from its last whole epoch, or done again.
 
     Args:
         cohort: folder made by `phs-pipeline preprocess`.
@@ -115,15 +117,24 @@ def load_judge(
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
     folder = cohort / "judge" / key
     with _own_random_state(seed):
-        if not (folder / RECORD).is_file():
+        about = _finished(folder, settings)
+        if about is None:
             _train(cohort, folder, grid, seed, iterations, device)
             judge = Judge(_network(folder, device), grid, device, settings)
-            dice = {split: _own_dice(judge, cohort, split) for split in ("validation", "test")}
+            dice = {split: _own_dice(judge, cohort, split) for split in TESTED}
             about = {**settings, "weights_sha256": sha256(folder / WEIGHTS), "dice": dice}
             write_json(folder / RECORD, about)
             (folder / CHECKPOINT).unlink(missing_ok=True)
-        about = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         return Judge(_network(folder, device), grid, device, about)
+
+
+def _finished(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
+    try:
+        about: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        whole = about.keys() >= {*settings, "dice"} and about["dice"].keys() >= set(TESTED)
+        return about if whole and about["weights_sha256"] == sha256(folder / WEIGHTS) else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def _grid(cohort: Path) -> Grid:

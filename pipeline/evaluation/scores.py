@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pipeline.evaluation.judge import SLICES_AT_ONCE, Judge
 from pipeline.evaluation.volumes import Volume
-from pipeline.metrics import identity, psnr, ssim
+from pipeline.metrics import healthiness_of_counts, identity, psnr, ssim
 
 METRICS = (
     "psnr_normal",
@@ -38,7 +38,8 @@ DEFINITIONS = {
     ),
     "mean, sd, n": (
         "each volume is the mean of its slices, each patient the mean of their volumes; mean and standard deviation "
-        "(n − 1 in the denominator) run over patients"
+        "(n − 1 in the denominator) run over patients; a slice without any pixel of the tissue that a metric is "
+        "taken over has no value for it and enters no mean, and a patient with such slices only is not among the n"
     ),
     "identical": (
         "patients among the n in whom every slice equals its reference: their PSNR is infinite and outside mean and "
@@ -58,7 +59,8 @@ def score_slices(method: str, images: Tensor, volume: Volume, judge: Judge) -> l
 
     Returns:
         One row a slice: method, patient, subject, slice, `METRICS`, lesion_pixels, predicted_pixels. PSNR is `inf`
-        where nothing differs; metrics without reference are `nan`.
+        where nothing differs. A metric is `nan` where no truth is known or no pixel is compared; from bad images it
+        cannot come, since `Synthesizer.residual` refuses those.
     """
     rows: list[dict[str, Any]] = []
     predicted = judge.predict(images, volume.spacing_mm)
@@ -108,7 +110,8 @@ def score_volumes(slices: pd.DataFrame) -> pd.DataFrame:
     volumes.insert(0, "slices", groups.size())
     pixels = groups[["lesion_pixels", "predicted_pixels"]].sum()
     volumes = volumes.join(pixels)
-    volumes["healthiness"] = 1 - volumes["predicted_pixels"] / volumes["lesion_pixels"]
+    counts = zip(volumes["predicted_pixels"], volumes["lesion_pixels"], strict=True)
+    volumes["healthiness"] = [healthiness_of_counts(predicted, lesion) for predicted, lesion in counts]
     return volumes.reset_index()
 
 
@@ -126,14 +129,19 @@ def score_methods(volumes: pd.DataFrame) -> dict[str, dict[str, Any]]:
     for name, rows in volumes.groupby("method", sort=False):
         patients = rows.groupby("patient", sort=False)[[*METRICS, "healthiness"]].agg(_mean)
         methods[str(name)] = {
-            "healthiness_pooled": float(1 - rows["predicted_pixels"].sum() / rows["lesion_pixels"].sum()),
+            "healthiness_pooled": healthiness_of_counts(
+                int(rows["predicted_pixels"].sum()), int(rows["lesion_pixels"].sum())
+            ),
             "metrics": {metric: _over_patients(patients[metric]) for metric in patients.columns},
         }
     return methods
 
 
 def _mean(values: pd.Series) -> float:
-    """Mean of what is finite; `inf` if all that is known is infinite (identical images), `nan` if nothing is known."""
+    """Mean of what is finite; `inf` if all that is known is infinite (identical images), `nan` if nothing is known.
+
+    What is not known, `nan`, is left out: there was no pixel to compare (see `DEFINITIONS`).
+    """
     known = values.dropna()
     finite = known[np.isfinite(known)]
     return float(finite.mean() if len(finite) else known.max())

@@ -4,23 +4,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import torch
-from nibabel.filebasedimages import ImageFileError
 from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.errors import UsageError
-from pipeline.preprocessing.cohort import LEVELS, read_cohort
+from pipeline.preprocessing.cohort import LEVELS, read_cohort, read_stored, stored_shape
 from pipeline.preprocessing.foreground import foreground
 
 PATHOLOGICAL = "pathological"
+HEALTHY = "healthy"
 
 
 @dataclass(frozen=True)
 class Volume:
-    """The pathological slices of one subject.
+    """Slices of one subject that have the same label.
 
     Attributes:
         subject: name of the scan in the cohort.
@@ -49,9 +48,9 @@ def pathological_subjects(cohort: Path, split: str) -> list[dict[str, Any]]:
     Raises:
         UsageError: if there are none, or the folder is no preprocessed cohort.
     """
-    content = read_cohort(cohort)
-    found = [s for s in content["subjects"] if s["split"] == split and PATHOLOGICAL in s["labels"]]
+    found = subjects_with(cohort, split, PATHOLOGICAL)
     if not found:
+        content = read_cohort(cohort)
         present = ", ".join(
             f"{name} {count['patients']} patients with {count[PATHOLOGICAL]} pathological slices"
             for name, count in content["counts"].items()
@@ -63,17 +62,23 @@ def pathological_subjects(cohort: Path, split: str) -> list[dict[str, Any]]:
     return found
 
 
-def read_volume(cohort: Path, record: dict[str, Any]) -> Volume:
-    """Read the pathological slices of one subject.
+def subjects_with(cohort: Path, split: str, label: str) -> list[dict[str, Any]]:
+    """Records of the subjects of a split that have slices of a label."""
+    return [s for s in read_cohort(cohort)["subjects"] if s["split"] == split and label in s["labels"]]
+
+
+def read_volume(cohort: Path, record: dict[str, Any], label: str = PATHOLOGICAL) -> Volume:
+    """Read the slices of one subject that have a label.
 
     Args:
         cohort: folder of the preprocessed cohort.
-        record: of the subject, as `pathological_subjects` gives it.
+        record: of the subject, as `subjects_with` gives it.
+        label: `pathological` or `healthy`.
 
     Raises:
         UsageError: if a file of the cohort is missing or damaged.
     """
-    places = [place for place, label in enumerate(record["labels"]) if label == PATHOLOGICAL]
+    places = [place for place, found in enumerate(record["labels"]) if found == label]
 
     def chosen(axial: NDArray[Any]) -> Tensor:
         return torch.from_numpy(axial[places, None])
@@ -85,7 +90,7 @@ def read_volume(cohort: Path, record: dict[str, Any]) -> Volume:
         spacing_mm=(record["spacing_mm"][1], record["spacing_mm"][2]),
         places=places,
         image=chosen(image),
-        lesion=chosen(_stored(cohort / record["masks"]) > 0),
+        lesion=chosen(read_stored(cohort / record["masks"]) > 0),
         foreground=chosen(foreground(image)),
         truth=chosen(_levels(cohort / record["truth"])) if "truth" in record else None,
     )
@@ -97,31 +102,9 @@ def in_plane_shape(cohort: Path, record: dict[str, Any]) -> tuple[int, int]:
     Raises:
         UsageError: if the file is missing or damaged.
     """
-    height, width = _opened(cohort / record["images"]).shape[:2]
-    return height, width
+    return stored_shape(cohort / record["images"])[1:]
 
 
 def _levels(path: Path) -> NDArray[np.float32]:
     # Not through the header's slope, a float32 that takes the highest level a little off 1.
-    return _stored(path).astype(np.float32) / np.float32(LEVELS)
-
-
-def _stored(path: Path) -> NDArray[Any]:
-    """Stored voxels as (slices, right, anterior)."""
-    try:
-        return np.ascontiguousarray(np.moveaxis(_opened(path).dataobj.get_unscaled(), 2, 0))
-    except (OSError, EOFError, ValueError) as error:
-        raise _unreadable(path) from error
-
-
-def _opened(path: Path) -> Any:
-    try:
-        return nib.load(path)
-    except (OSError, ImageFileError) as error:
-        raise _unreadable(path) from error
-
-
-def _unreadable(path: Path) -> UsageError:
-    return UsageError(
-        f"{path}: missing or damaged, expected a volume of the preprocessed cohort; run `phs-pipeline preprocess` again"
-    )
+    return read_stored(path).astype(np.float32) / np.float32(LEVELS)

@@ -1,19 +1,28 @@
 """Metrics: tensors in, numbers out, one value per sample as MONAI's metrics give.
 
-Dice is MONAI's own, `monai.metrics.compute_dice`: shape (B, 1) for binary masks, `nan` where no lesion is
-annotated.
+A-Dice alone judges a set of images as a whole, by training on it.
 """
 
+from pipeline.metrics.a_dice import ADice, a_dice, random_lesion_masks
 from pipeline.metrics.fidelity import psnr, ssim, ssim_map
-from pipeline.metrics.healthiness import healthiness, healthiness_per_volume
+from pipeline.metrics.healthiness import healthiness, healthiness_of_counts, healthiness_per_volume
 from pipeline.metrics.identity import identity, ms_ssim_padding
+from pipeline.metrics.segmentation import dice, hd95, precision, recall
 
 __all__ = [
+    "ADice",
+    "a_dice",
+    "dice",
+    "hd95",
     "healthiness",
+    "healthiness_of_counts",
     "healthiness_per_volume",
     "identity",
     "ms_ssim_padding",
+    "precision",
     "psnr",
+    "random_lesion_masks",
+    "recall",
     "ssim",
     "ssim_map",
 ]

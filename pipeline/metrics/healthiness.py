@@ -34,8 +34,24 @@ def healthiness(predicted: Tensor, lesion: Tensor) -> float:
         raise ValueError(
             f"predicted and lesion must have the same shape, got {tuple(predicted.shape)} and {tuple(lesion.shape)}"
         )
-    annotated = int(torch.count_nonzero(lesion))
-    return 1 - int(torch.count_nonzero(predicted)) / annotated if annotated else float("nan")
+    return healthiness_of_counts(int(torch.count_nonzero(predicted)), int(torch.count_nonzero(lesion)))
+
+
+def healthiness_of_counts(predicted_pixels: int, lesion_pixels: int) -> float:
+    """Healthiness where the pixels have been counted already, so that a cohort's masks need not be kept.
+
+    Args:
+        predicted_pixels: Σ N(f_pre(x̂_h)).
+        lesion_pixels: Σ N(m_p) over the same slices.
+
+    Returns:
+        Healthiness, at most 1; `nan` if no lesion is annotated at all.
+
+    Example:
+        >>> healthiness_of_counts(1, 4)
+        0.75
+    """
+    return 1 - predicted_pixels / lesion_pixels if lesion_pixels else float("nan")
 
 
 def healthiness_per_volume(predicted: Tensor, lesion: Tensor, volume: Sequence[str]) -> dict[str, float]:

@@ -11,7 +11,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import EllipsisType, NoneType
+from typing import Any, get_args
 
 import nibabel as nib
 import numpy as np
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from pipeline import __version__
 from pipeline.errors import OutputError, PipelineError, ScanError, UsageError
 from pipeline.files import PARTIAL, sha256, write_json, write_text, written_aside
-from pipeline.preprocessing.labels import label_slices
+from pipeline.preprocessing.labels import Label, label_slices
 from pipeline.preprocessing.slab import Slab
 from pipeline.preprocessing.splits import SPLITS, split_patients
 from pipeline.preprocessing.window import WindowRule
@@ -33,6 +34,23 @@ from pipeline.scans.cohorts import Case, Problem, find_cases
 LEVELS = 65535
 FOLDERS = ("images", "masks", "truth", "subjects")
 COHORT_FILE = "cohort.json"
+
+# What later steps read from `cohort.json`: the keys of objects, the one type of all items of a list, types of values.
+CONTENT: dict[str, Any] = {
+    "settings": {
+        "window": {"percentile": (int, float), "foreground_only": bool, "fixed": (list, NoneType)},
+        "slab": {"slices": (int, NoneType), "thickness_mm": (int, float, NoneType)},
+    },
+    "counts": {split: dict.fromkeys(("patients", *get_args(Label)), int) for split in SPLITS},
+    "subjects": [
+        {
+            **dict.fromkeys(("subject", "patient", "split", "images", "masks"), str),
+            "truth": (str, EllipsisType),  # may be absent
+            "spacing_mm": [(int, float)],
+            "labels": [str],
+        }
+    ],
+}
 
 
 @dataclass(frozen=True)
@@ -131,14 +149,12 @@ def _check_directory(directory: Path, settings: Settings, overwrite: bool) -> No
     except (OSError, ValueError):
         present = None
     if isinstance(present, dict) and present.keys() >= {"version", "slab", "window"}:
-        # Without cohort.json, an earlier run did not get through: it may be started again with what it was told to
-        # mend.
+        # Without cohort.json, an earlier run did not get through: it may be started again, mended as it was told.
         if present != wanted and not overwrite and (directory / COHORT_FILE).is_file():
             other = sorted(key for key in wanted if present.get(key) != wanted[key])
             raise UsageError(
-                f"{directory}: holds a cohort made with other settings ({', '.join(other)}); choose "
-                "another folder or "
-                "give --overwrite"
+                f"{directory}: holds a cohort made with other settings ({', '.join(other)}); choose another "
+                "folder or give --overwrite"
             )
     elif directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise UsageError(
@@ -157,19 +173,23 @@ def _each(
         return
     # Spawned, not forked: the parent may hold threads.
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as pool:
-        try:
-            jobs = [pool.submit(_attempt, case, directory, settings) for case in cases]
-            for job in concurrent.futures.as_completed(jobs):
-                yield job.result()
-        except concurrent.futures.process.BrokenProcessPool as error:
-            raise UsageError(
-                f"{directory}: a process was killed, most likely because memory ran out; start again with fewer "
-                f"--workers than {workers}"
-            ) from error
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    try:
+        with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as pool:
+            try:
+                jobs = [pool.submit(_attempt, case, directory, settings) for case in cases]
+                for job in concurrent.futures.as_completed(jobs):
+                    yield job.result()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+    except concurrent.futures.process.BrokenProcessPool as error:
+        raise UsageError(
+            f"{directory}: a process was killed, most likely because memory ran out; start again with fewer --workers "
+            f"than {workers}"
+        ) from error
+    finally:
+        for half in directory.glob(f"*/{PARTIAL}*"):  # of processes that were killed
+            half.unlink(missing_ok=True)
 
 
 def _cores() -> int:
@@ -355,7 +375,7 @@ def _write_tables(directory: Path, subjects: list[dict[str, Any]], settings: Set
             "patients": len({s["patient"] for s in subjects if s["split"] == split}),
             **{
                 label: sum(s["labels"].count(label) for s in subjects if s["split"] == split)
-                for label in ("healthy", "pathological", "excluded")
+                for label in get_args(Label)
             },
         }
         for split in SPLITS
@@ -377,7 +397,7 @@ def read_cohort(directory: Path) -> dict[str, Any]:
     """The content of a preprocessed cohort's `cohort.json`.
 
     Raises:
-        UsageError: if the folder is no preprocessed cohort.
+        UsageError: if the folder is no preprocessed cohort, or its `cohort.json` lacks what later steps need.
     """
     path = directory / COHORT_FILE
     try:
@@ -390,4 +410,63 @@ def read_cohort(directory: Path) -> dict[str, Any]:
     version = content.get("format") if isinstance(content, dict) else None
     if version != 1:
         raise UsageError(f"{path}: found format {version!r}, expected 1; preprocess the cohort again")
+    wrong = _misfit(content, CONTENT)
+    if wrong is not None:
+        raise UsageError(
+            f"{path}: {wrong} is missing or of the wrong type, expected it as `phs-pipeline preprocess` writes it; run "
+            "that again"
+        )
     return dict(content)
+
+
+def _misfit(found: Any, expected: Any, place: str = "") -> str | None:
+    """The first place in JSON content that is not of the expected types, `...` standing for what is absent."""
+    if isinstance(expected, dict | list) and not isinstance(found, type(expected)):
+        return place
+    parts: Iterable[tuple[str, Any, Any]] = ()
+    if isinstance(expected, dict):
+        parts = ((f"{place}.{key}".lstrip("."), found.get(key, ...), types) for key, types in expected.items())
+    elif isinstance(expected, list):
+        parts = ((f"{place}[{index}]", item, expected[0]) for index, item in enumerate(found))
+    elif not isinstance(found, expected):
+        return place
+    misfits = (_misfit(part, types, name) for name, part, types in parts)
+    return next((misfit for misfit in misfits if misfit is not None), None)
+
+
+def read_stored(path: Path) -> NDArray[Any]:
+    """The stored values of a volume of a preprocessed cohort.
+
+    Args:
+        path: in `images/` or `truth/` (levels from 0 to `LEVELS`, uint16), or in `masks/` (0 and 1, uint8).
+
+    Returns:
+        Shape (slices, right, anterior), without the header's slope.
+
+    Raises:
+        UsageError: if the file is missing or damaged.
+    """
+    try:
+        return np.ascontiguousarray(np.moveaxis(nib.load(path).dataobj.get_unscaled(), 2, 0))
+    except Exception as error:  # nibabel's readers raise whatever their parser stumbles over
+        raise _unreadable(path) from error
+
+
+def stored_shape(path: Path) -> tuple[int, int, int]:
+    """The shape that `read_stored` gives, from the header alone.
+
+    Raises:
+        UsageError: if the file is missing or damaged.
+    """
+    try:
+        right, anterior, slices = nib.load(path).shape
+    except Exception as error:
+        raise _unreadable(path) from error
+    return slices, right, anterior
+
+
+def _unreadable(path: Path) -> UsageError:
+    return UsageError(
+        f"{path}: is missing or damaged, expected a volume of the preprocessed cohort; run `phs-pipeline preprocess` "
+        "again"
+    )

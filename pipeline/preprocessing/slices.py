@@ -5,7 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -13,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from pipeline.errors import UsageError
-from pipeline.preprocessing.cohort import LEVELS, read_cohort
+from pipeline.preprocessing.cohort import LEVELS, read_cohort, read_stored
 from pipeline.preprocessing.grid import Grid
 
 
@@ -30,6 +29,9 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
         fraction: share of the split's patients to use, for experiments on the amount of data (GVS Fig. 5d); taken in an
             order drawn from `seed`, so that a larger share contains a smaller one.
         seed: of that order.
+
+    Attributes:
+        patients: whose each slice is.
 
     Raises:
         UsageError: if no slice is left.
@@ -50,6 +52,11 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
         self.subjects = _subjects(Path(cohort), split, fraction, seed)
         with ThreadPoolExecutor() as pool:
             loaded = list(pool.map(lambda subject: self._load(Path(cohort), subject, labels), self.subjects))
+        self.patients = [
+            subject["patient"]
+            for subject, (images, _) in zip(self.subjects, loaded, strict=True)
+            for _ in range(len(images))
+        ]
         self.images = np.concatenate([images for images, _ in loaded] or [np.empty((0, 1, *grid.size), np.uint16)])
         self.masks = np.concatenate([masks for _, masks in loaded] or [np.empty((0, 1, *grid.size), np.uint8)])
         if not len(self.images):
@@ -65,12 +72,7 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
         spacing_mm = (subject["spacing_mm"][1], subject["spacing_mm"][2])
 
         def slices(name: str) -> Tensor:
-            path = cohort / subject[name]
-            try:
-                stored = np.asarray(nib.load(path).dataobj.get_unscaled())
-            except Exception as error:  # nibabel's readers raise whatever their parser stumbles over
-                raise UsageError(f"{path}: is missing or damaged; run `phs-pipeline preprocess` again") from error
-            return torch.from_numpy(np.moveaxis(stored, 2, 0)[wanted, None].astype(np.float32))
+            return torch.from_numpy(read_stored(cohort / subject[name])[wanted, None].astype(np.float32))
 
         if not wanted:
             return np.empty((0, 1, *self.grid.size), np.uint16), np.empty((0, 1, *self.grid.size), np.uint8)

@@ -28,6 +28,4 @@ def enhance(twin: Twin, alpha: float) -> tuple[NDArray[np.generic], list[str]]:
         return stored, []
     anomaly = twin.anomaly
     where = anomaly != 0
-    clipped = add_intensity(stored, where, np.float32(alpha) * anomaly[where], twin.scan.slope)
-    notes = [f"{clipped} voxels reached the limits of {stored.dtype} and were clipped there"] if clipped else []
-    return stored, notes
+    return stored, add_intensity(stored, where, np.float32(alpha) * anomaly[where], twin.scan.slope)

@@ -13,7 +13,7 @@ from pipeline.files import sha256
 from pipeline.scans import is_nifti
 from pipeline.synthesis.run import synthesize_scans
 from pipeline.synthesis.synthesizer import Synthesizer
-from pipeline.training.checkpoint import load_tensors
+from pipeline.training.checkpoint import all_finite, load_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ def load_weights(network: torch.nn.Module, path: Path) -> None:
     state = load_tensors(path)
     try:
         network.load_state_dict(state)
-        finite = all(bool(tensor.isfinite().all()) for tensor in state.values())
+        finite = all_finite(state)
     except (RuntimeError, TypeError, AttributeError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise UsageError(

@@ -93,9 +93,9 @@ class Outputs:
             return False
         try:
             sidecar = json.loads(self.sidecar.read_text())
-            present, written = sidecar["Request"], sidecar["Outputs"]
+            present, written = sidecar["Request"], list(sidecar["Outputs"])
         except (ValueError, KeyError, TypeError):
-            present, written = None, {}
+            present, written = None, []
         if present == json.loads(json.dumps(request)):
             return all((self.folder / name).is_file() for name in written)
         raise UsageError(

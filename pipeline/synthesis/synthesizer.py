@@ -105,6 +105,9 @@ class Synthesizer:
 
         Returns:
             Same shape, values in [−1, 1].
+
+        Raises:
+            ScanError: if the network gives NaN or infinite values.
         """
         residual = np.empty(windowed.shape, dtype=np.float32)
         height, width = windowed.shape[1:]
@@ -113,6 +116,8 @@ class Synthesizer:
             slices = torch.from_numpy(np.ascontiguousarray(windowed[batch, None])).to(self.device)
             images = self.grid.images(slices, spacing_mm)
             change = self.inferer(images, self.network) - images
+            if not change.isfinite().all():
+                raise ScanError("the network gave NaN or infinite values, expected an image; train it anew")
             back = self.grid.residuals_back(change, (height, width), spacing_mm)
             residual[batch] = back[:, 0].clamp(-1, 1).cpu().numpy()
         return residual
@@ -123,10 +128,11 @@ class Synthesizer:
         Args:
             scan: the input.
             lesion: a lesion mask on the same grid; edits are then confined to it and a margin of `MARGIN_MM`, over
-                which they fade out. Without one, the whole head or body may be edited.
+                which they fade out, in whatever slice they lie. Without one, head or body is edited in the slab.
 
         Raises:
-            ScanError: if the scan holds nothing brighter than air, or the mask lies on another grid or is empty.
+            ScanError: if the scan holds nothing brighter than air, its slices are too small for the network, the mask
+                lies on another grid or is empty, or the network gives no numbers.
         """
         intensities = scan.intensities()
         window = self.window.window(intensities, scan.origin)
@@ -136,16 +142,15 @@ class Synthesizer:
         places = np.flatnonzero(weight.any(axis=(1, 2)))
         if not len(places):
             raise ScanError(
-                f"{scan.origin}: found nothing brighter than air in any slice, expected a head or body; check the "
-                "window"
+                f"{scan.origin}: found nothing brighter than air in any slice, expected a head or body; check "
+                "the window"
             )
         _, height_mm, width_mm = scan.axial_spacing_mm
         pixels = self.grid.resampled(axial.shape[1:], (height_mm, width_mm))
         if min(pixels) < MIN_PIXELS:
             raise ScanError(
                 f"{scan.origin}: found slices of {pixels[0]}×{pixels[1]} pixels of {self.grid.spacing_mm:g} mm, "
-                "expected at "
-                f"least {MIN_PIXELS}×{MIN_PIXELS}; give a larger field of view"
+                f"expected at least {MIN_PIXELS}×{MIN_PIXELS}; give a larger field of view"
             )
         span = slice(int(places[0]), int(places[-1]) + 1)
         residual = self.residual(windowed[span], (height_mm, width_mm))
@@ -155,9 +160,7 @@ class Synthesizer:
         stored = scan.stored.copy(order="K")
         edited = np.zeros(scan.shape, dtype=bool)
         scan.axial(edited)[span] = where
-        clipped = add_intensity(scan.axial(stored)[span], where, change, scan.slope)
-        if clipped:
-            notes.append(f"{clipped} voxels reached the limits of {stored.dtype} and were clipped there")
+        notes += add_intensity(scan.axial(stored)[span], where, change, scan.slope)
         return Twin(scan, stored, edited, window, notes)
 
     def _edit_weight(
@@ -191,7 +194,7 @@ class Synthesizer:
 
 def add_intensity(
     stored: NDArray[np.generic], where: NDArray[np.bool_], change: NDArray[np.float32], slope: float
-) -> int:
+) -> list[str]:
     """Add intensities to some stored voxels in place, in their data type.
 
     Integers are rounded and kept within their type's limits.
@@ -203,18 +206,19 @@ def add_intensity(
         slope: scan units a stored unit.
 
     Returns:
-        How many voxels were held at the limits of the data type.
+        A note for the user if voxels were held at the limits of the data type.
     """
     step = change / np.float32(slope)
     if not np.issubdtype(stored.dtype, np.integer):
         stored[where] = stored[where] + step.astype(stored.dtype)
-        return 0
+        return []
     limits = np.iinfo(stored.dtype)  # type: ignore[type-var]
     wide = stored[where].astype(_difference_type(stored.dtype))
     wide += np.rint(step).astype(wide.dtype)
     held = np.clip(wide, limits.min, limits.max)
     stored[where] = held.astype(stored.dtype)
-    return int((wide != held).sum())
+    clipped = int((wide != held).sum())
+    return [f"{clipped} voxels reached the limits of {stored.dtype} and were clipped there"] if clipped else []
 
 
 def _difference_type(dtype: np.dtype[np.generic]) -> type[np.generic]:

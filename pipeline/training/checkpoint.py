@@ -2,12 +2,14 @@
 
 import io
 import random
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from ignite.engine import Events
+from torch import Tensor
 
 from pipeline.errors import UsageError
 from pipeline.files import written_aside
@@ -16,22 +18,29 @@ from pipeline.training.trainer import PlayerTrainer
 
 CHECKPOINT = "checkpoint.pt"
 WEIGHTS = "model.pt"
+CYCLE = "cycle.pt"
 
 
 class CheckpointSaver:
     """After each epoch, write `checkpoint.pt` (all state) and `model.pt` (the bare state dict of the synthesizer).
 
-    Both are written aside and renamed, and load with `weights_only=True`: they hold tensors, numbers and strings only.
+    A method that has a way back gets it saved as `cycle.pt`, another bare state dict. All are written aside and
+    renamed, and load with `weights_only=True`: they hold tensors, numbers and strings only.
     A training that is killed goes on from its last whole epoch; the order of the slices depends on seed and epoch
     alone, so it ends with the same weights as one that was not (on the CPU, bit for bit). Put it last among the
     handlers: what an epoch's other handlers wrote before a kill is then written again.
 
     Args:
         folder: where the files go.
+        keep_every: also keep the weights of every so many epochs, as `model_epoch0010.pt`, to choose among them
+            afterwards; a game of two networks fluctuates, and its last epoch need not be its best. None keeps none.
     """
 
-    def __init__(self, folder: Path | str) -> None:
+    def __init__(self, folder: Path | str, keep_every: int | None = None) -> None:
+        if keep_every is not None and keep_every < 1:
+            raise UsageError(f"keep_every is at least 1 epoch, or null to keep none, found {keep_every}")
         self.folder = Path(folder)
+        self.keep_every = keep_every
 
     def attach(self, engine: PlayerTrainer) -> None:
         """Save after each epoch; in distributed training the first process saves for all."""
@@ -39,18 +48,23 @@ class CheckpointSaver:
             engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
 
     def save(self, engine: PlayerTrainer) -> None:
-        """Write both files.
+        """Write the files.
 
         Raises:
             UsageError: if the weights are no longer finite; the last checkpoint stays.
         """
-        if not all(bool(tensor.isfinite().all()) for tensor in engine.synthesizer.state_dict().values()):
+        epoch = engine.state.epoch
+        networks = (engine.synthesizer, *engine.method.networks.values())
+        if not all(all_finite(network.state_dict()) for network in networks):
             raise UsageError(
-                f"{self.folder}: the training diverged, its weights are not finite after epoch "
-                f"{engine.state.epoch}; start "
-                "again with smaller learning rates"
+                f"{self.folder}: the training diverged, its weights are not finite after epoch {epoch}; start again "
+                "with smaller learning rates"
             )
         save_tensors(self.folder / WEIGHTS, engine.synthesizer.state_dict())
+        if self.keep_every and epoch % self.keep_every == 0:
+            save_tensors(self.folder / f"model_epoch{epoch:04}.pt", engine.synthesizer.state_dict())
+        if engine.method.cycle is not None:
+            save_tensors(self.folder / CYCLE, engine.method.cycle.state_dict())
         save_tensors(self.folder / CHECKPOINT, training_state(engine))
 
 
@@ -119,6 +133,11 @@ def restore(engine: PlayerTrainer, state: dict[str, Any], path: Path) -> None:
             f"{path}: the checkpoint belongs to another method or network size ({reason[:160]}); resume with the "
             "settings it was trained with"
         ) from error
+
+
+def all_finite(state: Mapping[str, Tensor]) -> bool:
+    """Whether a state dict holds numbers only, neither NaN nor infinity."""
+    return all(bool(tensor.isfinite().all()) for tensor in state.values())
 
 
 def save_tensors(path: Path, content: Any) -> None:

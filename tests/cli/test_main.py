@@ -1,15 +1,20 @@
 """The door: answers at once, and says what is wrong in one sentence."""
 
+import errno
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import click
 import pytest
 
 from pipeline import __version__
-from pipeline.cli.main import COMMANDS, main
+from pipeline.cli.main import COMMANDS, LazyGroup, main
+from pipeline.errors import ScanError, UsageError
 from pipeline.scans import cohorts
 
 
@@ -89,3 +94,104 @@ def test_layouts_of_the_option_are_those_that_are_found() -> None:
     from pipeline.cli.preprocess import LAYOUTS
 
     assert LAYOUTS == cohorts.LAYOUTS
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
+    """Let every command end with an exception."""
+
+    def end_with(error: BaseException) -> None:
+        def run() -> None:
+            raise error
+
+        monkeypatch.setattr(LazyGroup, "get_command", lambda *_: click.Command("bundles", callback=run))
+
+    return end_with
+
+
+Command = Callable[[BaseException], None]
+
+
+class TestHowItEnds:
+    @pytest.mark.parametrize(("error", "code"), [(UsageError("lost"), 2), (ScanError("lost"), 1)])
+    def test_our_errors_are_one_sentence_and_an_exit_code(
+        self, error: Exception, code: int, command: Command, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        command(error)
+        assert call("bundles") == code
+        assert capsys.readouterr().err == "Error: lost\n"
+
+    @pytest.mark.parametrize(
+        ("error", "sentence"),
+        [
+            (
+                PermissionError(errno.EACCES, "Permission denied", "a.nii.gz"),
+                "Error: a.nii.gz: cannot be used (permission denied); check the path and its permissions",
+            ),
+            (OSError("Odd"), "Error: a file: cannot be used (odd); check the path and its permissions"),
+        ],
+    )
+    def test_a_file_that_the_system_refuses_is_one_sentence(
+        self, error: OSError, sentence: str, command: Command, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        command(error)
+        assert call("bundles") == 2
+        assert capsys.readouterr().err == f"{sentence}\n"
+
+    @pytest.mark.parametrize("error", [KeyboardInterrupt, EOFError, click.Abort])
+    def test_what_the_user_stops_has_stopped(
+        self, error: type[BaseException], command: Command, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        command(error())
+        assert call("bundles") == 130
+        assert capsys.readouterr().err.strip() == "Stopped."
+
+    @pytest.mark.parametrize("error", [UsageError("lost"), PermissionError(errno.EACCES, "Permission denied")])
+    @pytest.mark.parametrize(
+        ("options", "environment", "shown"),
+        [(["--debug"], None, True), ([], "1", True), ([], "true", True), ([], "0", False), ([], None, False)],
+    )
+    def test_debug_is_an_option_or_a_variable_of_the_environment(
+        self,
+        options: list[str],
+        environment: str | None,
+        shown: bool,
+        error: Exception,
+        command: Command,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.delenv("PHS_DEBUG", raising=False)
+        if environment is not None:
+            monkeypatch.setenv("PHS_DEBUG", environment)
+        command(error)
+        with pytest.raises(type(error) if shown else SystemExit):
+            main([*options, "bundles"])
+
+    def test_sigterm_stops_it_with_nothing_half_written(self, tmp_path: Path) -> None:
+        program = (
+            "import sys, time\nfrom pathlib import Path\n"
+            "import click\nfrom pipeline.cli.main import LazyGroup, main\nfrom pipeline.files import written_aside\n"
+            "def write():\n"
+            "    with written_aside(Path('a.txt')) as aside:\n"
+            "        aside.write_text('half')\n"
+            "        print('writing', flush=True)\n"
+            "        time.sleep(60)\n"
+            "LazyGroup.get_command = lambda *_: click.Command('bundles', callback=write)\n"
+            "main(['bundles'])\n"
+        )
+        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+        process = subprocess.Popen(
+            [sys.executable, "-c", program],
+            env=environment,
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == "writing\n"
+        assert [path.name for path in tmp_path.iterdir()] != []
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=30)
+        assert (process.returncode, said.strip()) == (143, "Stopped.")
+        assert list(tmp_path.iterdir()) == []

@@ -170,6 +170,19 @@ class TestNothingStarted:
         assert code == 2
         assert "found no healthy slice in any scan, expected both" in err
 
+    def test_scans_that_were_skipped_are_listed(self, preprocess: Terminal, cohort: Path, tmp_path: Path) -> None:
+        (cohort / "D" / "D_seg.nii.gz").write_text("lost")
+        shutil.copytree(cohort / "D", cohort / "E")
+        for path in (cohort / "E").iterdir():
+            path.rename(path.with_name(path.name.replace("D", "E")))
+        code, _, err = preprocess(cohort, tmp_path / "out", "--slices", "4")
+        assert code == 2
+        error, *skipped = err.splitlines()
+        assert "found no healthy slice in any scan" in error
+        assert [line.split(" found ")[0] for line in skipped] == [
+            f"skipped {name}: {cohort}/{name}/{name}_seg.nii.gz:" for name in "DE"
+        ]
+
     def test_one_patient(self, preprocess: Terminal, cohort: Path, tmp_path: Path) -> None:
         for name in "BCD":
             shutil.rmtree(cohort / name)

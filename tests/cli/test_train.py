@@ -117,7 +117,7 @@ def test_an_unknown_bundle_lists_the_known_ones_with_exit_code_2(phantom_cohort,
         main(["train", "vagan", "--data", str(phantom_cohort), "-o", str(tmp_path / "run")])
     assert caught.value.code == 2
     assert "vagan: no bundle of that name" in (error := capsys.readouterr().err)
-    assert "known bundles: gvs" in error
+    assert "gvs" in error.partition("known bundles: ")[2]
 
 
 def test_a_damaged_checkpoint_is_one_sentence_with_exit_code_2(laptop_run, phantom_cohort, tmp_path, capsys):
@@ -139,8 +139,9 @@ def test_text_that_is_no_json_is_taken_as_text(phantom_cohort, tiny, tmp_path):
 def test_bundles_lists_methods_presets_and_whether_weights_are_there():
     done = CliRunner().invoke(cli, ["bundles"])
     assert done.exit_code == 0
-    first, second = done.output.splitlines()[:2]
-    assert first.startswith("gvs (")
+    lines = done.output.splitlines()
+    place = next(place for place, line in enumerate(lines) if line.startswith("gvs ("))
+    first, second = lines[place : place + 2]
     assert "Pseudo-healthy synthesis" in first
     assert "presets: laptop" in second
     assert second.endswith("README.md")

@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,15 @@ def own(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the cohort without a judge."""
     folder = tmp_path_factory.mktemp("own") / "cohort"
     shutil.copytree(cohort, folder, ignore=shutil.ignore_patterns("judge"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def one_step(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the cohort with a judge of one epoch."""
+    folder = tmp_path_factory.mktemp("one_step") / "cohort"
+    shutil.copytree(cohort, folder, ignore=shutil.ignore_patterns("judge"))
+    load_judge(folder, iterations=1)
     return folder
 
 
@@ -139,6 +149,46 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_weights(
     expected, resumed = weights(own, ITERATIONS), weights(killed, ITERATIONS)
     assert all(torch.equal(resumed[name], expected[name]) for name in expected)
     assert sorted(path.name for path in folder.iterdir()) == ["judge.json", "model.pt"]
+
+
+def without(*keys: str) -> Callable[[dict[str, Any]], str]:
+    return lambda record: json.dumps({key: value for key, value in record.items() if key not in keys})
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda record: "",
+        lambda record: json.dumps(record)[:-9],
+        lambda record: "[]",
+        without("dice"),
+        without("network"),
+        lambda record: json.dumps({**record, "dice": {}}),
+        lambda record: json.dumps({**record, "dice": None}),
+        lambda record: json.dumps({**record, "weights_sha256": "of others"}),
+    ],
+)
+def test_with_a_damaged_record_it_is_trained_again(
+    one_step: Path, tmp_path: Path, spoil: Callable[[dict[str, Any]], str]
+) -> None:
+    shutil.copytree(one_step, tmp_path / "cohort")
+    (folder,) = kept(tmp_path / "cohort")
+    record = json.loads((folder / "judge.json").read_text())
+    (folder / "judge.json").write_text(spoil(record))
+    assert load_judge(tmp_path / "cohort", iterations=1).about == record
+    assert json.loads((folder / "judge.json").read_text()) == record
+
+
+@pytest.mark.parametrize("content", [None, b"damaged"])
+def test_without_its_weights_it_is_trained_again(one_step: Path, tmp_path: Path, content: bytes | None) -> None:
+    shutil.copytree(one_step, tmp_path / "cohort")
+    (folder,) = kept(tmp_path / "cohort")
+    (folder / "model.pt").unlink()
+    if content is not None:
+        (folder / "model.pt").write_bytes(content)
+    expected = weights(one_step, 1)
+    found = weights(tmp_path / "cohort", 1)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 @pytest.mark.parametrize(("shape", "spacing_mm"), [((44, 52), (4.0, 4.0)), ((150, 101), (1.2, 2.0))])

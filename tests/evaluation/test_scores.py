@@ -56,3 +56,20 @@ def test_healthiness_below_zero_stays_below_zero() -> None:
     found = scores(row("a", "a", 20, lesion=10, predicted=30), row("b", "b", 20, lesion=30, predicted=0))
     assert found["healthiness_pooled"] == 0.25
     assert found["metrics"]["healthiness"]["mean"] == -0.5
+
+
+def test_a_slice_without_a_pixel_to_compare_enters_no_mean_and_keeps_its_part_in_healthiness() -> None:
+    volumes = score_volumes(pd.DataFrame([row("a", "a", 20, 10, 4), row("a", "a", math.nan, 30, 0)]))
+    assert volumes.loc[0, ["slices", "psnr_normal", "healthiness"]].tolist() == [2, 20, 0.9]
+
+
+def test_a_patient_with_such_slices_only_is_not_counted() -> None:
+    found = scores(row("a", "a", math.nan), row("b", "b", 20), row("c", "c", 30))
+    assert found["metrics"]["psnr_normal"] == {"mean": 25.0, "sd": pytest.approx(math.sqrt(50)), "n": 2, "identical": 0}
+    assert found["metrics"]["healthiness"]["n"] == 3
+
+
+def test_healthiness_is_undefined_without_lesion() -> None:
+    slices = [row("a", "a", 20, lesion=0, predicted=3)]
+    assert math.isnan(score_volumes(pd.DataFrame(slices)).loc[0, "healthiness"])
+    assert math.isnan(scores(*slices)["healthiness_pooled"])

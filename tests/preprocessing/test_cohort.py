@@ -5,6 +5,7 @@ import errno
 import json
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from scipy.spatial.transform import Rotation
 
 from pipeline.errors import OutputError, UsageError
 from pipeline.files import PARTIAL
-from pipeline.preprocessing.cohort import Preprocessed, Settings, preprocess, read_cohort
+from pipeline.preprocessing.cohort import Preprocessed, Settings, preprocess, read_cohort, read_stored, stored_shape
 from pipeline.preprocessing.slab import Slab
 from pipeline.preprocessing.window import WindowRule
 
@@ -32,6 +33,7 @@ ALL_SLICES = Settings(slab=WHOLE)
 LPS_OBLIQUE = np.eye(4)
 LPS_OBLIQUE[:3, :3] = Rotation.from_euler("xyz", (8, -5, 11), degrees=True).as_matrix() @ np.diag([-0.9, -1.1, 5])
 LPS_OBLIQUE[:3, 3] = (80, 100, -40)
+ABSENT = object()
 SAGITTAL = np.array([[0, 0, 4.0, -30], [-1, 0, 0, 60], [0, -1.5, 0, 45], [0, 0, 0, 1]])
 
 
@@ -415,6 +417,15 @@ class TestContinues:
         run(cohort, tmp_path / "out")
         assert contents(tmp_path / "out") == before
 
+    @pytest.mark.parametrize("folder", ["images", "masks", "truth"])
+    def test_volumes_cut_short_by_a_power_cut_are_made_again(self, folder: str, cohort: Path, tmp_path: Path) -> None:
+        run(cohort, tmp_path / "out")
+        before = contents(tmp_path / "out")
+        volume = tmp_path / "out" / folder / "sub-01.nii.gz"
+        volume.write_bytes(volume.read_bytes()[:-20])
+        run(cohort, tmp_path / "out")
+        assert contents(tmp_path / "out") == before
+
     def test_record_cut_short_by_a_power_cut_is_made_again(self, cohort: Path, tmp_path: Path) -> None:
         run(cohort, tmp_path / "out")
         before = contents(tmp_path / "out")
@@ -435,16 +446,29 @@ class TestContinues:
         with pytest.raises(UsageError, match=r"holds no readable cohort\.json"):
             read_cohort(tmp_path / "out")
 
+    def test_run_that_did_not_get_through_is_started_again_with_other_settings(
+        self, cohort: Path, tmp_path: Path
+    ) -> None:
+        for name in ("sub-01", "sub-02", "sub-03_ses-1", "sub-03_ses-2", "sub-04", "sub-05"):
+            lay(cohort, name, lesion_slices=(3, 4))
+        with pytest.raises(UsageError, match="found no healthy slice in any scan"):
+            run(cohort, tmp_path / "out", Settings(slab=Slab(slices=2, thickness_mm=None)))
+        run(cohort, tmp_path / "out", ALL_SLICES)
+        run(cohort, tmp_path / "new", ALL_SLICES)
+        assert contents(tmp_path / "out") == contents(tmp_path / "new")
+
     def test_killed_process_is_told(self, tmp_path: Path) -> None:
         for number in range(12):
             lay(tmp_path / "cohort", f"sub-{number:02d}", shape=(64, 64, 24))
 
         def kill_a_worker(done: int, total: int) -> None:
             if done == 1:
+                (tmp_path / "out" / "images" / f"{PARTIAL}0a1b2c3d-sub-11.nii.gz").write_bytes(b"half")
                 multiprocessing.active_children()[0].kill()
 
         with pytest.raises(UsageError, match=r"a process was killed, most likely because memory ran out; .*--workers"):
             run(tmp_path / "cohort", tmp_path / "out", workers=2, progress=kill_a_worker)
+        assert not list((tmp_path / "out").rglob(f"{PARTIAL}*"))
         assert not (tmp_path / "out" / "cohort.json").exists()
 
     def test_killed_run_is_continued_to_the_same_bytes(self, tmp_path: Path) -> None:
@@ -500,6 +524,77 @@ class TestReading:
         (tmp_path / "cohort.json").write_text(content)
         with pytest.raises(UsageError, match=r"cohort\.json"):
             read_cohort(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("place", "value"),
+        [
+            (["settings"], ABSENT),
+            (["settings", "window"], None),
+            (["settings", "window", "fixed"], ABSENT),
+            (["settings", "slab", "thickness_mm"], "60"),
+            (["counts"], []),
+            (["counts", "validation"], ABSENT),
+            (["counts", "test", "pathological"], None),
+            (["subjects"], ABSENT),
+            (["subjects"], {}),
+            (["subjects", 2], "sub-02"),
+            (["subjects", 0, "subject"], ABSENT),
+            (["subjects", 1, "patient"], 7),
+            (["subjects", 1, "split"], ABSENT),
+            (["subjects", 1, "images"], None),
+            (["subjects", 1, "masks"], ABSENT),
+            (["subjects", 1, "truth"], None),
+            (["subjects", 1, "spacing_mm"], ABSENT),
+            (["subjects", 1, "spacing_mm", 2], "1"),
+            (["subjects", 1, "labels"], "healthy"),
+            (["subjects", 1, "labels", 3], None),
+        ],
+    )
+    def test_cohort_file_that_lacks_what_later_steps_need_is_refused(
+        self, place: list[Any], value: Any, phantom_cohort: Path, tmp_path: Path
+    ) -> None:
+        content = read_cohort(phantom_cohort)
+        part: Any = content
+        for key in place[:-1]:
+            part = part[key]
+        if value is ABSENT:
+            del part[place[-1]]
+        else:
+            part[place[-1]] = value
+        (tmp_path / "cohort.json").write_text(json.dumps(content))
+        name = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in place).removeprefix(".")
+        with pytest.raises(UsageError, match=rf"cohort\.json: {re.escape(name)} is missing or of the wrong type"):
+            read_cohort(tmp_path)
+
+    def test_stored_values_are_those_of_the_file_slice_by_slice(self, cohort: Path, tmp_path: Path) -> None:
+        run(cohort, tmp_path / "out")
+        for folder, dtype in (("images", np.uint16), ("masks", np.uint8)):
+            path = tmp_path / "out" / folder / "sub-02.nii.gz"
+            stored = read_stored(path)
+            assert stored.dtype == dtype
+            assert stored.shape == stored_shape(path)
+            scaled = stored / (65535 if folder == "images" else 1)
+            np.testing.assert_allclose(np.moveaxis(scaled, 0, 2), np.asarray(nib.load(path).dataobj), atol=1e-6)
+
+    @pytest.mark.parametrize("content", [None, b"", b"lost", b"\x1f\x8b cut off"])
+    def test_volume_that_is_missing_or_damaged_is_named(self, content: bytes | None, tmp_path: Path) -> None:
+        path = tmp_path / "sub-01.nii.gz"
+        if content is not None:
+            path.write_bytes(content)
+        for read in (read_stored, stored_shape):
+            with pytest.raises(
+                UsageError, match=r"sub-01\.nii\.gz: is missing or damaged, expected .* `phs-pipeline preprocess` again"
+            ):
+                read(path)
+
+    def test_shape_takes_the_header_alone(self, cohort: Path, tmp_path: Path) -> None:
+        run(cohort, tmp_path / "out")
+        path = tmp_path / "out" / "images" / "sub-01.nii.gz"
+        whole = stored_shape(path)
+        path.write_bytes(path.read_bytes()[:-200])
+        assert stored_shape(path) == whole == (8, 12, 14)
+        with pytest.raises(UsageError, match="is missing or damaged"):
+            read_stored(path)
 
     def test_workers_import_neither_torch_nor_monai(self) -> None:
         heavy = "{'torch', 'monai', 'pandas', 'matplotlib'}"

@@ -50,3 +50,11 @@ def test_voxels_the_method_left_alone_stay(twin: Twin) -> None:
 def test_alpha_that_is_no_number_is_refused(twin: Twin) -> None:
     with pytest.raises(UsageError, match="alpha must be a finite number, found nan"):
         enhance(twin, float("nan"))
+
+
+def test_values_are_kept_within_the_data_type_and_that_is_said(twin: Twin) -> None:
+    enhanced, notes = enhance(twin, 200.0)
+    limit = np.iinfo(np.int16).max
+    assert enhanced.max() == limit
+    assert notes == [f"{(enhanced == limit).sum()} voxels reached the limits of int16 and were clipped there"]
+    assert enhance(twin, 0.7)[1] == []

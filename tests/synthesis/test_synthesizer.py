@@ -6,6 +6,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -209,3 +210,13 @@ def test_scan_darker_than_air_is_refused(
     scan = read_nifti(write_scan((head / 800 * 30).astype(np.int16)))
     with pytest.raises(ScanError, match="nothing brighter than air"):
         make_synthesizer(identity)(scan)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_network_that_gives_no_numbers_is_refused(value: float, scan: Scan, make_synthesizer: Make) -> None:
+    class Overflow(nn.Module):
+        def forward(self, image):
+            return torch.where(image > 0.6, value, image)
+
+    with pytest.raises(ScanError, match="the network gave NaN or infinite values, expected an image"):
+        make_synthesizer(Overflow())(scan)

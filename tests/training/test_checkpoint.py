@@ -25,6 +25,7 @@ EPOCHS = 4
 class Dice:
     """A method whose losses draw from every random generator, and whose second player plays at every fifth turn."""
 
+    cycle: nn.Module | None = None
     synthesizer = "first"
 
     def __init__(self, width: int = 1) -> None:
@@ -54,6 +55,33 @@ class StopAfter:
 
     def stop(self) -> None:
         raise ConnectionAbortedError
+
+
+class Diverge:
+    """Makes a network's weights NaN at the end of the second epoch."""
+
+    def __init__(self, network: str) -> None:
+        self.network = network
+
+    def attach(self, engine: PlayerTrainer) -> None:
+        engine.add_event_handler(Events.EPOCH_COMPLETED(once=2), self.spoil)
+
+    def spoil(self, engine: PlayerTrainer) -> None:
+        with torch.no_grad():
+            engine.method.networks[self.network].bias[0] = float("nan")
+
+
+class Remember:
+    """Keeps the synthesizer's weights after each epoch."""
+
+    def __init__(self) -> None:
+        self.weights: list[Tensor] = []
+
+    def attach(self, engine: PlayerTrainer) -> None:
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.keep)
+
+    def keep(self, engine: PlayerTrainer) -> None:
+        self.weights.append(engine.synthesizer.weight.detach().clone())
 
 
 def seed(value: int) -> None:
@@ -222,3 +250,46 @@ def test_a_checkpoint_is_a_plain_zip_archive_of_tensors(tmp_path):
 def test_a_missing_weights_file_is_said_with_the_path(tmp_path):
     with pytest.raises(UsageError, match=r"model\.pt: no such file, expected weights"):
         load_tensors(tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize("network", ["first", "second"])
+@pytest.mark.parametrize("options", [{}, {"average_decay": 0.9}])
+def test_a_training_that_diverges_ends_and_its_last_checkpoint_stays(tmp_path, network, options):
+    with pytest.raises(
+        UsageError, match=r"the training diverged, .* after epoch 2; start again with smaller learning rates"
+    ):
+        engine([Diverge(network), CheckpointSaver(tmp_path)], **options).run()
+    assert load_tensors(tmp_path / "checkpoint.pt")["epoch"] == 1
+    one_epoch = engine([StopAfter(5), CheckpointSaver(tmp_path / "one")], **options)
+    with pytest.raises(ConnectionAbortedError):
+        one_epoch.run()
+    kept, expected = (load_tensors(folder / "model.pt") for folder in (tmp_path, tmp_path / "one"))
+    assert all(torch.equal(kept[key], expected[key]) for key in expected)
+
+
+def test_the_way_back_of_a_method_that_has_one_is_saved_beside_its_weights(tmp_path):
+    trainer = engine([CheckpointSaver(tmp_path)])
+    trainer.method.cycle = trainer.method.networks["second"]
+    trainer.run()
+    content = load_tensors(tmp_path / "cycle.pt")
+    assert set(content) == {"weight", "bias"}
+    assert torch.equal(content["weight"], trainer.method.networks["second"].weight)
+
+
+def test_weights_of_every_second_epoch_are_kept(tmp_path):
+    remember = Remember()
+    engine([remember, CheckpointSaver(tmp_path, keep_every=2)]).run()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "checkpoint.pt",
+        "model.pt",
+        "model_epoch0002.pt",
+        "model_epoch0004.pt",
+    ]
+    for epoch in (2, 4):
+        assert torch.equal(load_tensors(tmp_path / f"model_epoch000{epoch}.pt")["weight"], remember.weights[epoch - 1])
+
+
+@pytest.mark.parametrize("keep_every", [0, -1])
+def test_weights_cannot_be_kept_more_often_than_every_epoch(tmp_path, keep_every):
+    with pytest.raises(UsageError, match=f"keep_every is at least 1 epoch, or null to keep none, found {keep_every}"):
+        CheckpointSaver(tmp_path, keep_every=keep_every)

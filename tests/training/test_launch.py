@@ -12,7 +12,7 @@ import torch
 
 from pipeline import __version__
 from pipeline.bundles import Bundle, find_bundle, read_config
-from pipeline.errors import UsageError
+from pipeline.errors import OutputError, UsageError
 from pipeline.files import sha256, write_json
 from pipeline.networks import JohnsonGenerator, UNetSegmentor
 from pipeline.training.launch import train
@@ -158,10 +158,27 @@ def test_a_file_in_the_place_of_the_folder_is_refused(go, tmp_path):
         go(tmp_path / "run")
 
 
+def test_a_folder_that_cannot_be_made_is_refused_in_one_sentence(go, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"run: cannot be written \(.*\); choose a writable folder") as caught:
+        go(tmp_path / "file" / "run")
+    assert "\n" not in str(caught.value)
+
+
 def test_an_empty_folder_is_as_good_as_none(go, tmp_path):
     (tmp_path / "run").mkdir()
     go(tmp_path / "run")
     assert weights(tmp_path / "run")
+
+
+def test_weights_are_kept_along_the_way_on_request(go, tmp_path):
+    go(tmp_path / "run", epochs=2, keep_every=2)
+    assert {path.name for path in (tmp_path / "run" / "models").iterdir()} == {
+        "checkpoint.pt",
+        "model.pt",
+        "model_epoch0002.pt",
+    }
+    assert same(weights(tmp_path / "run"), torch.load(tmp_path / "run/models/model_epoch0002.pt", weights_only=True))
 
 
 def test_an_unknown_preset_is_refused_with_the_known_ones(go, tmp_path):
@@ -189,7 +206,7 @@ def test_a_nested_setting_is_laid_over(go, tmp_path):
         ({"lambda": -1}, "lambda must be a number above 0"),
         ({"size": [100, 100]}, "sides divisible by 16"),
         ({"filters": "many"}, "no training can be built from these settings"),
-        ({"output": "nothing"}, "output is 'image' or 'residual', found 'nothing'"),
+        ({"output": "nothing"}, "output is one of image, residual, .*found 'nothing'"),
         ({"amp": "float8"}, "found 'float8'"),
         ({"fraction": 0}, "fraction of training patients must be above 0"),
         ({"device_name": "cuda:99"}, "device 'cuda:99' is not available here"),
