@@ -115,8 +115,7 @@ def load_synthesizer(bundle: Bundle, device: str = "auto", batch_size: int | Non
     if not bundle.weights.is_file():
         raise UsageError(
             f"{bundle.root}: the bundle {bundle.name!r} has no weights yet ({bundle.weights.name} is missing); "
-            "train it with "
-            f"`phs-pipeline train {bundle.name} --data COHORT -o RUN` and give the run with -b RUN"
+            f"train it with `phs-pipeline train {bundle.name} --data COHORT -o RUN` and give the run with -b RUN"
         )
     parts = build(bundle, ("network_def", "grid", "window", "slab", "batch_size"))
 
@@ -139,6 +138,23 @@ def load_synthesizer(bundle: Bundle, device: str = "auto", batch_size: int | Non
         "ConfigSha256": sha256(bundle.config("inference")),
     }
     return synthesizer, provenance
+
+
+def load_cycle(bundle: Bundle) -> Any:
+    """The way back of a run whose method has one: a module from (pseudo-healthy, pathological) images; else None.
+
+    Raises:
+        UsageError: as `load_synthesizer`.
+    """
+    weights = bundle.weights.with_name("cycle.pt")
+    if "cycle_def" not in read_config(bundle.config("inference")) or not weights.is_file():
+        return None
+    cycle = build(bundle, ("cycle_def",))["cycle_def"]
+
+    from pipeline.synthesis import load_weights
+
+    load_weights(cycle, weights)
+    return cycle
 
 
 def build(bundle: Bundle, ids: tuple[str, ...]) -> dict[str, Any]:

@@ -42,17 +42,34 @@ from pipeline.cli.say import say
     type=click.IntRange(min=1),
     help="Training iterations of the independent segmentor.",
 )
+@click.option("--name", help="Of the method in tables.  [default: the bundle's]")
+@click.option(
+    "--a-dice",
+    default=0,
+    show_default=True,
+    metavar="SEEDS",
+    type=click.IntRange(min=0),
+    help="Also measure A-Dice (GVS, Eq. 8), trained this many times; minutes each on a CPU.",
+)
 @click.option("--overwrite", is_flag=True, help="Write into a report folder that is not empty.")
 def evaluate(
-    bundle_name: str, data: Path, output: Path, split: str, device: str, judge_iterations: int, overwrite: bool
+    bundle_name: str,
+    data: Path,
+    output: Path,
+    split: str,
+    device: str,
+    judge_iterations: int,
+    name: str | None,
+    a_dice: int,
+    overwrite: bool,
 ) -> None:
     """Measure healthiness, identity and fidelity on the pathological slices of a preprocessed cohort.
 
     Healthiness is judged by a segmentor trained independently on the cohort's training patients; it is trained once
-    and kept with the cohort. Each figure stands beside two controls: the untouched input, and the lesion filled with
-    the mean of normal tissue.
+    and kept with the cohort. Each figure stands beside those of controls that learn nothing: the untouched input, and
+    the lesion filled with the mean of normal tissue, from its rim, or from the other hemisphere.
     """
-    from pipeline.bundles import find_bundle, load_synthesizer
+    from pipeline.bundles import find_bundle, load_cycle, load_synthesizer
     from pipeline.evaluation import evaluate as evaluate_method
 
     def progress(done: int, total: int) -> None:
@@ -65,16 +82,18 @@ def evaluate(
         synthesizer,
         data,
         output,
-        bundle.name,
+        name or bundle.name,
         provenance,
         split=split,
         judge_iterations=judge_iterations,
         overwrite=overwrite,
+        cycle=load_cycle(bundle),
+        a_dice_seeds=range(a_dice),
         progress=progress,
     )
     say(f"{'':20} healthiness   normal tissue: PSNR, dB   SSIM")
-    for name, scores in summary["methods"].items():
+    for row, scores in summary["methods"].items():
         psnr, ssim = (scores["metrics"][metric]["mean"] for metric in ("psnr_normal", "ssim_normal"))
         shown = "identical" if psnr is None else f"{psnr:.2f}"
-        say(f"{name:20} {scores['healthiness_pooled']:11.3f} {shown:>25} {ssim:6.4f}")
+        say(f"{row:20} {scores['healthiness_pooled']:11.3f} {shown:>25} {ssim:6.4f}")
     say(f"report: {output / 'report.md'}")

@@ -1,24 +1,31 @@
 """Score a trained method on a preprocessed cohort, beside controls."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline import __version__
 from pipeline.errors import UsageError
+from pipeline.evaluation.bracketed import bracketed_a_dice
 from pipeline.evaluation.controls import CONTROLS
 from pipeline.evaluation.judge import ITERATIONS, SEED, Judge, load_judge
+from pipeline.evaluation.probes import Hallucination, Steganography
 from pipeline.evaluation.scores import DEFINITIONS, score_methods, score_slices, score_volumes
-from pipeline.evaluation.volumes import Volume, pathological_subjects, read_volume
+from pipeline.evaluation.twins import FOLDER as TWINS
+from pipeline.evaluation.twins import Twins, write_twins
+from pipeline.evaluation.volumes import HEALTHY, Volume, pathological_subjects, read_volume, subjects_with
 from pipeline.files import sha256
 from pipeline.metrics import ms_ssim_padding
 from pipeline.preprocessing.cohort import COHORT_FILE
 from pipeline.reports.evaluation_report import Case, write_report
 from pipeline.synthesis import Synthesizer
+
+RESERVED = (*CONTROLS, "original", "healthy", "original images", "healthy slices, random masks")
 
 
 def evaluate(
@@ -30,6 +37,8 @@ def evaluate(
     split: str = "test",
     judge_iterations: int = ITERATIONS,
     overwrite: bool = False,
+    cycle: nn.Module | None = None,
+    a_dice_seeds: Sequence[int] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Identity, fidelity and healthiness of a method and of the controls, on the pathological slices of a split.
@@ -40,12 +49,14 @@ def evaluate(
     Args:
         synthesizer: the trained method; its device is used throughout.
         cohort_dir: folder made by `phs-pipeline preprocess`; the judge is kept in its folder `judge`.
-        report_dir: receives slices.csv, patients.csv, summary.json, report.md and cases.png.
+        report_dir: receives slices.csv, patients.csv, summary.json, report.md, cases.png, and in `twins/` the images.
         name: of the method, in tables.
         provenance: where the method comes from (bundle, hashes), for the summary.
         split: `training`, `validation` or `test`.
         judge_iterations: of the judge's training.
         overwrite: write into a folder that holds something.
+        cycle: the method's way back, for the steganography probe; None where it has none.
+        a_dice_seeds: seeds of the A-Dice trainings; without any, A-Dice is not measured.
         progress: called with (volumes done, volumes in all).
 
     Returns:
@@ -57,16 +68,32 @@ def evaluate(
     cohort_dir, report_dir = Path(cohort_dir), Path(report_dir)
     if report_dir.exists() and not overwrite and (not report_dir.is_dir() or any(report_dir.iterdir())):
         raise UsageError(f"{report_dir}: exists and is not empty; choose another folder, or give --overwrite")
-    if name in CONTROLS:
-        raise UsageError(f"{name}: is the name of a control; give the bundle another name")
+    if name in RESERVED:
+        raise UsageError(f"{name}: is what a row of every table is called; give the method another name")
     records = pathological_subjects(cohort_dir, split)
     judge = load_judge(cohort_dir, SEED, judge_iterations, synthesizer.device)
 
     rows: list[dict[str, Any]] = []
     padding: dict[tuple[int, int], tuple[int, int]] = {}
+    on_grid: list[tuple[Tensor, Tensor, Tensor]] = []
+    hallucination = Hallucination()
+    steganography = Steganography(synthesizer, cycle) if cycle is not None else None
     for done, record in enumerate(records, start=1):
         volume = read_volume(cohort_dir, record)
-        rows += score_slices(name, pseudo_healthy(synthesizer, volume), volume, judge)
+        twin = pseudo_healthy(synthesizer, volume)
+        rows += score_slices(name, twin, volume, judge)
+        write_twins(report_dir / TWINS, _twins(volume, twin))
+        hallucination.add("outside_lesion", volume, twin)
+        if steganography is not None:
+            steganography.add(volume)
+        if a_dice_seeds:
+            on_grid.append(
+                (
+                    judge.grid.images(twin.cpu(), volume.spacing_mm),
+                    judge.grid.images(volume.image, volume.spacing_mm),
+                    judge.grid.masks(volume.lesion.float(), volume.spacing_mm),
+                )
+            )
         for control, make in CONTROLS.items():
             image = make(volume.image, volume.lesion, volume.foreground).to(judge.device)
             rows += score_slices(control, image, volume, judge)
@@ -74,6 +101,10 @@ def evaluate(
         padding[height, width] = ms_ssim_padding(height, width)
         if progress:
             progress(done, len(records))
+
+    for record in subjects_with(cohort_dir, split, HEALTHY):
+        volume = read_volume(cohort_dir, record, HEALTHY)
+        hallucination.add("healthy_slices", volume, pseudo_healthy(synthesizer, volume))
 
     slices = pd.DataFrame(rows)
     volumes = score_volumes(slices)
@@ -95,12 +126,22 @@ def evaluate(
         },
         "methods": score_methods(volumes),
         "judge": judge.about,
+        "probes": {
+            "hallucination": hallucination.summary(),
+            "steganography": steganography.summary() if steganography is not None else None,
+        },
+        "a_dice": None,
         "ms_ssim_padding": [
             {"slice": list(shape), "added": list(added)} for shape, added in padding.items() if any(added)
         ],
         "cases": [{"title": case.title, "subject": case.subject, "slice": case.place} for case in cases],
         "definitions": DEFINITIONS,
     }
+    if a_dice_seeds:
+        images, originals, lesions = (torch.cat(parts) for parts in zip(*on_grid, strict=True))
+        summary["a_dice"] = bracketed_a_dice(
+            name, images, originals, lesions, judge.grid, cohort_dir, split, a_dice_seeds, synthesizer.device
+        )
     write_report(report_dir, summary, slices, volumes, cases)
     return summary
 
@@ -109,6 +150,19 @@ def pseudo_healthy(synthesizer: Synthesizer, volume: Volume) -> Tensor:
     """x_s = x_p + residual inside the foreground, in [0, 1], shape (N, 1, H, W), on the synthesizer's device."""
     residual = torch.from_numpy(synthesizer.residual(volume.image[:, 0].numpy(), volume.spacing_mm))[:, None]
     return (volume.image + residual * volume.foreground).clamp(0, 1).to(synthesizer.device)
+
+
+def _twins(volume: Volume, twin: Tensor) -> Twins:
+    image, lesion, foreground = (t[:, 0].numpy() for t in (volume.image, volume.lesion, volume.foreground))
+    return Twins(
+        subject=volume.subject,
+        places=np.asarray(volume.places),
+        image=image,
+        twin=twin[:, 0].cpu().numpy(),
+        lesion=lesion,
+        foreground=foreground,
+        spacing_mm=volume.spacing_mm,
+    )
 
 
 def _cases(

@@ -15,6 +15,8 @@ from pipeline.reports.mosaic import body_box, difference, grey, mosaic, outlined
 # Below this Dice the judge overlooks about as much as it finds, and healthiness says little.
 WEAK_JUDGE = 0.5
 
+A_DICE_ROWS = {"original": "original images", "healthy": "healthy slices, random lesion masks"}
+
 ROWS = {
     "healthiness": ("healthiness of a volume", 3),
     "psnr_normal": ("normal tissue PSNR, dB", 2),
@@ -90,6 +92,9 @@ def page(summary: dict[str, Any], cases: list[Case]) -> str:
         _reading(methods),
         "## The judge",
         _judge(summary["judge"], cohort["split"]),
+        *_a_dice(summary["a_dice"]),
+        "## Probes",
+        *_probes(summary["probes"]),
         "## Cases",
         "![Best, median and worst case](cases.png)",
         "From top to bottom: "
@@ -139,11 +144,12 @@ def _cell(score: dict[str, Any], digits: int) -> str:
 
 
 def _reading(methods: dict[str, Any]) -> str:
-    controls = " and ".join(f"*{name}*" for name in list(methods)[1:])
+    names = [f"*{name}*" for name in list(methods)[1:]]
+    controls = " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
     return (
         f"Higher is better everywhere. Read each figure beside those of the controls {controls}: a method has to be "
         "healthier than the first, and more like the truth (where none is known, more like anatomy to the eye) than "
-        "the second. *Identical* marks images equal to their reference, whose PSNR is infinite."
+        "the others. *Identical* marks images equal to their reference, whose PSNR is infinite."
     )
 
 
@@ -168,6 +174,64 @@ def _judge(judge: dict[str, Any], split: str) -> str:
             " **That is weak: do not draw conclusions from healthiness here.** Train it longer, or on more patients."
         )
     return text
+
+
+def _a_dice(a_dice: dict[str, Any] | None) -> list[str]:
+    if a_dice is None:
+        return []
+    settings = a_dice["settings"]
+    rows = []
+    for name, scores in a_dice["images"].items():
+        collapsed = sum(scores["collapsed"])
+        value = "–" if scores["mean"] is None else f"{scores['mean']:.3f}"
+        spread = "" if scores["sd"] is None else f" ± {scores['sd']:.3f}"
+        failed = f" ({collapsed} of {len(scores['seeds'])} trainings collapsed and do not count)" if collapsed else ""
+        rows.append(f"| {A_DICE_ROWS.get(name, name)} | {value}{spread}{failed} |")
+    text = (
+        "How fast a segmentor learns to find the original lesions in these images (GVS, Eq. 8): its Dice on the "
+        f"{settings['slices']} training slices, mean over {settings['epochs']} epochs, mean ± standard deviation over "
+        f"{len(settings['seeds'])} trainings ({settings['network']}, {settings['optimizer']}, pixels of "
+        f"{settings['spacing_mm']:g} mm). Lower is healthier. The original images are the upper end; the lower end is "
+        "what healthy tissue gives under masks that have nothing to do with it."
+    )
+    return ["## A-Dice", "\n".join(["| images | A-Dice |", "|---|---:|", *rows]), text]
+
+
+def _probes(probes: dict[str, Any]) -> list[str]:
+    hallucination = probes["hallucination"]
+    header = ["| *hallucination* | appeared | vanished | tissue changed |", "|---|---:|---:|---:|"]
+    rows = [
+        f"| {label} ({found['slices']}) | {found['appeared_per_slice']:.2f} | {found['vanished_per_slice']:.2f} | "
+        f"{100 * found['changed_share']:.2f} % |"
+        for label, found in (
+            ("slices without lesion", hallucination["healthy_slices"]),
+            ("normal tissue of pathological slices", hallucination["outside_lesion"]),
+        )
+        if found
+    ]
+    text = (
+        f"Where nothing should change, regions of {hallucination['area_mm2']:g} mm² or more that became brighter "
+        f"(appeared) or darker (vanished) by more than {hallucination['change']:g} of the intensity window, for each "
+        f"slice, and the share of tissue that changed so. A margin of {hallucination['margin_mm']:g} mm around lesions "
+        "does not count."
+    )
+    parts = ["\n".join(header + rows), text]
+    steganography = probes["steganography"]
+    if steganography is None:
+        parts.append("*Steganography* does not apply: the method has no way back that could read a hidden code.")
+        return parts
+    lines = [
+        f"| {row['bits']} bits | {row['cycle_error']:.4f} | {row['noise']:.4f} | {row['amplification']:.2f} |"
+        for row in steganography["quantised"]
+    ]
+    exact = f"| exact | {steganography['cycle_error']:.4f} | | |"
+    header = ["| *steganography* | cycle error | noise | amplification |", "|---|---:|---:|---:|"]
+    text = (
+        "Mean absolute error of going there and back, when the pseudo-healthy image in between is quantised to so many "
+        "bits. Amplification is the error that this adds, divided by the quantisation noise itself: far above 1, the "
+        "way back reads a code that is hidden in the image."
+    )
+    return [*parts, "\n".join([*header, exact, *lines]), text]
 
 
 def _padding(padding: list[dict[str, list[int]]]) -> list[str]:

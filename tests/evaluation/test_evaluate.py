@@ -16,6 +16,7 @@ from torch import nn
 from pipeline.bundles import bundles_folder
 from pipeline.errors import UsageError
 from pipeline.evaluation import evaluate
+from pipeline.evaluation.twins import read_twins
 from pipeline.evaluation.volumes import pathological_subjects, read_volume
 from pipeline.networks import JohnsonGenerator
 from pipeline.preprocessing.grid import Grid
@@ -26,7 +27,7 @@ ITERATIONS = 24
 
 
 class ToTruth(Synthesizer):
-    """Knows the answers: its residual is truth − input."""
+    """Knows the answers: its residual is truth − input, and 0 on healthy slices."""
 
     def __init__(self, cohort: Path) -> None:
         super().__init__(nn.Identity(), Grid(4.0, (48, 64)), WindowRule())
@@ -38,7 +39,7 @@ class ToTruth(Synthesizer):
                 self.truth[image.numpy().tobytes()] = truth[0].numpy()
 
     def residual(self, windowed: NDArray[np.float32], spacing_mm: tuple[float, float]) -> NDArray[np.float32]:
-        return np.stack([self.truth[image.tobytes()] - image for image in windowed])
+        return np.stack([self.truth.get(image.tobytes(), image) - image for image in windowed])
 
 
 class OffByATenth(Synthesizer):
@@ -159,9 +160,16 @@ def test_the_summary_says_what_was_measured_and_by_whom(reports: Path) -> None:
     assert len({case["subject"] for case in summary["cases"]}) == 3
 
 
-def test_a_report_is_five_whole_files(reports: Path) -> None:
-    expected = ["cases.png", "patients.csv", "report.md", "slices.csv", "summary.json"]
+def test_a_report_is_five_whole_files_and_the_images(reports: Path, cohort: Path) -> None:
+    expected = ["cases.png", "patients.csv", "report.md", "slices.csv", "summary.json", "twins"]
     assert sorted(path.name for path in (reports / "perfect").iterdir()) == expected
+    record = pathological_subjects(cohort, "test")[0]
+    volume = read_volume(cohort, record)
+    assert volume.truth is not None
+    twins = read_twins(reports / "perfect" / "twins" / f"{record['subject']}.npz")
+    assert twins.places.tolist() == volume.places
+    inside = volume.foreground[:, 0].numpy()
+    np.testing.assert_allclose(twins.twin[inside], volume.truth[:, 0].numpy()[inside], atol=1e-4)
 
 
 def test_a_split_without_pathological_slices_is_refused_with_what_the_cohort_has(cohort: Path, tmp_path: Path) -> None:
@@ -187,7 +195,7 @@ def test_a_folder_that_holds_something_is_written_into_only_on_request(
 
 
 def test_a_method_may_not_take_the_name_of_a_control(cohort: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="name of a control"):
+    with pytest.raises(UsageError, match="what a row of every table is called"):
         evaluate(identity_network(), cohort, tmp_path, "untouched input", {})
 
 

@@ -46,6 +46,22 @@ SUMMARY: dict[str, Any] = {
         "spacing_mm": 2.0,
         "dice": {"validation": None, "test": {"pooled": 0.81, "mean_per_slice": 0.74, "slices": 40, "patients": 3}},
     },
+    "probes": {
+        "hallucination": {
+            "change": 0.1,
+            "area_mm2": 20.0,
+            "margin_mm": 5.0,
+            "healthy_slices": {
+                "slices": 12,
+                "appeared_per_slice": 0.25,
+                "vanished_per_slice": 1.5,
+                "changed_share": 0.0123,
+            },
+            "outside_lesion": None,
+        },
+        "steganography": None,
+    },
+    "a_dice": None,
     "ms_ssim_padding": [],
     "definitions": {"healthiness": "one minus a ratio"},
 }
@@ -69,6 +85,42 @@ def changed(**changes: Any) -> dict[str, Any]:
 def line(text: str, start: str) -> list[str]:
     (found,) = [row for row in text.splitlines() if row.startswith(f"| {start}")]
     return [cell.strip() for cell in found.strip("|").split("|")][1:]
+
+
+def test_hallucination_is_counted_in_slices_that_exist() -> None:
+    text = page(SUMMARY, CASES)
+    assert line(text, "slices without lesion (12)") == ["0.25", "1.50", "1.23 %"]
+    assert "normal tissue of pathological slices" not in text
+    assert "does not apply" in text
+
+
+def test_steganography_is_shown_where_there_is_a_way_back() -> None:
+    probes = copy.deepcopy(SUMMARY["probes"])
+    probes["steganography"] = {
+        "cycle_error": 0.01,
+        "quantised": [{"bits": 4, "cycle_error": 0.31, "noise": 0.02, "amplification": 15.0}],
+    }
+    text = page(changed(probes=probes), CASES)
+    assert "does not apply" not in text
+    assert line(text, "exact")[0] == "0.0100"
+    assert line(text, "4 bits") == ["0.3100", "0.0200", "15.00"]
+
+
+def test_a_dice_stands_between_its_brackets_and_a_collapse_is_told() -> None:
+    def a_dice(mean: float | None, sd: float | None, collapsed: list[bool]) -> dict[str, Any]:
+        return {"mean": mean, "sd": sd, "collapsed": collapsed, "seeds": [0, 1]}
+
+    settings = {"slices": 40, "epochs": 20, "seeds": [0, 1], "network": "U", "optimizer": "SGD", "spacing_mm": 2.0}
+    images = {
+        "gvs": a_dice(0.4, None, [False, True]),
+        "original": a_dice(0.71, 0.02, [False, False]),
+        "healthy": a_dice(None, None, [True, True]),
+    }
+    text = page(changed(a_dice={"settings": settings, "images": images}), CASES)
+    table = text[text.index("## A-Dice") : text.index("## Probes")]
+    assert line(table, "gvs") == ["0.400 (1 of 2 trainings collapsed and do not count)"]
+    assert line(table, "original images") == ["0.710 ± 0.020"]
+    assert line(table, "healthy slices")[0].startswith("–")
 
 
 def test_methods_stand_side_by_side_with_mean_deviation_and_number_of_patients() -> None:

@@ -1,0 +1,75 @@
+"""A-Dice stands between its brackets, and the brackets are measured once."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from pipeline.evaluation import bracketed
+from pipeline.evaluation.bracketed import bracketed_a_dice
+from pipeline.evaluation.volumes import pathological_subjects, read_volume
+from pipeline.metrics import ADice
+from pipeline.preprocessing.grid import Grid
+
+GRID = Grid(4.0, (48, 64))
+
+
+@pytest.fixture
+def images(cohort: Path) -> tuple[Tensor, Tensor]:
+    volumes = [read_volume(cohort, record) for record in pathological_subjects(cohort, "test")]
+    x = torch.cat([GRID.images(v.image, v.spacing_mm) for v in volumes])
+    return x, torch.cat([GRID.masks(v.lesion.float(), v.spacing_mm) for v in volumes])
+
+
+@pytest.fixture
+def own_cohort(cohort: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(cohort, tmp_path / "cohort"))
+
+
+def measure(own_cohort: Path, x: Tensor, masks: Tensor, seeds: tuple[int, ...] = (0,)) -> dict[str, dict]:
+    found = bracketed_a_dice("m", x, x, masks, GRID, own_cohort, "test", seeds, torch.device("cpu"))
+    return found["images"]
+
+
+def test_healthy_slices_under_foreign_masks_are_healthier_than_the_originals(
+    own_cohort: Path, images: tuple[Tensor, Tensor]
+) -> None:
+    scores = measure(own_cohort, *images)
+    assert set(scores) == {"m", "original", "healthy"}
+    assert scores["m"]["mean"] == scores["original"]["mean"], "the same images under the same seeds"
+    assert scores["healthy"]["mean"] < scores["original"]["mean"]
+    assert len(scores["m"]["curves"][0]) == 20
+
+
+def test_brackets_are_measured_once_and_again_when_a_setting_differs(
+    own_cohort: Path, images: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[int] = []
+
+    def fake(x: Tensor, masks: Tensor, seeds: tuple[int, ...], *_: object) -> ADice:
+        assert x.shape == masks.shape
+        measured.append(len(seeds))
+        return ADice([0.5] * len(seeds), [[0.5]] * len(seeds), [False] * len(seeds))
+
+    monkeypatch.setattr(bracketed, "a_dice", fake)
+    measure(own_cohort, *images)
+    assert measured == [1, 1, 1]
+    measure(own_cohort, *images)
+    assert measured == [1, 1, 1, 1], "only the method again"
+    measure(own_cohort, *images, seeds=(0, 1))
+    assert measured[4:] == [2, 2, 2]
+    damaged = next((own_cohort / "a_dice").glob("original_*.json"))
+    for path in (own_cohort / "a_dice").iterdir():
+        path.write_text("{")
+    measure(own_cohort, *images)
+    assert measured[7:] == [1, 1, 1], f"{damaged.name} was damaged"
+
+
+def test_a_collapsed_training_is_named_and_does_not_count(
+    own_cohort: Path, images: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bracketed, "a_dice", lambda *_: ADice([0.4, float("nan")], [[0.4], [0.0]], [False, True]))
+    scores = measure(own_cohort, *images, seeds=(0, 1))["m"]
+    assert (scores["mean"], scores["per_seed"], scores["collapsed"]) == (0.4, [0.4, None], [False, True])
