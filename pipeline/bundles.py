@@ -102,6 +102,13 @@ def read_config(path: Path) -> dict[str, Any]:
     return content
 
 
+def is_plain(value: Any) -> bool:
+    """Whether a config's value is a setting: no part to build, no reference, no expression."""
+    if isinstance(value, list):
+        return all(is_plain(item) for item in value)
+    return not isinstance(value, dict) and not (isinstance(value, str) and value.startswith(("$", "@", "%")))
+
+
 def load_synthesizer(bundle: Bundle, device: str = "auto", batch_size: int | None = None) -> tuple[Any, dict[str, Any]]:
     """The trained model of a bundle or run.
 

@@ -1,7 +1,25 @@
 """One file per method, readable beside its paper."""
 
+from pipeline.methods.ant_gan import ANTGAN
 from pipeline.methods.base import Method, Player
+from pipeline.methods.conditional_gan import ConditionalGAN
+from pipeline.methods.cycle_gan import CycleGAN
 from pipeline.methods.gvs import GVS
+from pipeline.methods.phs_gan import PairedPHSGAN, UnpairedPHSGAN
+from pipeline.methods.pool import ImagePool
 from pipeline.methods.segmentation import Segmentation
+from pipeline.methods.va_gan import VAGAN
 
-__all__ = ["GVS", "Method", "Player", "Segmentation"]
+__all__ = [
+    "ANTGAN",
+    "GVS",
+    "VAGAN",
+    "ConditionalGAN",
+    "CycleGAN",
+    "ImagePool",
+    "Method",
+    "PairedPHSGAN",
+    "Player",
+    "Segmentation",
+    "UnpairedPHSGAN",
+]

@@ -17,6 +17,13 @@ def always(iteration: int) -> bool:
     return True
 
 
+def every(steps: int) -> Callable[[int], bool]:
+    """The schedule of a generator whose discriminator takes several steps for each of its own."""
+    if steps < 1:
+        raise ValueError(f"the discriminator takes at least 1 step for each of the generator, found {steps}")
+    return lambda iteration: (iteration + 1) % steps == 0
+
+
 @dataclass(frozen=True)
 class Player:
     """One side of the game: the networks it owns and the loss it plays for.
@@ -27,12 +34,14 @@ class Player:
         loss: from the batch and what `Method.forward` computed to named, weighted terms; their sum is minimised.
         plays: whether it plays at a given iteration (counted from 0); a critic that takes five steps for each step of a
             generator is a generator that plays at every fifth iteration.
+        after_step: called after each step of its optimiser, for example to clip the weights of a critic.
     """
 
     name: str
     networks: tuple[str, ...]
     loss: Callable[[Batch, Shared], Terms]
     plays: Callable[[int], bool] = always
+    after_step: Callable[[], None] | None = None
 
 
 class Method(Protocol):
@@ -42,6 +51,16 @@ class Method(Protocol):
     """Name of the network that turns a pathological image into a pseudo-healthy one."""
 
     networks: dict[str, nn.Module]
+    """All that a checkpoint must keep: the players' networks, and pools of images."""
+
+    @property
+    def cycle(self) -> nn.Module | None:
+        """The way back, made of parts of `networks`; None where the method has none.
+
+        From pseudo-healthy and pathological images to the reconstructed pathological ones. It is saved beside the
+        synthesizer, for the steganography probe.
+        """
+        ...
 
     @property
     def players(self) -> tuple[Player, ...]:

@@ -35,6 +35,7 @@ class GVS:
             synthetic images forgets what lesions look like, and the two players then circle around each other.
     """
 
+    cycle = None
     synthesizer = "generator"
 
     def __init__(

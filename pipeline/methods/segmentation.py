@@ -17,6 +17,7 @@ class Segmentation:
         segmentor: images (B, 1, H, W) in [0, 1] to lesion logits of the same shape.
     """
 
+    cycle = None
     synthesizer = "segmentor"  # the network that users run
 
     def __init__(self, segmentor: nn.Module) -> None:

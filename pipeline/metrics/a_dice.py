@@ -8,7 +8,8 @@ The paper names the rate, 0.1, and E = 20 epochs. Fixed here, the same for every
 gradient descent with momentum 0.9, two-class cross-entropy as for GVS' segmentor, no augmentation, no decay of the
 rate. Values can only be compared between sets of equally many slices on the same grid (an epoch of twice the slices
 has twice the steps) and between the same settings, so report them beside their bracket: the original images above,
-healthy slices with `random_lesion_masks` below.
+healthy slices with `random_lesion_masks` below. The seed matters most between the two, where the Dice leaves zero late:
+on 50 slices the deviation over three seeds reached 0.17.
 """
 
 import math

@@ -1,6 +1,21 @@
 """Architectures of the papers, one file per family."""
 
+from pipeline.networks.cycle_gan import PatchGANDiscriminator, PlainCycle
 from pipeline.networks.johnson import JohnsonGenerator
+from pipeline.networks.phs_gan import FactorisedCycle, PHSDiscriminator, PHSGenerator
+from pipeline.networks.residual_unet import ResidualUNet
 from pipeline.networks.unet import UNetSegmentor
+from pipeline.networks.va_gan import MapCritic, MapGenerator
 
-__all__ = ["JohnsonGenerator", "UNetSegmentor"]
+__all__ = [
+    "FactorisedCycle",
+    "JohnsonGenerator",
+    "MapCritic",
+    "MapGenerator",
+    "PHSDiscriminator",
+    "PHSGenerator",
+    "PatchGANDiscriminator",
+    "PlainCycle",
+    "ResidualUNet",
+    "UNetSegmentor",
+]

@@ -13,13 +13,15 @@ import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 
 from pipeline import __version__
-from pipeline.bundles import Bundle, read_config
+from pipeline.bundles import Bundle, is_plain, read_config
 from pipeline.errors import OutputError, PipelineError, UsageError
 from pipeline.files import sha256, write_json
 from pipeline.preprocessing.cohort import COHORT_FILE, read_cohort
 from pipeline.training.checkpoint import CHECKPOINT
 
 RECORD = "run.json"
+# Settings that a training and the use of its result each choose for themselves.
+OWN = ("bundle_root", "dataset_dir", "output_dir", "device_name", "batch_size")
 # MONAI remarks on the missing logging file, which is left out on purpose: the command line logs for itself.
 logging.getLogger("monai.bundle.workflows").setLevel(logging.ERROR)
 
@@ -138,10 +140,16 @@ def _start_folder(
         "slab_mm": slab["thickness_mm"],
     }
     (run / "configs").mkdir(parents=True)
+    training = _laid_over(read_config(bundle.config("train")), overlay)
+    inference = _laid_over(read_config(bundle.config("inference")), overlay)
+    # The bundle's own inference config describes the weights that it ships; the run's, those that it trains.
+    inference |= {
+        key: training[key] for key in inference if key in training and key not in OWN and is_plain(training[key])
+    }
     for source in sorted((bundle.root / "configs").iterdir()):
         target = run / "configs" / source.name
         if source.stem in ("train", "inference"):
-            write_json(target, _laid_over(read_config(source), overlay))
+            write_json(target, training if source.stem == "train" else inference)
         elif source.name == "metadata.json":
             write_json(target, {**read_config(source), "name": bundle.name})
         elif source.stem not in bundle.presets:

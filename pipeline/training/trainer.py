@@ -36,7 +36,8 @@ class PlayerTrainer(Trainer):
         schedulers: learning-rate schedules by the player's name, stepped once an epoch.
         accumulate: split each batch into this many parts, and add up their gradients before a step: less memory, one
             more forward pass a player, and the same step as the whole batch where networks normalise each sample by
-            itself and losses are means over samples.
+            itself and losses are means over samples. Discriminators that play after their generators (CycleGAN) then
+            see what the updated generators make.
         amp: `bfloat16`, or `float16` with loss scaling; None trains in float32.
         average_decay: keep an exponential moving average of the synthesizer's weights with this decay; None keeps none.
         train_handlers: objects with `attach(engine)`.
@@ -115,8 +116,11 @@ class PlayerTrainer(Trainer):
         parts = [batch] if self.accumulate == 1 else list(_split(batch, self.accumulate))
         players = [player for player in self.method.players if player.plays(self.state.iteration - 1)]
         output: dict[str, Tensor] = {}
-        for network in self.method.networks.values():
+        playing = {name for player in players for name in player.networks}
+        for name, network in self.method.networks.items():
             network.train()
+            # What no player will update needs no graph: a critic's extra steps run the generator forward only.
+            network.requires_grad_(name in playing)
         shared = None
         if self.accumulate == 1:
             with self._autocast():
@@ -150,9 +154,8 @@ class PlayerTrainer(Trainer):
         parameters = [p for name in player.networks for p in self.method.networks[name].parameters()]
         average_gradients(parameters)
         self.loss_scaler.step(optimizer)
-        # The shared forward pass of the next iteration needs all graphs.
-        for network in self.method.networks.values():
-            network.requires_grad_(True)
+        if player.after_step is not None:
+            player.after_step()
         return totals
 
     def _autocast(self) -> torch.autocast:

@@ -9,56 +9,34 @@ from pipeline.networks import JohnsonGenerator
 F, H, W = 4, 32, 48
 
 
-def outputs(network: nn.Module, image: torch.Tensor, kind: type[nn.Module] | tuple[type[nn.Module], ...]) -> list:
-    """(layer, output shape) of each layer of a kind, in the order in which they are computed."""
-    seen: list = []
-    for layer in network.modules():
-        if isinstance(layer, kind):
-            layer.register_forward_hook(lambda layer, _, output: seen.append((layer, tuple(output.shape[1:]))))
-    network(image)
-    return seen
-
-
-def count(network: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in network.parameters())
-
-
-def describe(layer: nn.Conv2d | nn.ConvTranspose2d) -> tuple[str, int, int, str]:
-    return (type(layer).__name__, layer.kernel_size[0], layer.stride[0], layer.padding_mode)
-
-
-def test_the_layers_are_those_of_the_table_row_by_row():
-    network = JohnsonGenerator(filters=F, residual_blocks=2)
-    layers = outputs(network, torch.rand(1, 1, H, W), (nn.Conv2d, nn.ConvTranspose2d))
-    in_a_block = (("Conv2d", 3, 1, "zeros"), (4 * F, H // 4, W // 4))
-    assert [(describe(layer), shape) for layer, shape in layers] == [
-        (("Conv2d", 7, 1, "reflect"), (F, H, W)),
-        (("Conv2d", 3, 2, "zeros"), (2 * F, H // 2, W // 2)),
-        (("Conv2d", 3, 2, "zeros"), (4 * F, H // 4, W // 4)),
-        *[in_a_block] * 4,
-        (("ConvTranspose2d", 3, 2, "zeros"), (2 * F, H // 2, W // 2)),
-        (("ConvTranspose2d", 3, 2, "zeros"), (F, H, W)),
-        (("Conv2d", 7, 1, "reflect"), (1, H, W)),
+def test_the_layers_are_those_of_the_table_row_by_row(table):
+    in_a_block = (4 * F, H // 4, W // 4)
+    assert table(JohnsonGenerator(filters=F, residual_blocks=2), 1, H, W) == [
+        ("Conv2d", 7, 1, True, "ReLU", (F, H, W)),
+        ("Conv2d", 3, 2, True, "ReLU", (2 * F, H // 2, W // 2)),
+        ("Conv2d", 3, 2, True, "ReLU", (4 * F, H // 4, W // 4)),
+        *[("Conv2d", 3, 1, True, "ReLU", in_a_block), ("Conv2d", 3, 1, True, None, in_a_block)] * 2,
+        ("ConvTranspose2d", 3, 2, True, "ReLU", (2 * F, H // 2, W // 2)),
+        ("ConvTranspose2d", 3, 2, True, "ReLU", (F, H, W)),
+        ("Conv2d", 7, 1, False, None, (1, H, W)),
     ]
 
 
-def test_bilinear_upsampling_replaces_each_transposed_convolution_by_a_plain_one():
+def test_bilinear_upsampling_replaces_each_transposed_convolution_by_a_plain_one(table):
     network = JohnsonGenerator(filters=F, residual_blocks=1, upsampling="bilinear")
-    layers = outputs(network, torch.rand(1, 1, H, W), (nn.Conv2d, nn.ConvTranspose2d, nn.Upsample))
-    assert [(type(layer).__name__, shape) for layer, shape in layers][5:] == [
-        ("Upsample", (4 * F, H // 2, W // 2)),
-        ("Conv2d", (2 * F, H // 2, W // 2)),
-        ("Upsample", (2 * F, H, W)),
-        ("Conv2d", (F, H, W)),
-        ("Conv2d", (1, H, W)),
+    assert table(network, 1, H, W)[5:] == [
+        ("bilinear upsampling", None, None, False, None, (4 * F, H // 2, W // 2)),
+        ("Conv2d", 3, 1, True, "ReLU", (2 * F, H // 2, W // 2)),
+        ("bilinear upsampling", None, None, False, None, (2 * F, H, W)),
+        ("Conv2d", 3, 1, True, "ReLU", (F, H, W)),
+        ("Conv2d", 7, 1, False, None, (1, H, W)),
     ]
 
 
-def test_every_convolution_but_the_last_is_followed_by_instance_norm():
+def test_the_border_is_reflected_where_kernels_are_wide():
     network = JohnsonGenerator(filters=F, residual_blocks=1)
-    kinds = outputs(network, torch.rand(1, 1, H, W), (nn.Conv2d, nn.ConvTranspose2d, nn.InstanceNorm2d))
-    is_norm = [isinstance(layer, nn.InstanceNorm2d) for layer, _ in kinds]
-    assert is_norm == [False, True] * 7 + [False]
+    modes = {layer.kernel_size[0]: layer.padding_mode for layer in network.modules() if isinstance(layer, nn.Conv2d)}
+    assert modes == {7: "reflect", 3: "zeros"}
 
 
 def test_a_residual_block_adds_its_input_and_has_no_relu_after_the_sum():
@@ -70,8 +48,8 @@ def test_a_residual_block_adds_its_input_and_has_no_relu_after_the_sum():
 
 
 @pytest.mark.parametrize("upsampling", ["transposed", "bilinear"])
-@pytest.mark.parametrize(("filters", "blocks"), [(4, 1), (32, 5)])
-def test_the_number_of_parameters_follows_from_the_table(filters, blocks, upsampling):
+@pytest.mark.parametrize(("filters", "blocks"), [(4, 1), (32, 5), (64, 9)])
+def test_the_number_of_parameters_follows_from_the_table(count, filters, blocks, upsampling):
     def convolution(channels: int, out: int, kernel: int) -> int:
         return kernel**2 * channels * out + out
 
@@ -103,8 +81,9 @@ def test_several_channels_go_in_and_out():
     assert network(torch.rand(1, 2, 16, 16)).shape == (1, 3, 16, 16)
 
 
-def test_an_image_lies_in_0_1_whatever_goes_in():
-    network = JohnsonGenerator(filters=F, residual_blocks=1)
+@pytest.mark.parametrize("output", ["image", "shortcut"])
+def test_an_image_lies_in_0_1_whatever_goes_in(output):
+    network = JohnsonGenerator(filters=F, residual_blocks=1, output=output)
     with torch.no_grad():
         network.last.weight *= 100
         image = network(100 * torch.randn(2, 1, 16, 16))
@@ -136,13 +115,30 @@ def test_a_residual_is_at_most_one_either_way_and_the_sum_is_not_clipped():
         assert torch.equal(network(x_p), x_p - 1)
 
 
+def test_a_shortcut_is_tanh_of_f_plus_x_on_images_from_minus_1_to_1():
+    network = JohnsonGenerator(filters=F, residual_blocks=1, output="shortcut")
+    f = []
+    network.last.register_forward_hook(lambda _, __, output: f.append(output))
+    x = torch.rand(2, 1, 16, 16)
+    made = network(x)
+    torch.testing.assert_close(2 * made - 1, torch.tanh(f[0] + (2 * x - 1)))
+
+
+def test_half_precision_gives_nearly_the_same():
+    torch.manual_seed(0)
+    network, image = JohnsonGenerator(filters=F, residual_blocks=1), torch.rand(1, 1, 32, 32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = network(image)
+    torch.testing.assert_close(half.float(), network(image), rtol=0, atol=0.05)
+
+
 @pytest.mark.parametrize("option", ["upsampling", "output"])
 def test_an_unknown_option_is_refused_with_its_value(option):
     with pytest.raises(ValueError, match="nearest"):
         JohnsonGenerator(**{option: "nearest"})
 
 
-@pytest.mark.parametrize("output", ["image", "residual"])
+@pytest.mark.parametrize("output", ["image", "residual", "shortcut"])
 @pytest.mark.parametrize("upsampling", ["transposed", "bilinear"])
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
 def test_it_scripts_and_the_script_gives_the_same_image(output, upsampling):

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pipeline import __version__
-from pipeline.bundles import Bundle, find_bundle, read_config
+from pipeline.bundles import Bundle, find_bundle, load_synthesizer, read_config
 from pipeline.errors import OutputError, UsageError
 from pipeline.files import sha256, write_json
 from pipeline.networks import JohnsonGenerator, UNetSegmentor
@@ -57,6 +57,20 @@ def test_a_run_holds_what_a_bundle_holds(laptop_run):
     }
     assert files >= expected
     assert all("tensorboard" in name for name in files - expected)
+
+
+def test_a_run_s_inference_follows_its_training_not_the_weights_that_the_bundle_ships(phantom_cohort, tiny, tmp_path):
+    root = Path(shutil.copytree(find_bundle("gvs").root, tmp_path / "bundle"))
+    shipped = read_config(root / "configs" / "inference.json")
+    shipped |= {"upsampling": "bilinear", "filters": 7, "batch_size": 3}
+    write_json(root / "configs" / "inference.json", shipped)
+    train(Bundle(root, "gvs"), phantom_cohort, tmp_path / "run", (), {**tiny, "epochs": 1, "device_name": "cpu"})
+    configs = tmp_path / "run" / "configs"
+    training, inference = (read_config(configs / f"{name}.json") for name in ("train", "inference"))
+    for key in ("upsampling", "output", "filters", "residual_blocks", "spacing_mm", "size"):
+        assert inference[key] == training[key], key
+    assert inference["batch_size"] == 3, "how many slices at once is the user's, not the training's, choice"
+    load_synthesizer(find_bundle(str(tmp_path / "run")), "cpu")
 
 
 def test_settings_are_laid_over_training_and_inference_alike(laptop_run, tiny):

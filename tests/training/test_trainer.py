@@ -1,12 +1,14 @@
 """The engine plays any method: turns, schedules, accumulation, mixed precision, moving average."""
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from ignite.engine import Events
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.optim import SGD, Adam
 from torch.optim.lr_scheduler import PolynomialLR
 from torch.utils.data import DataLoader
@@ -135,6 +137,128 @@ def test_only_the_networks_of_the_player_whose_turn_it_is_require_gradients():
     method.players = tuple(watch(player) for player in method.players)  # type: ignore[assignment]
     play(method, loader(1))
     assert required == {"left": {"left"}, "right": {"right", "hand"}}
+
+
+def test_what_no_player_will_update_has_no_graph_in_the_shared_forward_pass():
+    method = Tug()
+    left, right = method.players
+    method.players = (replace(left, plays=lambda iteration: iteration == 2), replace(right, plays=lambda _: True))
+    required, graphs, gradients = [], [], []
+    forward = method.forward
+
+    def watched(batch: Any) -> dict[str, Tensor]:
+        shared = forward(batch)
+        required.append({name for name, net in method.networks.items() if net.weight.requires_grad})
+        graphs.append(shared["moved"].requires_grad)
+        gradients.append(method.networks["left"].weight.grad)
+        return shared
+
+    method.forward = watched
+    play(method, loader(3))
+    assert required == [{"right", "hand"}, {"right", "hand"}, {"left", "right", "hand"}]
+    assert graphs == [False, False, True]
+    assert gradients == [None, None, None]
+    assert method.networks["left"].weight.grad is not None
+
+
+def test_a_loss_that_forgets_to_detach_leaks_nothing_into_a_network_that_does_not_play():
+    method = Tug()
+
+    def leaky(batch: Any, shared: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {"pull": (method.networks["right"](shared["moved"]) + 1).square().mean()}
+
+    left, right = method.players
+    method.players = (replace(left, plays=lambda _: False), replace(right, loss=leaky, plays=lambda _: True))
+    start = method.networks["left"].weight.item()
+    play(method, loader(2))
+    assert method.networks["left"].weight.grad is None
+    assert method.networks["left"].weight.item() == start
+
+
+def test_players_on_their_schedules_do_what_a_bare_loop_does():
+    method = Tug()
+    left, right, hand = (copy.deepcopy(method.networks[name]) for name in ("left", "right", "hand"))
+    play(method, loader(8))
+
+    optimizer_left = SGD(left.parameters(), lr=0.1)
+    optimizer_right = SGD([*right.parameters(), *hand.parameters()], lr=0.1)
+    for iteration, batch in enumerate(loader(8)):
+        moved = left(batch["image"])
+        loss = (moved - 1).square().mean() + 0.1 * left.weight.abs().sum()
+        optimizer_left.zero_grad()
+        loss.backward()
+        optimizer_left.step()
+        if iteration % 5 == 0:
+            optimizer_right.zero_grad()
+            (hand(right(moved.detach())) + 1).square().mean().backward()
+            optimizer_right.step()
+
+    for name, network in (("left", left), ("right", right), ("hand", hand)):
+        assert torch.equal(method.networks[name].weight, network.weight)
+
+
+def test_a_generator_that_plays_less_often_is_trained_as_in_a_bare_loop():
+    method = gvs()
+    step_a, step_b = method.players
+    method.players = (step_a, replace(step_b, plays=lambda iteration: iteration % 3 == 2))
+    G, S = (copy.deepcopy(method.networks[name]) for name in ("generator", "segmentor"))
+    play(method, loader(7, size=32))
+
+    reference = GVS(G, S, residual_region="normal")
+    optimizer_G, optimizer_S = SGD(G.parameters(), lr=0.1), SGD(S.parameters(), lr=0.1)
+    for iteration, batch in enumerate(loader(7, size=32)):
+        x_s = G(batch["image"])
+        optimizer_S.zero_grad()
+        reference.step_a(batch, {"x_s": x_s.detach()})["wce"].backward()
+        optimizer_S.step()
+        if iteration % 3 == 2:
+            optimizer_G.zero_grad()
+            squared = ((batch["image"] - x_s) ** 2 * (1 - batch["mask"])).sum() / (1 - batch["mask"]).sum()
+            fooled = functional.binary_cross_entropy_with_logits(S(x_s), torch.zeros_like(x_s))
+            (fooled + 10 * squared).backward()
+            optimizer_G.step()
+
+    for name, network in (("generator", G), ("segmentor", S)):
+        for mine, theirs in zip(method.networks[name].parameters(), network.parameters(), strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_after_each_step_of_its_player_and_of_no_other_something_may_be_done(accumulate):
+    method, done = Tug(), []
+    left, right = method.players
+    method.players = (
+        replace(left, after_step=lambda: done.append("after left")),
+        replace(right, after_step=lambda: done.append("after right")),
+    )
+
+    class Watch:
+        def attach(self, engine: Any) -> None:
+            for name, optimizer in engine.optimizers.items():
+                optimizer.register_step_post_hook(lambda *_, name=name: done.append(f"step of {name}"))
+
+    play(method, loader(12, batch_size=2), accumulate=accumulate, train_handlers=[Watch()])
+    usual = ["step of left", "after left"]
+    fifth = [*usual, "step of right", "after right"]
+    assert done == [*fifth, *4 * usual, *fifth]
+
+
+def test_what_is_done_after_a_step_is_seen_by_the_next_player():
+    method, seen = Tug(), []
+    left, right = method.players
+    weight = method.networks["left"].weight
+
+    def hold() -> None:
+        with torch.no_grad():
+            weight.clamp_(-0.01, 0.01)
+
+    def look(batch: Any, shared: dict[str, Tensor]) -> dict[str, Tensor]:
+        seen.append(weight.item())
+        return right.loss(batch, shared)
+
+    method.players = (replace(left, after_step=hold), replace(right, loss=look))
+    play(method, loader(1))
+    assert abs(seen[0]) == pytest.approx(0.01)
 
 
 def test_output_names_each_term_and_each_players_sum():

@@ -1,0 +1,25 @@
+"""What all adversarial methods share: one discriminator's loss under any objective."""
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.methods.base import Terms
+from pipeline.objectives import Objective
+
+
+def discriminator_terms(objective: Objective, D: nn.Module, real: Tensor, fake: Tensor, name: str) -> Terms:
+    """The loss of a discriminator, and the penalty of an objective that has one.
+
+    Args:
+        objective: of the survey's Table 1.
+        D: the discriminator.
+        real: what it should take for real, shape (B, 1, H, W).
+        fake: what it should not, same shape; no gradient flows back into it.
+        name: of the loss among the player's terms; the penalty's name ends in `_penalty`.
+    """
+    fake = fake.detach()
+    # One pass over both: networks here normalise each sample by itself.
+    real_scores, fake_scores = D(torch.cat((real, fake))).split((len(real), len(fake)))
+    terms = {name: objective.discriminator(real_scores, fake_scores)}
+    penalty = objective.penalty(D, real, fake)
+    return terms if penalty is None else {**terms, f"{name}_penalty": penalty}

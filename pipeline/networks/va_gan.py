@@ -1,0 +1,87 @@
+"""The map generator and the critic of VA-GAN (Baumgartner et al. 2018), in two dimensions."""
+
+import itertools
+from typing import Literal
+
+from monai.networks.nets import BasicUNet
+from torch import Tensor, nn
+
+from pipeline.networks.blocks import as_output, check_output, rectifier, spectrally_normed, start_at_zero
+
+
+class MapGenerator(nn.Module):
+    """A U-Net M that puts out an additive map, and the image that the map leads to.
+
+    Args:
+        filters: F; the stages have F, F, 2F, 4F, 8F channels.
+        output: `shortcut`: y = tanh(x + M(x)) on images scaled to [−1, 1], as in VA-GAN; or `residual`:
+            y = x + M(x) in [0, 1], where the map starts at zero. tanh changes an image even where the map is zero.
+    """
+
+    def __init__(self, filters: int = 32, output: Literal["shortcut", "residual"] = "shortcut") -> None:
+        super().__init__()
+        check_output(output, ("shortcut", "residual"))
+        self.output = output
+        self.unet = BasicUNet(
+            spatial_dims=2,
+            in_channels=1,
+            out_channels=1,
+            features=(filters, filters, 2 * filters, 4 * filters, 8 * filters, filters),
+        )
+        if output == "residual":
+            start_at_zero(self.unet.final_conv)
+
+    def map(self, image: Tensor) -> Tensor:
+        """M(x), unbounded, of the shape of the images (B, 1, H, W) in [0, 1]; H, W divisible by 16, at least 32."""
+        effect: Tensor = self.unet(2 * image - 1)
+        return effect
+
+    def apply_map(self, image: Tensor, effect: Tensor) -> Tensor:
+        """y, on the image's scale."""
+        if self.output == "residual":
+            return image + effect
+        return as_output("shortcut", effect, image)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """The pseudo-healthy image, shape (B, 1, H, W)."""
+        return self.apply_map(image, self.map(image))
+
+
+class MapCritic(nn.Module):
+    """A fully convolutional critic: the stages of C3D (Tran et al. 2015) with 3×3 kernels, without normalisation.
+
+    Batch or instance statistics would tie samples or pixels together that the gradient penalty treats by themselves.
+    With `filters` F = 16 and images of 240×240:
+
+    | layer | output |
+    |---|---|
+    | convolution, ReLU, 2×2 maximum | F × 120 × 120 |
+    | convolution, ReLU, 2×2 maximum | 2F × 60 × 60 |
+    | 2 × (convolution, ReLU), 2×2 maximum | 4F × 30 × 30 |
+    | 2 × (convolution, ReLU), 2×2 maximum | 8F × 15 × 15 |
+    | 2 × (convolution, ReLU) | 8F × 15 × 15 |
+    | 1×1 convolution, mean over pixels | 1 |
+
+    Args:
+        filters: F.
+        spectral_norm: bound each layer's gain (Miyato et al. 2018).
+    """
+
+    def __init__(self, filters: int = 16, spectral_norm: bool = False) -> None:
+        super().__init__()
+        F = filters
+        stages = ((1, F), (F, 2 * F), (2 * F, 4 * F, 4 * F), (4 * F, 8 * F, 8 * F), (8 * F, 8 * F, 8 * F))
+        layers: list[nn.Module] = []
+        for number, channels in enumerate(stages, start=1):
+            for before, after in itertools.pairwise(channels):
+                layers += [nn.Conv2d(before, after, 3, padding=1), rectifier(0)]
+            if number < len(stages):
+                layers.append(nn.MaxPool2d(2))
+        self.layers = nn.Sequential(*layers, nn.Conv2d(8 * F, 1, 1))
+        if spectral_norm:
+            spectrally_normed(self)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """One score a sample, shape (B, 1), for images (B, 1, H, W); H and W at least 16."""
+        scores: Tensor = self.layers(image).mean(dim=(2, 3))
+        return scores

@@ -1,0 +1,107 @@
+"""Every bundle, small enough to train in seconds, and MONAI's commands as a user starts them."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.bundles import Bundle, list_bundles, read_config
+
+ROOT = Path(__file__).parents[2]
+
+# `python -m monai.bundle` several times, importing torch and MONAI once.
+COMMANDS = """
+import json, runpy, sys
+for arguments in json.loads(sys.argv[1]):
+    sys.argv = ["monai.bundle", *arguments]
+    runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.fixture(scope="session", params=list_bundles(), ids=lambda bundle: bundle.name)
+def bundle(request: pytest.FixtureRequest) -> Bundle:
+    """Each bundle of the project; a new one is tested as it comes."""
+    found: Bundle = request.param
+    return found
+
+
+@pytest.fixture(scope="session")
+def small() -> Callable[[Bundle], dict[str, Any]]:
+    """Settings with which a bundle trains two epochs of the phantom cohort in seconds, whatever its networks are."""
+
+    def settings(bundle: Bundle) -> dict[str, Any]:
+        chosen: dict[str, Any] = {
+            "spacing_mm": 4.0,
+            "size": [64, 64],
+            "epochs": 2,
+            "batch_size": 4,
+            "device_name": "cpu",
+        }
+        for name, value in read_config(bundle.config("train")).items():
+            if name.endswith("filters"):
+                chosen[name] = [4] * len(value) if isinstance(value, list) else 4
+            elif name.endswith("residual_blocks"):
+                chosen[name] = 1
+            elif name.endswith("pool_size"):
+                chosen[name] = 3  # full within an epoch, so that draws decide what is shown
+            elif name.endswith("_steps"):
+                chosen[name] = 2
+        return chosen
+
+    return settings
+
+
+@pytest.fixture(scope="session")
+def run(
+    bundle: Bundle,
+    small: Callable[[Bundle], dict[str, Any]],
+    phantom_cohort: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """A finished run of `phs-pipeline train BUNDLE --preset laptop` with small settings."""
+    from pipeline.training.launch import train
+
+    folder = tmp_path_factory.mktemp("runs") / bundle.name
+    train(bundle, phantom_cohort, folder, ["laptop"], small(bundle))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def monai_run() -> Callable[..., None]:
+    """`python -m monai.bundle run …`, once for each list of arguments, or under torchrun."""
+
+    def start(*commands: list[str], processes: int = 1) -> None:
+        given = [["run", *arguments] for arguments in commands]
+        if processes == 1:
+            command = [sys.executable, "-c", COMMANDS, json.dumps(given)]
+        else:
+            (arguments,) = given
+            torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+            command = [sys.executable, *torchrun, "-m", "monai.bundle", *arguments]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stderr
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def training_arguments() -> Callable[..., list[str]]:
+    """The arguments of `monai.bundle run` that train a bundle with its laptop preset and these settings."""
+
+    def arguments(
+        bundle: Bundle, cohort: Path, run: Path, settings: dict[str, Any], configs: tuple[str, ...] = ()
+    ) -> list[str]:
+        files = [str(bundle.config(name)) for name in ("train", "laptop", *configs)]
+        return [
+            *("--config_file", str(files), "--meta_file", str(bundle.config("metadata"))),
+            *("--bundle_root", str(bundle.root), "--dataset_dir", str(cohort), "--output_dir", str(run)),
+            *(part for name, value in settings.items() for part in (f"--{name}", str(value).replace(" ", ""))),
+        ]
+
+    return arguments

@@ -1,0 +1,473 @@
+"""What MONAI's model zoo checks of a bundle, offline, and that MONAI's commands do what `phs-pipeline` does.
+
+Every bundle passes; a new one is tested without new code.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from ignite.engine import Events
+from monai.bundle import ConfigParser, ConfigWorkflow, ckpt_export, verify_net_in_out
+from monai.data import load_net_with_metadata
+from torch import nn
+
+from pipeline import __version__
+from pipeline.bundles import Bundle, build, find_bundle, is_plain, list_bundles, load_synthesizer, read_config
+from pipeline.evaluation import CohortEvaluator
+from pipeline.objectives import OBJECTIVES
+from pipeline.scans import read_nifti
+from pipeline.synthesis import load_weights
+from pipeline.training import PlayerTrainer
+from pipeline.training.checkpoint import load_tensors
+from pipeline.training.launch import train
+
+# By hand after MONAI's bundle specification: the zoo's own schema lies on the network.
+TENSOR = {
+    "type": "object",
+    "required": [
+        "type",
+        "format",
+        "num_channels",
+        "spatial_shape",
+        "dtype",
+        "value_range",
+        "is_patch_data",
+        "channel_def",
+    ],
+    "properties": {
+        "type": {"type": "string"},
+        "format": {"type": "string"},
+        "modality": {"type": "string"},
+        "num_channels": {"type": "integer", "minimum": 1},
+        "spatial_shape": {"type": "array", "items": {"type": ["string", "integer"]}},
+        "dtype": {"type": "string", "pattern": "^(float|u?int)(8|16|32|64)$"},
+        "value_range": {"type": "array", "items": {"type": "number"}},
+        "is_patch_data": {"type": "boolean"},
+        "channel_def": {"type": "object", "patternProperties": {"^[0-9]+$": {"type": "string"}}},
+    },
+}
+DATA_FORMAT = {
+    "type": "object",
+    "required": ["inputs", "outputs"],
+    "properties": {
+        "inputs": {"type": "object", "required": ["image"], "additionalProperties": TENSOR},
+        "outputs": {"type": "object", "required": ["pred"], "additionalProperties": TENSOR},
+    },
+}
+VERSION = {"type": "string", "pattern": r"^\d+\.\d+\.\d+$"}
+SCHEMA = {
+    "type": "object",
+    "required": [
+        "schema",
+        "version",
+        "changelog",
+        "monai_version",
+        "pytorch_version",
+        "numpy_version",
+        "required_packages_version",
+        "task",
+        "description",
+        "authors",
+        "copyright",
+        "network_data_format",
+    ],
+    "properties": {
+        "schema": {"type": "string", "pattern": r"meta_schema_\d{8}\.json$"},
+        "version": VERSION,
+        "changelog": {"type": "object", "additionalProperties": {"type": "string"}, "minProperties": 1},
+        "monai_version": VERSION,
+        "pytorch_version": VERSION,
+        "numpy_version": VERSION,
+        "required_packages_version": {"type": "object", "additionalProperties": VERSION},
+        "task": {"type": "string"},
+        "description": {"type": "string"},
+        "authors": {"type": "string"},
+        "copyright": {"type": "string"},
+        "references": {"type": "array", "items": {"type": "string"}},
+        "network_data_format": DATA_FORMAT,
+    },
+    "patternProperties": {"_data_format$": DATA_FORMAT},
+}
+Small = Callable[[Bundle], dict[str, Any]]
+NETWORKS = [
+    pytest.param(bundle, name, id=f"{bundle.name}-{name}")
+    for bundle in list_bundles()
+    for name in read_config(bundle.config("train"))
+    if name.endswith("_def")
+]
+ADVERSARIAL = [bundle for bundle in list_bundles() if "objective" in read_config(bundle.config("train"))]
+
+
+def settings_of(bundle: Bundle, *presets: str) -> dict[str, Any]:
+    """The training config with presets laid over it."""
+    merged = read_config(bundle.config("train"))
+    for preset in presets:
+        merged |= read_config(bundle.config(preset))
+    return merged
+
+
+def data_format(bundle: Bundle, network: str) -> dict[str, Any]:
+    """What metadata says of a network of the training config."""
+    found: dict[str, Any] = bundle.metadata[
+        "network_data_format" if network == "network_def" else f"{network}_data_format"
+    ]
+    return found
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two nested states are equal to the bit."""
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(same(*pair) for pair in zip(one, other, strict=True))
+    return torch.equal(one, other) if isinstance(one, torch.Tensor) else bool(one == other)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "LICENSE",
+        "configs/metadata.json",
+        "configs/train.json",
+        "configs/inference.json",
+        "configs/evaluate.json",
+        "configs/multi_gpu_train.json",
+        "configs/logging.conf",
+        "configs/laptop.json",
+        "docs/README.md",
+        "docs/data_license.txt",
+    ],
+)
+def test_the_files_that_the_zoo_requires_are_there(bundle, name):
+    assert (bundle.root / name).read_text().strip()
+
+
+def test_no_file_needs_large_file_storage(bundle):
+    assert all(path.stat().st_size < 25_000_000 for path in bundle.root.rglob("*"))
+
+
+def test_the_license_is_apache_2(bundle):
+    text = (bundle.root / "LICENSE").read_text()
+    assert "Apache License" in text
+    assert "END OF TERMS AND CONDITIONS" in text
+
+
+def test_metadata_follows_the_schema(bundle):
+    jsonschema.validate(bundle.metadata, SCHEMA)
+    assert bundle.metadata["name"] == bundle.name
+    assert "not for diagnosis" in bundle.metadata["intended_use"].lower()
+
+
+def test_the_changelog_knows_the_version(bundle):
+    metadata = bundle.metadata
+    assert metadata["version"] in metadata["changelog"]
+    assert metadata["required_packages_version"]["phs-pipeline"] == __version__
+
+
+def test_the_model_card_states_what_the_zoo_and_a_reader_look_for(bundle):
+    card = (bundle.root / "docs" / "README.md").read_text()
+    for heading in ("# Model overview", "## Data", "## Training", "## Performance", "## Limitations", "## References"):
+        assert heading in card
+    assert "not for diagnosis" in card.lower()
+
+
+def test_the_model_card_names_every_departure_of_a_preset(bundle):
+    card = (bundle.root / "docs" / "README.md").read_text()
+    for preset in bundle.presets:
+        for setting in read_config(bundle.config(preset)):
+            assert f"`{setting}`" in card
+
+
+def test_every_setting_of_a_preset_is_one_of_the_training(bundle):
+    for preset in bundle.presets:
+        assert set(read_config(bundle.config(preset))) <= set(read_config(bundle.config("train")))
+
+
+def test_training_and_inference_build_the_same_network(bundle):
+    training, inference = (read_config(bundle.config(name)) for name in ("train", "inference"))
+    own = {"imports", "output_dir", "batch_size", "dataset_dir", "run", "initialize"}
+    shared = set(training) & set(inference) - own
+    assert {"network_def", "grid", "spacing_mm", "size", "filters"} <= shared
+    # Weights that a bundle ships may have been trained with other settings than the paper's; its parts are the same.
+    compared = {key for key in shared if not (bundle.weights.is_file() and is_plain(training[key]))}
+    assert {key: training[key] for key in compared} == {key: inference[key] for key in compared}
+
+
+def test_the_parts_of_inference_refer_to_settings_of_the_training(bundle):
+    """So that a run's inference config gets each of them from what the run was trained with."""
+    training, inference = (read_config(bundle.config(name)) for name in ("train", "inference"))
+
+    def references(value: Any) -> set[str]:
+        if isinstance(value, dict):
+            return {name for item in value.values() for name in references(item)}
+        return {value[1:]} if isinstance(value, str) and value.startswith("@") else set()
+
+    parts = [inference[key] for key in ("network_def", "cycle_def", "grid") if key in inference]
+    needed = {name for part in parts for name in references(part)}
+    assert needed <= set(training) & set(inference)
+
+
+@pytest.mark.parametrize("config", ["train", "inference"])
+@pytest.mark.parametrize("n", [1, 2])
+def test_the_network_takes_and_gives_what_metadata_says(bundle, config, n):
+    verify_net_in_out(
+        net_id="network_def",
+        meta_file=str(bundle.config("metadata")),
+        config_file=str(bundle.config(config)),
+        device="cpu",
+        n=n,
+    )
+
+
+@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize(("bundle", "network"), NETWORKS)
+def test_each_network_that_trains_takes_and_gives_what_metadata_says(bundle, network, n):
+    about = data_format(bundle, network)
+    parser = ConfigParser(read_config(bundle.config("train")))
+    shapes: list[tuple[Any, Any]] = []
+    built = parser.get_parsed_content(network)
+    built.register_forward_hook(lambda _, given, made: shapes.append((given[0].shape, made.shape)))
+    verify_net_in_out(
+        net_id=network,
+        meta_file=str(bundle.config("metadata")),
+        config_file=str(bundle.config("train")),
+        device="cpu",
+        n=n,
+        **{"_meta_::network_data_format": about, network: built},
+    )
+    # MONAI compares channels and types; the pixels are left to compare.
+    ((given, made),) = shapes
+    image, pred = (about[side][name]["spatial_shape"] for side, name in (("inputs", "image"), ("outputs", "pred")))
+    assert len(given) == 2 + len(image)
+    assert len(made) == 2 + len(pred)
+    for pattern, pixels in zip(pred, made[2:], strict=True):
+        assert pattern == "*" or pixels == dict(zip(image, given[2:], strict=True))[pattern]
+
+
+@pytest.mark.parametrize(("bundle", "network"), NETWORKS)
+def test_a_network_s_values_fill_the_range_that_metadata_says(bundle, network, small):
+    """Whatever the bundle's own settings and presets make of its output; no range is said of what has no bounds."""
+    about = data_format(bundle, network)
+    image = about["inputs"]["image"]
+    found = []
+    for presets in ((), *((preset,) for preset in bundle.presets)):
+        parser = ConfigParser({**settings_of(bundle, *presets), **small(bundle)})
+        built = parser.get_parsed_content(network).eval()
+        *_, (_, weight), (_, bias) = built.named_parameters()
+        nn.init.zeros_(weight)
+        for end in image["value_range"] or [0, 1]:
+            for push in (-1000.0, 1000.0):
+                nn.init.constant_(bias, push)
+                found.append(built(torch.full((1, image["num_channels"], 32, 32), float(end))).detach())
+    made = torch.stack([value.flatten()[0] for value in found])
+    bounds = [float(made.min()), float(made.max())]
+    if bounds[1] > 900:
+        assert about["outputs"]["pred"]["value_range"] == []
+    else:
+        assert about["outputs"]["pred"]["value_range"] == pytest.approx(bounds, abs=1e-6)
+
+
+def test_each_optimiser_holds_the_parameters_of_its_players_networks(bundle):
+    parser = ConfigParser(read_config(bundle.config("train")))
+    method, optimizers, schedulers = (parser.get_parsed_content(key) for key in ("method", "optimizers", "schedulers"))
+    assert set(optimizers) == set(schedulers) == {player.name for player in method.players}
+    for player in method.players:
+        owned = [id(p) for name in player.networks for p in method.networks[name].parameters()]
+        assert [id(p) for group in optimizers[player.name].param_groups for p in group["params"]] == owned
+        assert schedulers[player.name].optimizer is optimizers[player.name]
+    # What the users get is what metadata calls the network.
+    assert method.networks[method.synthesizer] is parser.get_parsed_content("network_def")
+
+
+@pytest.mark.parametrize(
+    ("kind", "files"), [("train", ["train"]), ("train", ["train", "laptop"]), ("infer", ["inference"])]
+)
+def test_the_workflow_has_all_properties_that_monai_asks_for(
+    bundle: Bundle, kind: str, files: Sequence[str], phantom_cohort: Path, phantom_scans: Path, small: Small
+):
+    known = read_config(bundle.config(files[0]))
+    workflow = ConfigWorkflow(
+        config_file=[str(bundle.config(name)) for name in files],
+        meta_file=str(bundle.config("metadata")),
+        workflow_type=kind,
+        logging_file=False,
+        dataset_dir=str(phantom_cohort if kind == "train" else phantom_scans),
+        **{name: value for name, value in small(bundle).items() if name in known},
+    )
+    workflow.initialize()
+    assert workflow.check_properties() == []
+
+
+def test_the_evaluation_scores_this_bundle_s_network(bundle, run):
+    parser = ConfigParser()
+    parser.read_config([str(run / "configs" / f"{name}.json") for name in ("train", "evaluate")])
+    parser["bundle_root"] = str(run)
+    evaluator = parser.get_parsed_content("evaluator")
+    assert isinstance(evaluator, CohortEvaluator)
+    assert evaluator.name == bundle.name
+    load_weights(evaluator.synthesizer.network, evaluator.weights)
+
+
+def test_each_process_of_a_distributed_training_draws_for_itself(bundle, monkeypatch):
+    """Healthy slices, masks and pooled images beside each process's share of the batch are not the same ones."""
+    monkeypatch.setattr("pipeline.training.rank", lambda: 3)
+    parser = ConfigParser({**read_config(bundle.config("train")), **read_config(bundle.config("multi_gpu_train"))})
+    (seeding,) = [n for n, step in enumerate(parser["initialize"]) if "set_determinism" in step]
+    parser["seed"] = 40
+    parser.get_parsed_content(f"initialize::{seeding}")
+    assert torch.initial_seed() == 43
+
+
+def test_a_run_can_be_loaded_and_gives_a_twin_of_a_scan(run, phantom_scans):
+    synthesizer, provenance = load_synthesizer(find_bundle(str(run)), device="cpu")
+    source = next(phantom_scans.glob("sub-*/anat/*_FLAIR.nii.gz"))
+    twin = synthesizer(read_nifti(source))
+    assert twin.stored.shape == nib.load(source).shape
+    assert np.isfinite(twin.stored).all()
+    assert provenance["Bundle"] == run.name
+
+
+def test_all_networks_of_a_run_have_trained(bundle, run, small):
+    parser = ConfigParser({**settings_of(bundle, "laptop"), **small(bundle)})
+    torch.manual_seed(0)
+    method = parser.get_parsed_content("method")
+    trained = load_tensors(run / "models" / "checkpoint.pt")["networks"]
+    assert set(trained) == set(method.networks)
+    for player in method.players:
+        for name in player.networks:
+            assert set(trained[name]) == set(method.networks[name].state_dict())
+    content = (run / "curves.csv").read_text().splitlines()
+    assert len(content) == 3
+    for player in method.players:
+        assert player.name in content[0].split(",")
+
+
+def test_the_way_back_is_saved_beside_the_weights_and_inference_can_build_it(bundle, run):
+    saved, described = run / "models" / "cycle.pt", "cycle_def" in read_config(run / "configs" / "inference.json")
+    assert saved.is_file() == described
+    if described:
+        cycle = build(find_bundle(str(run)), ("cycle_def",))["cycle_def"]
+        load_weights(cycle, saved)
+        x_h, x_p = torch.rand(2, 1, 1, 64, 64)
+        assert cycle(x_h, x_p).shape == x_p.shape
+
+
+def test_a_killed_training_resumes_to_the_same_bits(bundle, run, small, phantom_cohort, tmp_path, monkeypatch):
+    uninterrupted = load_tensors(run / "models" / "checkpoint.pt")
+    iteration = PlayerTrainer._iteration
+    killed_at = uninterrupted["iteration"] // 2 + 2  # within the second epoch
+
+    def dying(self: PlayerTrainer, engine: Any, batch: Any) -> Any:
+        if engine.state.iteration == killed_at:
+            raise KeyboardInterrupt
+        return iteration(self, engine, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PlayerTrainer, "_iteration", dying)
+        with pytest.raises(KeyboardInterrupt):
+            train(bundle, phantom_cohort, tmp_path / "run", ["laptop"], small(bundle))
+    assert load_tensors(tmp_path / "run" / "models" / "checkpoint.pt")["epoch"] == 1
+    train(bundle, phantom_cohort, tmp_path / "run", overrides={"device_name": "cpu"}, resume=True)
+    resumed = load_tensors(tmp_path / "run" / "models" / "checkpoint.pt")
+    assert resumed["epoch"] == uninterrupted["epoch"] == 2
+    for part in ("networks", "average", "optimizers", "schedulers", "random"):
+        assert same(resumed[part], uninterrupted[part]), part
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("bundle", ADVERSARIAL, ids=lambda bundle: bundle.name)
+def test_every_objective_trains_every_adversarial_bundle(bundle, objective, small, phantom_cohort):
+    parser = ConfigParser(
+        {
+            **settings_of(bundle, "laptop"),
+            **small(bundle),
+            "dataset_dir": str(phantom_cohort),
+            "objective": objective,
+            "epochs": 1,
+            "fraction": 0.5,
+        }
+    )
+    parser["train::handlers"] = []
+    torch.manual_seed(0)
+    trainer = parser.get_parsed_content("train::trainer")
+    method = trainer.method
+    before = {name: {k: v.clone() for k, v in net.state_dict().items()} for name, net in method.networks.items()}
+    outputs: dict[str, float] = {}
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: outputs.update(engine.state.output))
+    trainer.run()
+    assert type(method.objective) is OBJECTIVES[objective]
+    assert {player.name for player in method.players} <= set(outputs)
+    for name, network in method.networks.items():
+        assert all(value.isfinite().all() for value in network.state_dict().values())
+        assert not same(network.state_dict(), before[name]), name
+    assert any(name.endswith("_penalty") for name in outputs) == (objective == "wasserstein_gp")
+    judges = {n for player in method.players if player.after_step for n in player.networks}
+    clipped = {n for n in judges if max(float(p.detach().abs().max()) for p in method.networks[n].parameters()) <= 0.01}
+    assert clipped == (judges if objective == "wasserstein" else set())
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_trained_weights_export_to_torchscript_and_give_the_same_image(bundle, run, tmp_path):
+    exported = tmp_path / "model.ts"
+    ckpt_export(
+        net_id="network_def",
+        filepath=str(exported),
+        ckpt_file=str(run / "models" / "model.pt"),
+        meta_file=str(run / "configs" / "metadata.json"),
+        config_file=str(run / "configs" / "inference.json"),
+    )
+    scripted, about, extra = load_net_with_metadata(str(exported), more_extra_files=["inference.json"])
+    synthesizer, _ = load_synthesizer(find_bundle(str(run)), device="cpu")
+    image = torch.rand(2, 1, 64, 48)
+    torch.testing.assert_close(scripted(image), synthesizer.network(image))
+    assert about["name"] == bundle.name
+    assert json.loads(extra["inference.json"])["filters"] == 4
+
+
+@pytest.mark.slow
+def test_monais_commands_do_to_the_bit_what_phs_pipeline_does(
+    bundle, run, small, phantom_cohort, phantom_scans, monai_run, training_arguments, tmp_path
+):
+    source = next(phantom_scans.glob("sub-*/anat/*_FLAIR.nii.gz"))
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "scans" / source.name).symlink_to(source)
+    monai_run(
+        training_arguments(bundle, phantom_cohort, tmp_path / "run", small(bundle)),
+        [
+            *("--config_file", str(run / "configs" / "inference.json")),
+            *("--meta_file", str(run / "configs" / "metadata.json"), "--bundle_root", str(run)),
+            *("--dataset_dir", str(tmp_path / "scans"), "--output_dir", str(tmp_path / "out")),
+            *("--device_name", "cpu"),
+        ],
+    )
+    trained, mine = (load_tensors(folder / "models" / "model.pt") for folder in (tmp_path / "run", run))
+    assert same(trained, mine)
+    assert (tmp_path / "run" / "curves.csv").read_text() == (run / "curves.csv").read_text()
+    assert not (bundle.root / "run").exists()
+
+    (written,) = (tmp_path / "out").glob("*desc-pseudohealthy_FLAIR.nii.gz")
+    synthesizer, _ = load_synthesizer(find_bundle(str(run)), device="cpu")
+    twin = synthesizer(read_nifti(source))
+    assert np.array_equal(np.asarray(nib.load(written).dataobj), twin.stored)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cyclegan", "phs_gan_unpaired"])
+def test_two_processes_train_image_pools_and_two_discriminators(
+    name, small, phantom_cohort, monai_run, training_arguments, tmp_path
+):
+    bundle = find_bundle(name)
+    monai_run(
+        training_arguments(bundle, phantom_cohort, tmp_path / "run", small(bundle), ("multi_gpu_train",)), processes=2
+    )
+    content = load_tensors(tmp_path / "run" / "models" / "checkpoint.pt")
+    assert content["epoch"] == 2
+    assert all(value.isfinite().all() for network in content["networks"].values() for value in network.values())
+    assert len((tmp_path / "run" / "curves.csv").read_text().splitlines()) == 3
