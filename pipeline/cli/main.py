@@ -20,6 +20,7 @@ COMMANDS = {
     "synthesize": "Write the pseudo-healthy twin of each scan.",
     "enhance": "Write each scan with its lesions' contrast enhanced.",
     "evaluate": "Measure healthiness and identity on a cohort's test patients.",
+    "select": "Choose the best epoch of a training on validation patients.",
     "compare": "Put methods side by side in a table, with significance.",
     "study": "Run the papers' experiments: data fraction, λ, enhancement, saliency.",
     "rating": "Draw and read a blinded rating study.",

@@ -58,16 +58,12 @@ def train(
 
 def _value(text: str) -> Any:
     """JSON where it is JSON, else the text itself; expressions are not accepted."""
+    from pipeline.bundles import is_plain
+
     try:
         value = json.loads(text)
     except ValueError:
         value = text
-    if not _is_plain(value):
+    if not is_plain(value):
         raise click.UsageError(f"--set takes plain values, found {text!r}; edit a copy of the bundle for expressions")
     return value
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, list):
-        return all(_is_plain(item) for item in value)
-    return not isinstance(value, dict) and not (isinstance(value, str) and value.startswith(("$", "@", "%")))

@@ -1,0 +1,209 @@
+"""`phs-pipeline study`: the papers' experiments, each a table, a plot, and all that they were made from."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipeline.cli.say import say
+from pipeline.cli.train import _value as plain_value
+
+
+class Numbers(click.ParamType):
+    """Numbers, separated by commas."""
+
+    name = "A,B,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[float]:
+        """A list of floats, none twice."""
+        if isinstance(value, list):
+            return value
+        try:
+            numbers = [float(text) for text in value.split(",")]
+        except ValueError:
+            self.fail(f"{value!r} is no list of numbers such as 0.1,0.5,1", param, ctx)
+        return list(dict.fromkeys(numbers))
+
+
+class Values(click.ParamType):
+    """Values of a setting, separated by commas."""
+
+    name = "A,B,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[Any]:  # noqa: ARG002
+        """JSON where it is JSON, else text; none twice."""
+        return value if isinstance(value, list) else [plain_value(text) for text in dict.fromkeys(value.split(","))]
+
+
+def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def add(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+FOLDER = click.Path(path_type=Path)
+EVERY = _options(
+    click.option("--data", required=True, metavar="COHORT", type=FOLDER, help="Made by `phs-pipeline preprocess`."),
+    click.option("-o", "--output", required=True, metavar="STUDY", type=FOLDER, help="Folder of the study."),
+    click.option("--seeds", default=3, show_default=True, type=click.IntRange(min=1), help="Trainings of each kind."),
+    click.option("--epochs", type=click.IntRange(min=1), help="Length of each training."),
+    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps."),
+    click.option(
+        "--split",
+        default="validation",
+        show_default=True,
+        type=click.Choice(["validation", "test"]),
+        help="Which patients to measure on.",
+    ),
+)
+JUDGE = click.option(
+    "--judge-iterations",
+    default=600,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Training iterations of the independent segmentor.",
+)
+SWEEP = _options(
+    click.option("-b", "--bundle", default="gvs", show_default=True, help="What to train."),
+    EVERY,
+    click.option("--preset", "presets", multiple=True, help="Settings to lay over the paper's, e.g. laptop."),
+    click.option(
+        "--set", "settings", multiple=True, metavar="ID=VALUE", help="Any setting of the bundle's train.json."
+    ),
+    click.option("--a-dice", is_flag=True, help="Measure A-Dice too."),
+    JUDGE,
+)
+
+
+@click.group()
+def study() -> None:
+    """Run the papers' experiments on a preprocessed cohort.
+
+    A study that was stopped goes on when its command is given again; what is finished is not done twice. STUDY
+    receives table.md, table.csv, plot.png and summary.json.
+    """
+
+
+@study.command("lambda")
+@click.option("--values", type=Values(), default="1,5,10,20,50", show_default=True, help="Of λ.")
+@SWEEP
+def lambda_(**options: Any) -> None:
+    """Healthiness against identity: train with several λ (GVS, Fig. 8d)."""
+    _sweep("lambda", **options)
+
+
+@study.command()
+@click.option("--values", type=Values(), default="0.1,0.3,0.5,0.7,1.0", show_default=True, help="Shares of patients.")
+@SWEEP
+def fraction(**options: Any) -> None:
+    """Train with several shares of the training patients (GVS, Fig. 5d)."""
+    _sweep("fraction", **options)
+
+
+@study.command()
+@click.option("--setting", required=True, metavar="ID", help="Any setting of the bundle's train.json.")
+@click.option("--values", type=Values(), required=True, help="Of the setting.")
+@SWEEP
+def sweep(setting: str, **options: Any) -> None:
+    """Train with several values of any setting.
+
+    `--setting difference_aware --values true,false` is the ablation of the difference-aware loss (GVS, Table I).
+    """
+    _sweep(setting, **options)
+
+
+@study.command()
+@click.option("-b", "--bundle", required=True, metavar="RUN", help="Folder of a training run, or a bundle's name.")
+@EVERY
+@click.option("--alphas", type=Numbers(), default="0,0.3,0.5,0.7,1.0", show_default=True, help="With 0.")
+@click.option("--fractions", type=Numbers(), default="1.0", show_default=True, help="Shares of training patients.")
+@click.option(
+    "--losses", default="ce", show_default=True, help="Some of ce,ce+dice,ce+mixup,ce+dice+mixup, comma-separated."
+)
+@click.option("--preset", type=click.Choice(["laptop"]), help="Smaller than the paper: 2 mm, 16 filters, 6 epochs.")
+def enhancement(
+    bundle: str,
+    data: Path,
+    output: Path,
+    seeds: int,
+    epochs: int | None,
+    device: str,
+    split: str,
+    alphas: list[float],
+    fractions: list[float],
+    losses: str,
+    preset: str | None,
+) -> None:
+    """Segment lesions whose contrast RUN's generator enhanced (GVS, Table III and Figs. 8b, 8c)."""
+    from dataclasses import replace
+
+    from pipeline.bundles import find_bundle
+    from pipeline.studies import enhancement as study_of
+    from pipeline.studies.enhancement import PAPER, PRESETS
+
+    scale = PRESETS[preset] if preset else PAPER
+    scale = replace(scale, epochs=epochs) if epochs else scale
+    wanted = list(dict.fromkeys(losses.split(",")))
+    say(study_of(find_bundle(bundle), data, output, alphas, fractions, wanted, seeds, scale, split, device))
+    say(f"table: {output / 'table.md'}; plot: {output / 'plot.png'}")
+
+
+@study.command()
+@EVERY
+@JUDGE
+def saliency(
+    data: Path, output: Path, seeds: int, epochs: int | None, device: str, split: str, judge_iterations: int
+) -> None:
+    """Where a classifier and a segmentor look for a lesion (GVS, Fig. 1)."""
+    from pipeline.studies import saliency as study_of
+    from pipeline.studies.saliency import EPOCHS
+
+    say(study_of(data, output, seeds, epochs or EPOCHS, split, judge_iterations, device))
+    say(f"table: {output / 'table.md'}; figure: {output / 'plot.png'}")
+
+
+def _sweep(
+    setting: str,
+    values: list[Any],
+    bundle: str,
+    data: Path,
+    output: Path,
+    seeds: int,
+    epochs: int | None,
+    device: str,
+    split: str,
+    presets: tuple[str, ...],
+    settings: tuple[str, ...],
+    a_dice: bool,
+    judge_iterations: int,
+) -> None:
+    overrides: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
+    for given in settings:
+        name, found, value = given.partition("=")
+        if not (name and found):
+            raise click.UsageError(f"--set {given}: expected ID=VALUE, for example --set generator_rate=0.0003")
+        overrides[name] = plain_value(value)
+
+    from pipeline.bundles import find_bundle
+    from pipeline.studies import sweep as study_of
+
+    table = study_of(
+        find_bundle(bundle),
+        data,
+        output,
+        setting,
+        values,
+        seeds,
+        presets,
+        overrides,
+        split,
+        a_dice,
+        judge_iterations,
+        device,
+    )
+    say(table)
+    say(f"table: {output / 'table.md'}; plot: {output / 'plot.png'}")

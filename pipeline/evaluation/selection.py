@@ -1,0 +1,100 @@
+"""Choose among the epochs that a training kept, on patients it was not trained on."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pipeline.bundles import Bundle, find_bundle, load_synthesizer
+from pipeline.errors import UsageError
+from pipeline.evaluation.evaluate import pseudo_healthy
+from pipeline.evaluation.judge import ITERATIONS, SEED, load_judge
+from pipeline.evaluation.probes import Hallucination
+from pipeline.evaluation.scores import score_methods, score_slices, score_volumes
+from pipeline.evaluation.volumes import HEALTHY, pathological_subjects, read_volume, subjects_with
+from pipeline.files import sha256, write_json, written_aside
+from pipeline.synthesis import load_weights
+
+HEALTHY_ENOUGH = 0.9
+RECORD = "selection.json"
+
+
+def select_epoch(
+    run: Path,
+    cohort: Path,
+    device: str = "auto",
+    judge_iterations: int = ITERATIONS,
+    progress: Callable[[dict[str, Any]], None] | None = None,
+) -> dict[str, Any]:
+    """Score each kept epoch on the validation patients and make the best one the run's `model.pt`.
+
+    A game of networks fluctuates: healthier from one epoch to the next, and closer to the input from the next to the
+    one after. Among epochs whose pooled healthiness is at least `HEALTHY_ENOUGH` the one with the highest PSNR in
+    normal tissue is taken; if none is as healthy, the healthiest.
+
+    Args:
+        run: folder of a training with `keep_every` set.
+        cohort: the preprocessed cohort, whose validation patients decide.
+        device: where to compute.
+        judge_iterations: of the judge's training.
+        progress: called with each epoch's row.
+
+    Returns:
+        Content of `RUN/selection.json`: the rule, `epochs` with their scores, and the chosen `epoch`.
+
+    Raises:
+        UsageError: if the run kept no epoch, or the cohort has no validation patient with a lesion.
+    """
+    bundle: Bundle = find_bundle(str(run))
+    kept = sorted(bundle.weights.parent.glob("model_epoch*.pt"))
+    if not kept:
+        raise UsageError(f"{run}: kept no epochs to choose from; train with --set keep_every=1")
+    records = pathological_subjects(cohort, "validation")
+    synthesizer, _ = load_synthesizer(bundle, device)
+    judge = load_judge(cohort, SEED, judge_iterations, synthesizer.device)
+    volumes = [read_volume(cohort, record) for record in records]
+    healthy = [read_volume(cohort, record, HEALTHY) for record in subjects_with(cohort, "validation", HEALTHY)]
+    rows = []
+    for path in kept:
+        load_weights(synthesizer.network, path)
+        slices = [
+            row for volume in volumes for row in score_slices("m", pseudo_healthy(synthesizer, volume), volume, judge)
+        ]
+        probe = Hallucination()
+        for volume in healthy:
+            probe.add("healthy_slices", volume, pseudo_healthy(synthesizer, volume))
+        scores = score_methods(score_volumes(pd.DataFrame(slices)))["m"]
+        found = probe.summary()["healthy_slices"]
+        row = {
+            "epoch": int(path.stem.removeprefix("model_epoch")),
+            "healthiness": scores["healthiness_pooled"],
+            "psnr_normal": scores["metrics"]["psnr_normal"]["mean"],
+            "ssim_normal": scores["metrics"]["ssim_normal"]["mean"],
+            "changed_in_healthy_slices": found["changed_share"] if found else None,
+        }
+        rows.append(row)
+        if progress:
+            progress(row)
+    best = max(rows, key=_merit)
+    chosen = next(path for path in kept if int(path.stem.removeprefix("model_epoch")) == best["epoch"])
+    with written_aside(bundle.weights) as aside:
+        shutil.copyfile(chosen, aside)
+    record = {
+        "rule": f"highest PSNR of normal tissue where healthiness is {HEALTHY_ENOUGH} or more, else the healthiest",
+        "split": "validation",
+        "epoch": best["epoch"],
+        "weights_sha256": sha256(bundle.weights),
+        "judge_weights_sha256": judge.about["weights_sha256"],
+        "epochs": rows,
+    }
+    write_json(bundle.root / RECORD, record)
+    return record
+
+
+def _merit(row: dict[str, Any]) -> tuple[bool, float]:
+    healthy = row["healthiness"] >= HEALTHY_ENOUGH
+    # No PSNR: nothing was changed at all, which is as close to the input as can be.
+    closeness = float("inf") if row["psnr_normal"] is None else row["psnr_normal"]
+    return healthy, closeness if healthy else row["healthiness"]

@@ -1,0 +1,116 @@
+"""A study's folder: the settings it was made with, its finished parts, and the table that it ends in."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pipeline import __version__
+from pipeline.bundles import read_config
+from pipeline.errors import UsageError
+from pipeline.files import PARTIAL, write_json, write_text, written_aside
+
+SETTINGS = "study.json"
+WARNING = "Research use only, not for diagnosis."
+
+
+def open_study(folder: Path, settings: dict[str, Any]) -> None:
+    """Start a study in a new folder, or go on with one that was made with the same settings.
+
+    A study in which nothing was finished yet may still change its settings: the corrected command may use the folder.
+
+    Args:
+        folder: of the study.
+        settings: what all its parts have in common, as JSON can hold it; written to `study.json`.
+
+    Raises:
+        UsageError: if the folder holds something else.
+    """
+    path = folder / SETTINGS
+    files = [file for file in folder.rglob("*") if file.is_file() and file != path and PARTIAL not in file.name]
+    if path.is_file():
+        present, wanted = read_config(path), json.loads(json.dumps(settings))
+        other = sorted(key for key in {*present, *wanted} if present.get(key) != wanted.get(key))
+        if files and other:
+            raise UsageError(
+                f"{folder}: holds a study made with other settings ({', '.join(other)}); start it with the same ones, "
+                "or choose another folder"
+            )
+    elif files or (folder.exists() and not folder.is_dir()):
+        raise UsageError(f"{folder}: exists and is no study, expected a new or empty folder; choose another")
+    write_json(path, settings)
+
+
+def once(path: Path, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """A part's result from its JSON file; computed and written there first if it is not."""
+    if not path.is_file():
+        write_json(path, compute())
+    return read_config(path)
+
+
+def over_seeds(results: Sequence[dict[str, Any]], keys: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
+    """Mean and standard deviation of each metric over the results that agree in the keys.
+
+    Args:
+        results: one for each seed; a metric that could not be measured is None, and left out.
+        keys: what tells the rows of the table apart.
+        metrics: names of the numbers.
+
+    Returns:
+        One row for each combination of keys, in the order in which they first come; for each metric its mean, `_sd`
+        (n − 1 in the denominator, `nan` below two) and `_n`.
+    """
+    frame = pd.DataFrame(results).reindex(columns=[*keys, *metrics]).astype(dict.fromkeys(metrics, float))
+    groups = frame.groupby(list(keys), sort=False)[list(metrics)]
+    table = groups.mean().join([groups.std(ddof=1).add_suffix("_sd"), groups.count().add_suffix("_n")])
+    return table.reset_index()
+
+
+def mean_sd(row: pd.Series, metric: str, digits: int, missing: str = "–") -> str:
+    """A cell of the table: the mean, ± the deviation where there is one, or what it means that there is no mean."""
+    if pd.isna(row[metric]):
+        return missing
+    deviation = row[f"{metric}_sd"]
+    return f"{row[metric]:.{digits}f}" + ("" if pd.isna(deviation) else f" ± {deviation:.{digits}f}")
+
+
+def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown; the first column holds names, the others numbers."""
+    lines = [headings, ["---", *["---:"] * (len(headings) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def write_study(
+    folder: Path,
+    page: str,
+    frame: pd.DataFrame,
+    results: Sequence[dict[str, Any]],
+    draw: Callable[[Path], Any],
+) -> None:
+    """Write `table.md`, `table.csv`, `plot.png` and, last, `summary.json`.
+
+    Args:
+        folder: of the study.
+        page: Markdown.
+        frame: the numbers of the table, all digits.
+        results: what they were averaged from.
+        draw: writes the picture to a file.
+    """
+    write_text(folder / "table.md", f"{page}\n\n{WARNING} phs-pipeline {__version__}.\n")
+    write_text(folder / "table.csv", frame.to_csv(index=False, lineterminator="\n"))
+    with written_aside(folder / "plot.png") as aside:
+        draw(aside)
+    write_json(
+        folder / "summary.json",
+        {
+            "format": 1,
+            "pipeline_version": __version__,
+            "warning": WARNING,
+            "settings": read_config(folder / SETTINGS),
+            # By way of pandas' own writer, which knows that JSON has no NaN.
+            "table": json.loads(frame.to_json(orient="records")),
+            "results": list(results),
+        },
+    )

@@ -1,0 +1,90 @@
+"""`phs-pipeline study`: what its commands ask of the studies."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from pipeline.cli.study import study
+from pipeline.studies.enhancement import PAPER, PRESETS
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[Any, ...]]:
+    """What the studies were called with, by name; each returns its name as its table."""
+    calls: dict[str, tuple[Any, ...]] = {}
+
+    def stand_in(name: str) -> Callable[..., str]:
+        def call(*arguments: Any) -> str:
+            calls[name] = arguments
+            return f"table of {name}"
+
+        return call
+
+    for name in ("sweep", "enhancement", "saliency"):
+        monkeypatch.setattr(f"pipeline.studies.{name}", stand_in(name))
+    return calls
+
+
+def call(*arguments: str) -> Result:
+    return CliRunner().invoke(study, [*arguments, "--data", "COHORT", "-o", "STUDY"])
+
+
+def test_lambda_trains_gvs_with_five_values_and_three_seeds(asked: dict[str, tuple[Any, ...]]) -> None:
+    result = call("lambda")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines() == ["table of sweep", "table: STUDY/table.md; plot: STUDY/plot.png"]
+    bundle, *rest = asked["sweep"]
+    assert bundle.name == "gvs"
+    expected = ["lambda", [1, 5, 10, 20, 50], 3, (), {}, "validation", False, 600, "auto"]
+    assert rest == [Path("COHORT"), Path("STUDY"), *expected]
+
+
+def test_fraction_takes_the_shares_of_the_paper_and_settings(asked: dict[str, tuple[Any, ...]]) -> None:
+    options = ["--preset", "laptop", "--set", "lambda=20", "--epochs", "2", "--split", "test", "--a-dice"]
+    result = call("fraction", "-b", "va_gan", *options, "--seeds", "1", "--judge-iterations", "7", "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    bundle, _, _, *rest = asked["sweep"]
+    assert bundle.name == "va_gan"
+    overrides = {"epochs": 2, "lambda": 20}
+    assert rest == ["fraction", [0.1, 0.3, 0.5, 0.7, 1.0], 1, ("laptop",), overrides, "test", True, 7, "cpu"]
+
+
+def test_any_setting_can_be_swept_with_values_of_its_type(asked: dict[str, tuple[Any, ...]]) -> None:
+    assert call("sweep", "--setting", "difference_aware", "--values", "true,false,true").exit_code == 0
+    assert asked["sweep"][3:5] == ("difference_aware", [True, False])
+    assert call("sweep", "--setting", "upsampling", "--values", "bilinear").exit_code == 0
+    assert asked["sweep"][3:5] == ("upsampling", ["bilinear"])
+
+
+def test_enhancement_takes_the_papers_alphas_and_a_scale(asked: dict[str, tuple[Any, ...]]) -> None:
+    assert call("enhancement", "-b", "gvs").exit_code == 0
+    assert asked["enhancement"][3:] == ([0, 0.3, 0.5, 0.7, 1], [1], ["ce"], 3, PAPER, "validation", "auto")
+    options = ["--preset", "laptop", "--epochs", "1", "--alphas", "0,1", "--losses", "ce,ce+mixup"]
+    assert call("enhancement", "-b", "gvs", *options).exit_code == 0
+    alphas, _, losses, _, scale, *_ = asked["enhancement"][3:]
+    assert (alphas, losses) == ([0, 1], ["ce", "ce+mixup"])
+    assert (scale.spacing_mm, scale.filters, scale.epochs) == (2.0, PRESETS["laptop"].filters, 1)
+
+
+def test_saliency_needs_no_generator(asked: dict[str, tuple[Any, ...]]) -> None:
+    assert call("saliency", "--seeds", "2", "--epochs", "1", "--judge-iterations", "5").exit_code == 0
+    assert asked["saliency"] == (Path("COHORT"), Path("STUDY"), 2, 1, "validation", 5, "auto")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["enhancement", "-b", "gvs", "--alphas", "0,much"], "no list of numbers"),
+        (["lambda", "--set", "epochs"], "expected ID=VALUE"),
+        (["lambda", "--values", "$import os"], "plain values"),
+        (["fraction", "--split", "training"], "training"),
+    ],
+)
+def test_wrong_arguments_are_refused(asked: dict[str, tuple[Any, ...]], arguments: list[str], said: str) -> None:
+    result = call(*arguments)
+    assert result.exit_code == 2
+    assert said in result.output
+    assert asked == {}

@@ -1,0 +1,50 @@
+"""Which epoch is used: healthy enough first, then closest to the input."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.errors import UsageError
+from pipeline.evaluation.selection import _merit, select_epoch
+
+
+@pytest.mark.parametrize(
+    ("rows", "best"),
+    [
+        ([(0.95, 30.0), (0.91, 36.0), (0.5, 45.0)], 1),
+        ([(0.2, 40.0), (0.6, 20.0), (0.5, 45.0)], 1),
+        ([(0.9, 30.0), (0.89, 50.0)], 0),
+        ([(-1.0, None), (0.3, 20.0)], 1),
+    ],
+    ids=["closest of the healthy ones", "healthiest if none is", "the limit counts", "nothing changed is not healthy"],
+)
+def test_the_rule(rows: list[tuple[float, float | None]], best: int) -> None:
+    merits = [_merit({"healthiness": healthiness, "psnr_normal": psnr}) for healthiness, psnr in rows]
+    assert merits.index(max(merits)) == best
+
+
+def test_the_chosen_epoch_becomes_the_run_s_weights(laptop_run: Path, phantom_cohort: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(laptop_run, tmp_path / "run"))
+    weights = run / "models" / "model.pt"
+    trained = torch.load(weights, weights_only=True)
+    # Epoch 1 is the identity, which changes nothing; epoch 2 is what was trained.
+    torch.save(
+        {name: torch.zeros_like(tensor) for name, tensor in trained.items()}, weights.with_name("model_epoch0001.pt")
+    )
+    torch.save(trained, weights.with_name("model_epoch0002.pt"))
+    record = select_epoch(run, phantom_cohort, "cpu", judge_iterations=2)
+    first, second = record["epochs"]
+    assert (first["epoch"], first["psnr_normal"], first["changed_in_healthy_slices"]) == (1, None, 0)
+    assert second["psnr_normal"] > 0
+    chosen = {1: first, 2: second}[record["epoch"]]
+    assert _merit(chosen) == max(_merit(first), _merit(second))
+    found = torch.load(weights, weights_only=True)
+    kept = torch.load(weights.with_name(f"model_epoch{record['epoch']:04}.pt"), weights_only=True)
+    assert all(torch.equal(found[name], kept[name]) for name in kept)
+
+
+def test_a_run_that_kept_nothing_says_how_to_keep_epochs(laptop_run: Path, phantom_cohort: Path) -> None:
+    with pytest.raises(UsageError, match="keep_every=1"):
+        select_epoch(laptop_run, phantom_cohort, "cpu")
