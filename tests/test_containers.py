@@ -37,6 +37,9 @@ def test_a_service_gives_its_command_the_options_that_are_left_out(name: str, mo
     with cli.make_context("phs-pipeline", [name]) as group:
         command = cli.get_command(group, name)
         assert command is not None
+        if isinstance(command, click.Group):
+            assert not given, "a group has no options of its own"
+            return
         arguments = ["ARGUMENT" for parameter in command.params if isinstance(parameter, click.Argument)]
         context = command.make_context(name, arguments, parent=group)
 

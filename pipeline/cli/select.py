@@ -23,7 +23,8 @@ def select(run: Path, data: Path, device: str, judge_iterations: int) -> None:
     """Choose the best of the epochs that RUN kept (`train --set keep_every=1`), on the validation patients.
 
     Among epochs of a pooled healthiness of 0.9 or more, the one with the highest PSNR in normal tissue becomes
-    RUN/models/model.pt; if none is as healthy, the healthiest. RUN/selection.json has the scores of all.
+    RUN/models/model.pt; if none is as healthy, the healthiest. An epoch that leaves normal tissue below 30 dB is taken
+    only if all do, and then the closest of them. RUN/selection.json has the scores of all.
     """
     from pipeline.evaluation.selection import select_epoch
 

@@ -1,9 +1,12 @@
-"""A-Dice of a method between its brackets: the original images above, healthy slices with random lesions below."""
+"""A-Dice of a method between its brackets: the original images above, healthy slices with random lesions below.
+
+Beside it the A-Dice of the controls: what an empty fill of the lesion reaches.
+"""
 
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ from torch import Tensor
 
 from pipeline.evaluation.volumes import HEALTHY, read_volume, subjects_with
 from pipeline.files import sha256, write_json
-from pipeline.metrics import ADice, a_dice, random_lesion_masks
+from pipeline.metrics import a_dice, random_lesion_masks
 from pipeline.preprocessing.cohort import COHORT_FILE
 from pipeline.preprocessing.grid import Grid
 
@@ -23,6 +26,7 @@ EPOCHS = 20
 RATE = 0.1
 BATCH_SIZE = 8
 FILTERS = 8
+NAMES = {"original": "the original images", "healthy": "healthy slices with random lesion masks"}
 
 
 def bracketed_a_dice(
@@ -35,10 +39,11 @@ def bracketed_a_dice(
     split: str,
     seeds: Sequence[int],
     device: torch.device,
+    controls: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Any]:
     """A-Dice of the method's images, of the originals, and of healthy slices under other patients' lesion masks.
 
-    The brackets depend on the cohort alone; they are measured once and kept in `<cohort>/a_dice`.
+    The brackets and the controls depend on the cohort alone; they are measured once and kept in `<cohort>/a_dice`.
 
     Args:
         name: of the method.
@@ -50,10 +55,11 @@ def bracketed_a_dice(
         split: whose slices these are.
         seeds: trainings to repeat.
         device: where to train.
+        controls: images that controls made of the same originals, by name.
 
     Returns:
-        `settings`, and `images`: by name, `original` and `healthy` the scores; `healthy` is missing where the split has
-        no healthy slice.
+        `settings`, and `images`: by name, by name of control, `original` and `healthy` the scores; `healthy` is missing
+        where the split has no healthy slice.
     """
     settings = {
         "network": f"UNetSegmentor(filters={FILTERS})",
@@ -65,42 +71,29 @@ def bracketed_a_dice(
         "seeds": list(seeds),
     }
     logger.info("A-Dice: %d trainings of %d epochs on %d slices", len(seeds), EPOCHS, len(images))
-    scores = {name: _scores(_measure(images, lesions, seeds, device), seeds)}
-    scores["original"] = _kept(
-        cohort, split, "original", settings, lambda: _measure(originals, lesions, seeds, device), seeds
-    )
+    scores = {name: _measured(images, lesions, seeds, device)}
+    kept = {which: (others, lesions) for which, others in {**(controls or {}), "original": originals}.items()}
     healthy = _healthy_slices(cohort, split, grid, len(images))
     if healthy is not None:
         slices, foreground = healthy
-        masks = random_lesion_masks(lesions.cpu(), foreground)
-        scores["healthy"] = _kept(
-            cohort, split, "healthy", settings, lambda: _measure(slices, masks, seeds, device), seeds
-        )
+        kept["healthy"] = slices, random_lesion_masks(lesions.cpu(), foreground)
+    for which, (others, masks) in kept.items():
+        key = {**settings, "images": which, "split": split, "cohort_sha256": sha256(cohort / COHORT_FILE)}
+        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
+        path = cohort / "a_dice" / f"{which.replace(' ', '_')}_{digest}.json"
+        try:
+            scores[which] = json.loads(path.read_text(encoding="utf-8"))["scores"]
+        except (OSError, ValueError, KeyError, TypeError):
+            logger.info("A-Dice of %s, once for this cohort", NAMES.get(which, which))
+            scores[which] = _measured(others, masks, seeds, device)
+            write_json(path, {**key, "scores": scores[which]})
     return {"settings": settings, "images": scores}
 
 
-def _measure(images: Tensor, masks: Tensor, seeds: Sequence[int], device: torch.device) -> ADice:
-    return a_dice(images, masks, seeds, EPOCHS, RATE, BATCH_SIZE, FILTERS, device)
-
-
-def _scores(result: ADice, seeds: Sequence[int]) -> dict[str, Any]:
+def _measured(images: Tensor, masks: Tensor, seeds: Sequence[int], device: torch.device) -> dict[str, Any]:
+    result = a_dice(images, masks, seeds, EPOCHS, RATE, BATCH_SIZE, FILTERS, device)
     per_seed = [None if failed else value for value, failed in zip(result.per_seed, result.collapsed, strict=True)]
     return {**asdict(result), "per_seed": per_seed, "seeds": list(seeds), "mean": result.mean, "sd": result.sd}
-
-
-def _kept(
-    cohort: Path, split: str, which: str, settings: dict[str, Any], measure: Any, seeds: Sequence[int]
-) -> dict[str, Any]:
-    key = {**settings, "images": which, "split": split, "cohort_sha256": sha256(cohort / COHORT_FILE)}
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
-    path = cohort / "a_dice" / f"{which}_{digest}.json"
-    try:
-        scores: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["scores"]
-    except (OSError, ValueError, KeyError, TypeError):
-        logger.info("A-Dice of the bracket %r, once for this cohort", which)
-        scores = _scores(measure(), seeds)
-        write_json(path, {**key, "scores": scores})
-    return scores
 
 
 def _healthy_slices(cohort: Path, split: str, grid: Grid, count: int) -> tuple[Tensor, Tensor] | None:

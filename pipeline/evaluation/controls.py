@@ -149,8 +149,9 @@ def _symmetry(tissue: Tensor, lesion: Tensor, tilt: Tensor) -> Tensor:
     return products / squares.clamp_min(torch.finfo(squares.dtype).eps)
 
 
+UNTOUCHED = "untouched input"
 CONTROLS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
-    "untouched input": untouched,
+    UNTOUCHED: untouched,
     "mean-filled lesion": mean_filled,
     "harmonic inpainting": harmonic,
     "mirrored hemisphere": mirrored,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pipeline import __version__
 from pipeline.errors import UsageError
 from pipeline.evaluation.bracketed import bracketed_a_dice
-from pipeline.evaluation.controls import CONTROLS
+from pipeline.evaluation.controls import CONTROLS, UNTOUCHED
 from pipeline.evaluation.judge import ITERATIONS, SEED, Judge, load_judge
 from pipeline.evaluation.probes import Hallucination, Steganography
 from pipeline.evaluation.scores import DEFINITIONS, score_methods, score_slices, score_volumes
@@ -75,7 +75,7 @@ def evaluate(
 
     rows: list[dict[str, Any]] = []
     padding: dict[tuple[int, int], tuple[int, int]] = {}
-    on_grid: list[tuple[Tensor, Tensor, Tensor]] = []
+    on_grid: list[tuple[Tensor, ...]] = []
     hallucination = Hallucination()
     steganography = Steganography(synthesizer, cycle) if cycle is not None else None
     for done, record in enumerate(records, start=1):
@@ -86,17 +86,17 @@ def evaluate(
         hallucination.add("outside_lesion", volume, twin)
         if steganography is not None:
             steganography.add(volume)
+        filled = {name: make(volume.image, volume.lesion, volume.foreground) for name, make in CONTROLS.items()}
+        for control, image in filled.items():
+            rows += score_slices(control, image.to(judge.device), volume, judge)
         if a_dice_seeds:
+            images = (twin.cpu(), *filled.values())
             on_grid.append(
                 (
-                    judge.grid.images(twin.cpu(), volume.spacing_mm),
-                    judge.grid.images(volume.image, volume.spacing_mm),
                     judge.grid.masks(volume.lesion.float(), volume.spacing_mm),
+                    *(judge.grid.images(image, volume.spacing_mm) for image in images),
                 )
             )
-        for control, make in CONTROLS.items():
-            image = make(volume.image, volume.lesion, volume.foreground).to(judge.device)
-            rows += score_slices(control, image, volume, judge)
         height, width = volume.image.shape[-2:]
         padding[height, width] = ms_ssim_padding(height, width)
         if progress:
@@ -138,9 +138,19 @@ def evaluate(
         "definitions": DEFINITIONS,
     }
     if a_dice_seeds:
-        images, originals, lesions = (torch.cat(parts) for parts in zip(*on_grid, strict=True))
+        lesions, twins, *others = (torch.cat(parts) for parts in zip(*on_grid, strict=True))
+        controls = dict(zip(CONTROLS, others, strict=True))
         summary["a_dice"] = bracketed_a_dice(
-            name, images, originals, lesions, judge.grid, cohort_dir, split, a_dice_seeds, synthesizer.device
+            name,
+            twins,
+            controls.pop(UNTOUCHED),
+            lesions,
+            judge.grid,
+            cohort_dir,
+            split,
+            a_dice_seeds,
+            synthesizer.device,
+            controls,
         )
     write_report(report_dir, summary, slices, volumes, cases)
     return summary

@@ -18,6 +18,7 @@ from pipeline.files import sha256, write_json, written_aside
 from pipeline.synthesis import load_weights
 
 HEALTHY_ENOUGH = 0.9
+CLOSE_ENOUGH = 30.0  # dB in normal tissue; below it the image is hardly this person's
 RECORD = "selection.json"
 
 
@@ -32,7 +33,8 @@ def select_epoch(
 
     A game of networks fluctuates: healthier from one epoch to the next, and closer to the input from the next to the
     one after. Among epochs whose pooled healthiness is at least `HEALTHY_ENOUGH` the one with the highest PSNR in
-    normal tissue is taken; if none is as healthy, the healthiest.
+    normal tissue is taken, if that is at least `CLOSE_ENOUGH`; if there is none, the healthiest of those that are close
+    enough; if none is, the closest.
 
     Args:
         run: folder of a training with `keep_every` set.
@@ -82,7 +84,10 @@ def select_epoch(
     with written_aside(bundle.weights) as aside:
         shutil.copyfile(chosen, aside)
     record = {
-        "rule": f"highest PSNR of normal tissue where healthiness is {HEALTHY_ENOUGH} or more, else the healthiest",
+        "rule": (
+            f"highest PSNR of normal tissue where healthiness is {HEALTHY_ENOUGH} or more, else the healthiest; "
+            f"epochs below {CLOSE_ENOUGH:g} dB only if all are, and then the highest PSNR"
+        ),
         "split": "validation",
         "epoch": best["epoch"],
         "weights_sha256": sha256(bundle.weights),
@@ -93,8 +98,11 @@ def select_epoch(
     return record
 
 
-def _merit(row: dict[str, Any]) -> tuple[bool, float]:
-    healthy = row["healthiness"] >= HEALTHY_ENOUGH
+def _merit(row: dict[str, Any]) -> tuple[int, float]:
     # No PSNR: nothing was changed at all, which is as close to the input as can be.
     closeness = float("inf") if row["psnr_normal"] is None else row["psnr_normal"]
-    return healthy, closeness if healthy else row["healthiness"]
+    if closeness < CLOSE_ENOUGH:
+        return 0, closeness
+    if row["healthiness"] < HEALTHY_ENOUGH:
+        return 1, row["healthiness"]
+    return 2, closeness

@@ -20,14 +20,14 @@ from pipeline.preprocessing.slab import Slab
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose network was not trained yet: the identity."""
     folder = tmp_path_factory.mktemp("run")
-    small = {"filters": 4, "residual_blocks": 1, "output": "residual", "spacing_mm": 4.0, "size": [48, 64]}
+    network = {"filters": 4, "residual_blocks": 1, "upsampling": "bilinear", "output": "residual"}
+    small = {**network, "spacing_mm": 4.0, "size": [48, 64]}
     config = json.loads((bundles_folder() / "gvs" / "configs" / "inference.json").read_text())
     for name in ("configs", "models"):
         (folder / name).mkdir()
     (folder / "configs" / "inference.json").write_text(json.dumps(config | small))
     (folder / "configs" / "metadata.json").write_text(json.dumps({"name": "gvs", "version": "0.0.1"}))
-    network = JohnsonGenerator(filters=4, residual_blocks=1, output="residual")
-    torch.save(network.state_dict(), folder / "models" / "model.pt")
+    torch.save(JohnsonGenerator(**network).state_dict(), folder / "models" / "model.pt")
     return folder
 
 

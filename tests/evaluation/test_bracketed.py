@@ -67,6 +67,25 @@ def test_brackets_are_measured_once_and_again_when_a_setting_differs(
     assert measured[7:] == [1, 1, 1], f"{damaged.name} was damaged"
 
 
+def test_controls_stand_beside_the_method_and_are_measured_once(
+    own_cohort: Path, images: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, masks = images
+    measured: list[float] = []
+
+    def fake(images: Tensor, masks: Tensor, seeds: tuple[int, ...], *_: object) -> ADice:
+        del masks
+        measured.append(float(images.mean()))
+        return ADice([measured[-1]] * len(seeds), [[0.5]] * len(seeds), [False] * len(seeds))
+
+    monkeypatch.setattr(bracketed, "a_dice", fake)
+    controls = {"half as bright": x / 2}
+    for _ in range(2):
+        found = bracketed_a_dice("m", x, x, masks, GRID, own_cohort, "test", (0,), torch.device("cpu"), controls)
+        assert found["images"]["half as bright"]["mean"] == pytest.approx(float(x.mean()) / 2)
+    assert len(measured) == 5, "the method twice, the control and both brackets once"
+
+
 def test_a_collapsed_training_is_named_and_does_not_count(
     own_cohort: Path, images: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:

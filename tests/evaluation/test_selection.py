@@ -14,11 +14,20 @@ from pipeline.evaluation.selection import _merit, select_epoch
     ("rows", "best"),
     [
         ([(0.95, 30.0), (0.91, 36.0), (0.5, 45.0)], 1),
-        ([(0.2, 40.0), (0.6, 20.0), (0.5, 45.0)], 1),
+        ([(0.2, 40.0), (0.6, 31.0), (0.5, 45.0)], 1),
         ([(0.9, 30.0), (0.89, 50.0)], 0),
-        ([(-1.0, None), (0.3, 20.0)], 1),
+        ([(-1.0, None), (0.3, 31.0)], 1),
+        ([(0.97, 23.6), (0.76, 35.3), (0.2, 49.0)], 1),
+        ([(0.97, 23.6), (0.8, 29.9)], 1),
     ],
-    ids=["closest of the healthy ones", "healthiest if none is", "the limit counts", "nothing changed is not healthy"],
+    ids=[
+        "closest of the healthy ones",
+        "healthiest if none is",
+        "the limits count",
+        "nothing changed is not healthy",
+        "not an image of somebody else, however healthy",
+        "closest if none is close",
+    ],
 )
 def test_the_rule(rows: list[tuple[float, float | None]], best: int) -> None:
     merits = [_merit({"healthiness": healthiness, "psnr_normal": psnr}) for healthiness, psnr in rows]

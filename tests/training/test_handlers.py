@@ -38,6 +38,7 @@ class Dim(nn.Module):
 
 class Dimming:
     synthesizer = "dim"
+    cycle = None
 
     def __init__(self, factor: float = 0.9) -> None:
         self.networks: dict[str, nn.Module] = {"dim": Dim(factor)}
