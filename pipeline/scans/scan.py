@@ -23,6 +23,36 @@ GRID_TOLERANCE = 0.05
 
 
 @dataclass(frozen=True)
+class DicomSlice:
+    """Where one slice of a series lies.
+
+    Args:
+        file: the DICOM file.
+        frame: place of the slice in a multi-frame file, from 0; None in a file of one frame.
+    """
+
+    file: Path
+    frame: int | None = None
+
+
+@dataclass(frozen=True)
+class DicomSeries:
+    """One DICOM series whose slices make up a volume.
+
+    Args:
+        slices: in order of position; `slices[k]` is `Scan.stored[:, :, k]`.
+        uid: Series Instance UID.
+        modality: for example MR or CT.
+        number: Series Number, None if the series has none.
+    """
+
+    slices: tuple[DicomSlice, ...]
+    uid: str
+    modality: str
+    number: int | None
+
+
+@dataclass(frozen=True)
 class Scan:
     """A volume with its geometry; validated once, here, so that no room further in needs to check again.
 
@@ -32,6 +62,7 @@ class Scan:
         intercept: intensity of a stored zero.
         header: the source's NIfTI header; outputs are written from it, so that grid, codes and units stay.
         origin: the file it was read from, as named in messages and sidecars.
+        dicom: the series it was read from, where it came as DICOM.
 
     Raises:
         ScanError: if the voxels are not a finite 3-D volume or the affine places them nowhere.
@@ -42,6 +73,7 @@ class Scan:
     intercept: float
     header: nib.Nifti1Header
     origin: Path
+    dicom: DicomSeries | None = None
 
     def __post_init__(self) -> None:
         check_affine(self.affine, self.origin)
