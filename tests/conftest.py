@@ -1,5 +1,6 @@
 """Fixtures that several rooms' tests use."""
 
+import importlib.util
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -88,3 +89,16 @@ def dangerous() -> Callable[[Path], object]:
             return (Path.touch, (self.path,))
 
     return Dangerous
+
+
+@pytest.fixture(scope="session")
+def dicom_series() -> Callable[..., list[Path]]:
+    """`write_series` of tests/dicom_series.py."""
+    path = Path(__file__).with_name("dicom_series.py")
+    spec = importlib.util.spec_from_file_location("dicom_series", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    write: Callable[..., list[Path]] = module.write_series
+    return write

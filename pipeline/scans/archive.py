@@ -1,0 +1,105 @@
+"""A zip of DICOM files, unpacked so that nothing in it can harm: names do not matter, sizes are counted."""
+
+import errno
+import lzma
+import stat
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+from pipeline.errors import OutputError, ScanError
+from pipeline.scans.dicom_frames import MAGIC_END, has_magic
+
+# A scanner's whole study holds some ten thousand slices and a few gigabytes.
+MOST_MEMBERS = 100_000
+MOST_BYTES = 8 << 30
+# Slices compress to a half or a third, empty ones better; a bomb unpacks to a thousandfold and more.
+MOST_RATIO = 100
+RATIO_ALLOWANCE = 64 << 20
+BLOCK = 1 << 20
+ENCRYPTED = 0x1
+
+
+def is_zip(path: Path) -> bool:
+    """Whether a file is called a zip or begins as one."""
+    if path.suffix.lower() == ".zip":
+        return True
+    with path.open("rb") as file:
+        return file.read(4) == b"PK\x03\x04"
+
+
+def unpack(archive: Path, folder: Path) -> list[Path]:
+    """Unpack the DICOM files of a zip; other members, zips among them, stay packed.
+
+    Args:
+        archive: the zip.
+        folder: an empty folder; the files in it are named by their place in the archive, whatever it calls them.
+
+    Returns:
+        The files, in the archive's order.
+
+    Raises:
+        ScanError: if the archive is damaged, encrypted, holds links or paths that lead out of it, or unpacks to more
+            than `MOST_MEMBERS`, `MOST_BYTES`, or `MOST_RATIO` times its size.
+        OutputError: if there is no room to unpack it.
+    """
+    most = left = min(MOST_BYTES, MOST_RATIO * archive.stat().st_size + RATIO_ALLOWANCE)
+    files = []
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            members = opened.infolist()
+            if len(members) > MOST_MEMBERS:
+                raise ScanError(
+                    f"{archive}: found {len(members)} members, expected at most {MOST_MEMBERS}; unpack it and give the "
+                    "folder"
+                )
+            for number, member in enumerate(members, start=1):
+                _check_member(archive, member)
+                # macOS adds a hidden "._name" for each file.
+                if member.is_dir() or PurePosixPath(member.filename).name.startswith("."):
+                    continue
+                target = folder / f"{number:06d}.dcm"
+                unpacked = _unpack_member(opened, member, target, left)
+                if unpacked > left:
+                    raise ScanError(
+                        f"{archive}: found more than {most >> 20} MB in a zip of {archive.stat().st_size >> 10} kB, "
+                        "expected scans that compress by less; it may be made to fill the disk, unpack it yourself if "
+                        "you trust it"
+                    )
+                left -= unpacked
+                if unpacked:
+                    files.append(target)
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise OutputError(f"{folder}: has no room to unpack {archive.name}; free some or set TMPDIR") from error
+        raise ScanError(f"{archive}: cannot be read ({error.strerror or 'damaged'}); copy it again") from error
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError, RuntimeError, OverflowError) as error:
+        raise ScanError(f"{archive}: found a damaged zip, expected one that unpacks; copy it again") from error
+    return files
+
+
+def _check_member(archive: Path, member: zipfile.ZipInfo) -> None:
+    name = PurePosixPath(member.filename.replace("\\", "/"))
+    if name.is_absolute() or ".." in name.parts or name.as_posix()[1:2] == ":":
+        found = "a member whose path leads out of the archive"
+    elif stat.S_ISLNK(member.external_attr >> 16):
+        found = "a symbolic link"
+    elif member.flag_bits & ENCRYPTED:
+        found = "encrypted members"
+    else:
+        return
+    raise ScanError(f"{archive}: found {found}, expected plain files; unpack it yourself and give the folder")
+
+
+def _unpack_member(opened: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, limit: int) -> int:
+    """Unpack a DICOM file, but no more than a block beyond the limit; tell how much, 0 for any other file."""
+    with opened.open(member) as packed:
+        block = packed.read(MAGIC_END)
+        if not has_magic(block) and PurePosixPath(member.filename).suffix.lower() != ".dcm":
+            return 0
+        size = 0
+        with target.open("wb") as file:
+            while block and size <= limit:
+                size += file.write(block)
+                block = packed.read(BLOCK)
+    return size

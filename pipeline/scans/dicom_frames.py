@@ -1,0 +1,342 @@
+"""What a DICOM file says about its frames, read with pydicom and checked before any pixel is."""
+
+import os
+import struct
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_file_meta_info
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
+
+from pipeline.scans.scan import DicomSlice
+
+# pydicom's warnings quote the values that it stumbles over, and a value may be a patient's name.
+pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+warnings.filterwarnings("ignore", module=r"pydicom(\..*)?")
+
+MAGIC_END = 132
+ATTRIBUTES = [
+    "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Modality", "ImageType",
+    "SyntheticData", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation",
+    "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "ModalityLUTSequence", "RescaleSlope",
+    "RescaleIntercept", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "EchoNumbers", "EchoTime",
+    "TemporalPositionIdentifier", "DiffusionBValue", "AcquisitionNumber", "InversionTime", "TriggerTime",
+    "ComplexImageComponent", "AcquisitionTime", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+]  # fmt: skip
+# What tells the volumes of one series apart, where slices share a position: in a single-frame file…
+PARTS = ("EchoNumbers", "EchoTime", "TemporalPositionIdentifier", "DiffusionBValue", "InversionTime", "ImageType",
+    "ComplexImageComponent", "AcquisitionNumber", "TriggerTime", "AcquisitionTime")  # fmt: skip
+# … and in the functional groups of a multi-frame file.
+GROUPED_PARTS = (
+    ("FrameContentSequence", "StackID"),
+    ("FrameContentSequence", "TemporalPositionIndex"),
+    ("FrameContentSequence", "FrameAcquisitionNumber"),
+    ("MREchoSequence", "EffectiveEchoTime"),
+    ("MRDiffusionSequence", "DiffusionBValue"),
+    ("MRImageFrameTypeSequence", "FrameType"),
+    ("MRImageFrameTypeSequence", "ComplexImageComponent"),
+    ("CTImageFrameTypeSequence", "FrameType"),
+)
+GROUPS = {
+    "ImagePositionPatient": "PlanePositionSequence",
+    "ImageOrientationPatient": "PlaneOrientationSequence",
+    "PixelSpacing": "PixelMeasuresSequence",
+    "RescaleSlope": "PixelValueTransformationSequence",
+    "RescaleIntercept": "PixelValueTransformationSequence",
+}
+# Images that hold no intensities.
+NOT_SCANS = ("SEG", "RTDOSE")
+PIXEL_DATA = 0x7FE00010
+UNDEFINED_LENGTH = 0xFFFFFFFF
+# Deflate's limit serves as a generous one for JPEG; empty slices, which compress better, pass by the allowance.
+COMPRESSION_LIMIT = 1032
+COMPRESSION_ALLOWANCE = 64 << 20
+# NIfTI-1, which results are written as, counts voxels along an axis in 16 bits.
+LONGEST_SIDE = 32767
+ANGLE_TOLERANCE = 1e-3
+LONGEST_TEXT = 40
+# An attribute longer than this is looked for in the file when it is needed.
+MOST_HEADER = 1 << 20
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One slice as its file describes it.
+
+    Args:
+        place: where it lies.
+        uid: Series Instance UID.
+        instance: SOP Instance UID and frame.
+        modality: for example MR; "?" if the file does not say.
+        number: Series Number, if any.
+        description: Series Description, printable ASCII, at most 40 characters.
+        original: whether Image Type calls it original and not derived.
+        rows: number of rows.
+        columns: number of columns.
+        dtype: of the stored values.
+        slope: intensity per stored unit.
+        intercept: intensity of a stored zero.
+        position_mm: of the first pixel's centre in LPS+, shape (3,).
+        axes: unit vectors along which columns and rows count up and the normal of the two, shape (3, 3), by row.
+        spacing_mm: distance of neighbouring columns and of neighbouring rows.
+        parts: attributes that may tell apart the volumes of a series.
+        fault: why it cannot be used, if it cannot.
+        is_scan: whether it is meant as a slice of a volume; a screenshot is not.
+    """
+
+    place: DicomSlice
+    uid: str = ""
+    instance: str = ""
+    modality: str = "?"
+    number: int | None = None
+    description: str = ""
+    original: bool = True
+    rows: int = 0
+    columns: int = 0
+    dtype: np.dtype[Any] = np.dtype(np.int16)
+    slope: float = 1.0
+    intercept: float = 0.0
+    position_mm: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
+    axes: NDArray[np.float64] = field(default_factory=lambda: np.eye(3))
+    spacing_mm: tuple[float, float] = (1.0, 1.0)
+    parts: tuple[str, ...] = ()
+    fault: str | None = None
+    is_scan: bool = True
+
+
+class _FaultError(Exception):
+    """Why a file's frames cannot be used; `is_scan` as in `Frame`."""
+
+    def __init__(self, reason: str, is_scan: bool = True) -> None:
+        super().__init__(reason)
+        self.is_scan = is_scan
+
+
+def has_magic(head: bytes) -> bool:
+    """Whether these first `MAGIC_END` bytes begin a DICOM file.
+
+    >>> has_magic(bytes(128) + b"DICM")
+    True
+    """
+    return head[128:MAGIC_END] == b"DICM"
+
+
+def is_dicom(file: Path) -> bool:
+    """Whether a file begins as DICOM files do, or is called one (and then is damaged)."""
+    if file.suffix.lower() == ".dcm":
+        return True
+    with file.open("rb") as opened:
+        return has_magic(opened.read(MAGIC_END))
+
+
+def frames_of(file: Path) -> list[Frame]:
+    """Read the attributes of a file's frames, never its pixels.
+
+    Args:
+        file: a DICOM file.
+
+    Returns:
+        Its frames; one frame with a fault where the file cannot be used, without a `uid` where it cannot even be told
+        which series it belongs to; none if it is no image of intensities (a report, a segmentation, a disc's index).
+    """
+    name = file.name
+    broken = Frame(
+        DicomSlice(file), fault=f"found the damaged file {name}, expected readable DICOM; copy it again or remove it"
+    )
+    try:
+        # A deflated header cannot be looked at without unpacking everything that the file claims to hold.
+        if read_file_meta_info(file).TransferSyntaxUID == DeflatedExplicitVRLittleEndian:
+            return [
+                replace(broken, fault=f"found the deflated file {name}, expected a plain one; convert it (dcmconv +te)")
+            ]
+        with file.open("rb") as opened:
+            attributes = pydicom.dcmread(
+                opened, defer_size=MOST_HEADER, stop_before_pixels=True, specific_tags=list(ATTRIBUTES)
+            )
+            return _frames(file, attributes, opened)
+    except PermissionError:
+        return [replace(broken, fault=f"found {name} that may not be read, expected DICOM; mend its permissions")]
+    except Exception:  # damage shows as whatever pydicom stumbles over
+        return [broken]
+
+
+def _frames(file: Path, attributes: Dataset, opened: BinaryIO) -> list[Frame]:
+    pixels = _pixel_data(opened, attributes)
+    modality = str(attributes.get("Modality") or "?")
+    sop_class = UID(attributes.get("SOPClassUID") or attributes.file_meta.MediaStorageSOPClassUID)
+    if modality in NOT_SCANS or (pixels is None and not sop_class.name.endswith("Image Storage")):
+        return []
+    image_type = [str(value) for value in attributes.get("ImageType") or ()]
+    whole = Frame(
+        place=DicomSlice(file),
+        uid=str(attributes.get("SeriesInstanceUID") or ""),
+        instance=str(attributes.get("SOPInstanceUID") or ""),
+        modality=_printable(modality),
+        number=None if attributes.get("SeriesNumber") is None else int(attributes.SeriesNumber),
+        description=_printable(str(attributes.get("SeriesDescription") or "")),
+        original="DERIVED" not in image_type,
+        rows=int(attributes.get("Rows") or 0),
+        columns=int(attributes.get("Columns") or 0),
+    )
+    try:
+        _check_kind(attributes, image_type)
+        return _checked(whole, attributes, pixels)
+    except _FaultError as fault:
+        return [replace(whole, fault=str(fault), is_scan=fault.is_scan)]
+
+
+def _check_kind(attributes: Dataset, image_type: list[str]) -> None:
+    if not attributes.get("SeriesInstanceUID"):
+        raise _FaultError("found a file without a Series Instance UID, expected one; export the series again")
+    if attributes.get("SyntheticData") == "YES":
+        raise _FaultError("found synthetic images (Synthetic Data is YES), expected a scan; give the original", False)
+    if "MOSAIC" in image_type:
+        raise _FaultError("found mosaics of slices, expected one slice an image; convert them with dcm2niix", False)
+    photometric = _printable(str(attributes.get("PhotometricInterpretation") or "MONOCHROME2"))
+    if attributes.get("SamplesPerPixel", 1) != 1 or photometric not in {"MONOCHROME1", "MONOCHROME2"}:
+        raise _FaultError(f"found colour images ({photometric}), expected grey values; give the scan", False)
+    if photometric == "MONOCHROME1":
+        raise _FaultError(
+            "found MONOCHROME1 images (higher values are darker), expected MONOCHROME2; export them as MONOCHROME2"
+        )
+    if attributes.get("ModalityLUTSequence"):
+        raise _FaultError(
+            "found a look-up table of intensities, expected a rescale slope and intercept; export the series without it"
+        )
+
+
+def _checked(whole: Frame, attributes: Dataset, pixels: tuple[int, bool] | None) -> list[Frame]:
+    name = whole.place.file.name
+    if pixels is None:
+        raise _FaultError(f"found no pixels in {name}, expected an image; the file is truncated, copy it again")
+    dtype = _stored_type(attributes)
+    count = int(attributes.get("NumberOfFrames") or 1)
+    if not (0 < whole.rows <= LONGEST_SIDE and 0 < whole.columns <= LONGEST_SIDE and count > 0):
+        raise _FaultError(
+            f"found {whole.columns} x {whole.rows} pixels and {count} frames in {name}, expected at most "
+            f"{LONGEST_SIDE} a side; the file is damaged, copy it again"
+        )
+    held, compressed = pixels
+    claimed = whole.rows * whole.columns * count * dtype.itemsize
+    if claimed > (held * COMPRESSION_LIMIT + COMPRESSION_ALLOWANCE if compressed else held):
+        raise _FaultError(
+            f"found {held} bytes of pixels in {name}, expected the {claimed} that its header claims; the file is "
+            "truncated or damaged, copy it again"
+        )
+    whole = replace(whole, dtype=dtype)
+    per_frame = attributes.get("PerFrameFunctionalGroupsSequence")
+    if per_frame is None:
+        if count > 1:
+            raise _FaultError("found many frames without a position each, expected slices of a volume", False)
+        return [_placed(whole, attributes.get, tuple(str(attributes.get(keyword)) for keyword in PARTS))]
+    if len(per_frame) != count:
+        raise _FaultError(
+            f"found positions of {len(per_frame)} frames in {name}, expected {count}; export the series again"
+        )
+    shared = (attributes.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
+    frames = []
+    for k, group in enumerate(per_frame):
+        look_up = _Groups((group, shared))
+        frame = replace(whole, place=DicomSlice(whole.place.file, k), instance=f"{whole.instance} {k}")
+        parts = tuple(str(look_up.value(*each)) for each in GROUPED_PARTS)
+        frames.append(_placed(frame, look_up.get, parts))
+    return frames
+
+
+class _Groups:
+    """The functional groups that hold for one frame: its own, then those that all frames share."""
+
+    def __init__(self, groups: tuple[Dataset, Dataset]) -> None:
+        self.groups = groups
+
+    def value(self, sequence: str, keyword: str) -> Any:
+        for group in self.groups:
+            items = group.get(sequence)
+            if items and keyword in items[0]:
+                return items[0][keyword].value
+        return None
+
+    def get(self, keyword: str) -> Any:
+        return self.value(GROUPS[keyword], keyword)
+
+
+def _stored_type(attributes: Dataset) -> np.dtype[Any]:
+    allocated, stored = int(attributes.get("BitsAllocated") or 0), int(attributes.get("BitsStored") or 0)
+    high, signed = attributes.get("HighBit"), int(attributes.get("PixelRepresentation") or 0)
+    if allocated not in {8, 16, 32} or not 1 <= stored <= allocated or high not in {None, stored - 1}:
+        raise _FaultError(
+            f"found pixels of {stored} bits up to bit {high} in {allocated}, expected up to bit {stored - 1} in 8, 16 "
+            "or 32; export the series again"
+        )
+    return np.dtype(f"{'i' if signed else 'u'}{allocated // 8}")
+
+
+def _placed(frame: Frame, get: Callable[[str], Any], parts: tuple[str, ...]) -> Frame:
+    position, orientation, spacing = (
+        _numbers(get(keyword), keyword, count)
+        for keyword, count in (("ImagePositionPatient", 3), ("ImageOrientationPatient", 6), ("PixelSpacing", 2))
+    )
+    row, column = orientation[:3], orientation[3:]
+    if abs(np.linalg.norm([row, column], axis=1) - 1).max() > ANGLE_TOLERANCE or abs(row @ column) > ANGLE_TOLERANCE:
+        raise _FaultError(
+            f"found an Image Orientation in {frame.place.file.name} that is no pair of perpendicular unit vectors, "
+            "expected one; export the series again"
+        )
+    row = row / np.linalg.norm(row)
+    column = column - row * (row @ column)
+    column = column / np.linalg.norm(column)
+    rescale = [get("RescaleSlope"), get("RescaleIntercept")]
+    slope, intercept = (
+        default if value is None else float(value) for value, default in zip(rescale, (1.0, 0.0), strict=True)
+    )
+    if slope == 0 or not np.isfinite([slope, intercept]).all():
+        raise _FaultError(f"found a rescale slope of {slope:g} and an intercept of {intercept:g}, expected intensities")
+    return replace(
+        frame,
+        slope=slope,
+        intercept=intercept,
+        position_mm=position,
+        axes=np.array([row, column, np.cross(row, column)]),
+        # Pixel Spacing names the distance of rows first.
+        spacing_mm=(float(spacing[1]), float(spacing[0])),
+        parts=parts,
+    )
+
+
+def _numbers(value: Any, keyword: str, count: int) -> NDArray[np.float64]:
+    numbers = np.array([] if value is None else value, dtype=float).ravel()
+    if numbers.size != count or not np.isfinite(numbers).all():
+        raise _FaultError(
+            f"found no {keyword} of {count} numbers, expected where each slice lies; export the original series", False
+        )
+    return numbers
+
+
+def _pixel_data(opened: BinaryIO, attributes: Dataset) -> tuple[int, bool] | None:
+    """Bytes that the file holds of its pixels, and whether they are compressed; None if it has no pixels."""
+    meta = attributes.file_meta.TransferSyntaxUID
+    endian = "<" if meta.is_little_endian else ">"
+    head = opened.read(12)
+    if len(head) < 12:
+        return None
+    group, element, vr = struct.unpack(f"{endian}HH2s", head[:6])
+    if group << 16 | element != PIXEL_DATA:
+        return None
+    explicit = vr in {b"OB", b"OW"}
+    length = struct.unpack(f"{endian}I", head[8:] if explicit else head[4:8])[0]
+    left = os.fstat(opened.fileno()).st_size - opened.tell() + (0 if explicit else 4)
+    if meta.is_encapsulated or length == UNDEFINED_LENGTH:
+        return left, True
+    # A claim beyond the file's end is as good as what is there.
+    return min(length, left), False
+
+
+def _printable(text: str) -> str:
+    return "".join(letter for letter in text if " " <= letter <= "~")[:LONGEST_TEXT]

@@ -1,0 +1,118 @@
+"""Formats that SimpleITK reads: values and geometry stay, and files that lie are refused before they are believed."""
+
+import gzip
+import random
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK
+from nibabel.affines import apply_affine
+
+from pipeline.errors import ScanError
+from pipeline.scans.image_file import files_of, read_image, suffix
+
+RAW_HEADER = (
+    b"NRRD0004\ntype: short\ndimension: 3\nsizes: %s\nencoding: %s\nendian: little\nspace: left-posterior-superior\n\
+space directions: (1,0,0) (0,1,0) (0,0,1)\nspace origin: (0,0,0)\n%s\n"
+)
+
+
+def image(dtype: str = "int16") -> SimpleITK.Image:
+    """5 x 4 x 3 voxels, oblique, anisotropic, away from the origin."""
+    voxels = np.random.default_rng(0).integers(0, 100, (3, 4, 5)).astype(dtype)
+    made = SimpleITK.GetImageFromArray(voxels)
+    made.SetSpacing((0.5, 0.75, 4.0))
+    made.SetOrigin((-12.5, 7.0, 99.0))
+    made.SetDirection((0.8, -0.6, 0, 0.6, 0.8, 0, 0, 0, 1))
+    return made
+
+
+def written(made: SimpleITK.Image, path: Path, compress: bool = False) -> Path:
+    SimpleITK.WriteImage(made, str(path), useCompression=compress)
+    return path
+
+
+class TestVolume:
+    @pytest.mark.parametrize("compress", [False, True])
+    @pytest.mark.parametrize("ending", [".nrrd", ".mha", ".nhdr", ".mhd"])
+    def test_values_and_places_are_kept(self, ending: str, compress: bool, tmp_path: Path) -> None:
+        made = image()
+        scan = read_image(written(made, tmp_path / f"scan{ending}", compress))
+        assert scan.stored.dtype == np.int16
+        np.testing.assert_array_equal(scan.stored, SimpleITK.GetArrayFromImage(made).T)
+        corner = made.TransformIndexToPhysicalPoint((4, 3, 2))
+        np.testing.assert_allclose(apply_affine(scan.affine, (4, 3, 2)), np.multiply(corner, (-1, -1, 1)), atol=1e-5)
+        assert (int(scan.header["qform_code"]), int(scan.header["sform_code"])) == (1, 1)
+
+    def test_nifti_pair_lies_where_nibabel_puts_it(self, tmp_path: Path) -> None:
+        written(image("float32"), tmp_path / "whole.nii")
+        whole = nib.load(tmp_path / "whole.nii")
+        nib.save(nib.Nifti1Pair(np.asarray(whole.dataobj), whole.affine), tmp_path / "pair.hdr")
+        scan = read_image(tmp_path / "pair.hdr")
+        np.testing.assert_array_equal(scan.stored, np.asarray(whole.dataobj))
+        np.testing.assert_allclose(scan.affine, whole.affine, atol=1e-4)
+
+    @pytest.mark.parametrize(("name", "ending"), [("a.b.NRRD", ".nrrd"), ("x.gipl.gz", ".gipl.gz"), ("x.nii", "")])
+    def test_formats_are_known_by_their_names(self, name: str, ending: str) -> None:
+        assert suffix(Path(name)) == ending
+
+    def test_voxels_beside_their_header_belong_to_it(self, tmp_path: Path) -> None:
+        header = written(image(), tmp_path / "scan.mhd")
+        assert files_of(header) == [header, tmp_path / "scan.raw"]
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        ("made", "reason"),
+        [
+            (SimpleITK.Image([5, 4, 3], SimpleITK.sitkVectorFloat32, 3), "3 values a voxel"),
+            (SimpleITK.Image([5, 4], SimpleITK.sitkInt16), r"shape \(5, 4\)"),
+            (SimpleITK.JoinSeries([image(), image()]), r"shape \(5, 4, 3, 2\)"),
+            (SimpleITK.Image([5, 4, 3], SimpleITK.sitkInt16), "constant"),
+            (image("float32") / 0 - image("float32") / 0, "NaN"),
+        ],
+        ids=["vectors", "a picture", "a series", "a constant", "NaN"],
+    )
+    def test_what_is_no_finite_volume_of_numbers(self, made: SimpleITK.Image, reason: str, tmp_path: Path) -> None:
+        with pytest.raises(ScanError, match=reason):
+            read_image(written(made, tmp_path / "scan.mha"))
+
+    @pytest.mark.parametrize("encoding", [b"raw", b"gzip"])
+    def test_header_that_claims_gigabytes(self, encoding: bytes, tmp_path: Path) -> None:
+        path = tmp_path / "liar.nrrd"
+        path.write_bytes(RAW_HEADER % (b"1000 1000 1000", encoding, b"") + gzip.compress(bytes(100)))
+        with pytest.raises(ScanError, match="2000000000 bytes"):
+            read_image(path)
+
+    @pytest.mark.parametrize("elsewhere", [b"/etc/passwd", b"../voxels.raw", b"voxels%03d.raw 1 3 1", b"LIST"])
+    def test_voxels_that_lie_elsewhere(self, elsewhere: bytes, tmp_path: Path) -> None:
+        path = tmp_path / "scan.nhdr"
+        path.write_bytes(RAW_HEADER % (b"5 4 3", b"raw", b"data file: " + elsewhere + b"\n"))
+        with pytest.raises(ScanError, match="in other files"):
+            read_image(path)
+
+    def test_voxels_that_are_missing(self, tmp_path: Path) -> None:
+        header = written(image(), tmp_path / "scan.mhd")
+        (tmp_path / "scan.raw").unlink()
+        with pytest.raises(ScanError, match=r"no scan\.raw beside it"):
+            read_image(header)
+
+    def test_analyze_does_not_say_which_side_is_left(self, tmp_path: Path) -> None:
+        nib.save(nib.AnalyzeImage(np.ones((5, 4, 3), np.int16), np.eye(4)), tmp_path / "scan.img")
+        with pytest.raises(ScanError, match="which side is left"):
+            read_image(tmp_path / "scan.hdr")
+
+    def test_truncation(self, tmp_path: Path) -> None:
+        path = written(image(), tmp_path / "scan.nrrd")
+        path.write_bytes(path.read_bytes()[:-20])
+        with pytest.raises(ScanError, match="copy it again"):
+            read_image(path)
+
+    @pytest.mark.parametrize("ending", [".nrrd", ".mha", ".mnc", ".gipl", ".hdr", ".gipl.gz"])
+    def test_noise(self, ending: str, tmp_path: Path) -> None:
+        path = tmp_path / f"scan{ending}"
+        path.write_bytes(random.Random(0).randbytes(2000))
+        with pytest.raises(ScanError, match="found"):
+            read_image(path)
