@@ -1,0 +1,266 @@
+"""Where a file comes from: whether it is one of ours, unchanged, and what it was made from.
+
+Each result is named, with its hash, by the sidecar that is written last beside it. This tells an accident (an edit,
+another file of that name, a mix-up of versions) from the result itself; it is no signature, and no proof against
+someone who writes a sidecar to go with a file.
+
+A sidecar may come from anywhere: it is read up to a limit, and the names in it are compared with the name of the file
+in question, never opened.
+"""
+
+import json
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from pipeline.files import sha256
+
+NAME = "phs-pipeline"
+# The sidecar of a series of ten thousand slices is 2 MB.
+SIDECAR_LIMIT = 1 << 24
+TEXT_LIMIT = 300
+MODEL = ("Bundle", "BundleVersion", "WeightsSha256", "ConfigSha256")
+
+
+class Standing(Enum):
+    """What can be said of a file."""
+
+    UNCHANGED = "ours and unchanged"
+    CHANGED = "ours, but changed since it was written"
+    UNRECORDED = f"made by {NAME}, but no sidecar beside it says what it was"
+    SIDECAR = f"a sidecar of {NAME}, whose own hash nothing records; verify the files that it names"
+    FOREIGN = "not ours: no sidecar beside it names it, and it does not say so itself"
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """What a sidecar of ours says.
+
+    Args:
+        content: all of it.
+        outputs: files by their names relative to the sidecar's folder, and their SHA-256.
+    """
+
+    content: Mapping[str, Any]
+    outputs: Mapping[str, Any]
+
+    @property
+    def source(self) -> tuple[str, str]:
+        """Name and SHA-256 of the scan that the outputs were made from; empty where they are not recorded."""
+        source = facts(self.content).get("Source")
+        known = source if isinstance(source, dict) else {}
+        return plain(known.get("Name", "")), plain(known.get("Sha256", ""))
+
+    def account(self) -> list[str]:
+        """From what, by what and with what settings the outputs were made, a line each."""
+        name, digest = self.source
+        known = {key: plain(facts(self.content).get(key, "unknown")) for key in MODEL}
+        version = plain(_ourselves(self.content)[0].get("Version", "unknown"))
+        request = self.content.get("Request")
+        settings = request if isinstance(request, dict) else {}
+        chosen = [f"{plain(key)} {plain(settings[key])}" for key in settings if key not in ("Source", *MODEL)]
+        return [
+            f"source: {name or 'unknown'}, SHA-256 {digest or 'unknown'}",
+            f"model: {known['Bundle']} {known['BundleVersion']}, by {NAME} {version}",
+            f"weights: SHA-256 {known['WeightsSha256']}; config: SHA-256 {known['ConfigSha256']}",
+            f"settings: {', '.join(chosen) or 'unknown'}",
+        ]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is known of a file, or of the files of a DICOM series.
+
+    Args:
+        standing: what can be said of it.
+        detail: of a series, what is different; empty if nothing is.
+        sidecar: what tells from what it was made; None if nothing does.
+        same_source: whether the scan beside it, or given, is the one it was made from; None if there is none.
+    """
+
+    standing: Standing
+    detail: str = ""
+    sidecar: Sidecar | None = None
+    same_source: bool | None = None
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether all is as it was recorded."""
+        return self.standing is Standing.UNCHANGED and self.same_source is not False
+
+    def lines(self) -> list[str]:
+        """All of it in words: the verdict, then an account of what it was made from."""
+        head = f"{self.standing.value} ({self.detail})" if self.detail else self.standing.value
+        if self.sidecar is None:
+            return [head]
+        source, *others = self.sidecar.account()
+        compared = {None: "", True: " (compared, the same)", False: " (compared, it is ANOTHER scan)"}[self.same_source]
+        return [head, source + compared, *others]
+
+
+class Register:
+    """The sidecars of ours in the folders of the files in question; each folder is read once.
+
+    Args:
+        source_hashes: of the scan that files should be made from; if None, a scan beside them with its name is taken.
+    """
+
+    def __init__(self, source_hashes: Collection[str] | None = None) -> None:
+        self.source_hashes = source_hashes
+        self._read: dict[Path, dict[str, Sidecar]] = {}
+
+    def verify(self, path: Path) -> Verdict:
+        """Tell whether a file is as the sidecar beside it records it.
+
+        Args:
+            path: a NIfTI or DICOM file, a picture or a page; or the folder of a DICOM series.
+        """
+        # Not resolved: a linked file is judged by the sidecar beside the link.
+        path = Path(os.path.abspath(path))  # noqa: PTH100
+        verdict = self._verify_series(path) if path.is_dir() else self._verify_file(path)
+        if verdict.sidecar is None:
+            return verdict
+        return replace(verdict, same_source=self._is_same_source(verdict.sidecar, path))
+
+    def _verify_file(self, path: Path) -> Verdict:
+        if path.name in self._in(path.parent):
+            return Verdict(Standing.SIDECAR, sidecar=self._in(path.parent)[path.name])
+        if not path.is_file():  # a pipe, a device
+            return Verdict(Standing.FOREIGN)
+        digest = sha256(path)
+        naming = [
+            (sidecar, sidecar.outputs[name])
+            for folder, name in ((path.parent, path.name), (path.parent.parent, f"{path.parent.name}/{path.name}"))
+            for sidecar in self._in(folder).values()
+            if name in sidecar.outputs
+        ]
+        for sidecar, recorded in naming:
+            if recorded == digest:
+                return Verdict(Standing.UNCHANGED, sidecar=sidecar)
+        if naming:
+            return Verdict(Standing.CHANGED, sidecar=naming[0][0])
+        return Verdict(Standing.UNRECORDED if says_ours(path) else Standing.FOREIGN)
+
+    def _is_same_source(self, sidecar: Sidecar, path: Path) -> bool | None:
+        name, digest = sidecar.source
+        if self.source_hashes is not None:
+            return digest in self.source_hashes
+        # What leads out of the folder, a path or a link, is not beside it.
+        if Path(name).name != name or not name:
+            return None
+        beside = path.parent / name
+        try:
+            return sha256(beside) == digest if beside.is_file() and not beside.is_symlink() else None
+        except OSError:
+            return None
+
+    def _verify_series(self, folder: Path) -> Verdict:
+        files = {file.name: file for file in sorted(folder.iterdir()) if file.is_file()}
+        digests: dict[str, str] = {}
+        changed: list[Verdict] = []
+        for sidecar in self._in(folder.parent).values():
+            prefix = f"{folder.name}/"
+            recorded = {
+                name.removeprefix(prefix): digest for name, digest in sidecar.outputs.items() if name.startswith(prefix)
+            }
+            if not recorded:
+                continue
+            digests = digests or {name: sha256(file) for name, file in files.items()}
+            counts = {
+                "changed": sum(name in recorded and recorded[name] != digest for name, digest in digests.items()),
+                "missing": len(recorded.keys() - digests.keys()),
+                "not ours": len(digests.keys() - recorded.keys()),
+            }
+            detail = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+            if not detail:
+                return Verdict(Standing.UNCHANGED, f"{len(recorded)} files", sidecar)
+            changed.append(Verdict(Standing.CHANGED, f"of {len(recorded)} files, {detail}", sidecar))
+        if changed:
+            return changed[0]
+        ours = any(says_ours(file) for file in files.values())
+        return Verdict(Standing.UNRECORDED if ours else Standing.FOREIGN)
+
+    def _in(self, folder: Path) -> dict[str, Sidecar]:
+        if folder not in self._read:
+            try:
+                # A link may lead out of the folder, and a pipe has no end.
+                files = [file for file in sorted(folder.glob("*.json")) if file.is_file() and not file.is_symlink()]
+            except OSError:
+                files = []
+            self._read[folder] = {file.name: sidecar for file in files if (sidecar := read_sidecar(file))}
+        return self._read[folder]
+
+
+def read_sidecar(path: Path) -> Sidecar | None:
+    """A sidecar of ours; None for any other file, however large or broken."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(SIDECAR_LIMIT + 1)
+        # Most JSON files in the world are not ours, and finding a word is faster than parsing.
+        content = json.loads(text) if len(text) <= SIDECAR_LIMIT and NAME.encode() in text else None
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(content, dict):
+        return None
+    outputs = content.get("Outputs")
+    return Sidecar(content, outputs) if made_by_us(content) and isinstance(outputs, dict) else None
+
+
+def source_hashes(scan: Path, series: str | None = None) -> set[str]:
+    """What sidecars call the SHA-256 of a scan, or of each scan in a folder or archive.
+
+    Args:
+        scan: file, folder or archive.
+        series: which DICOM series of it, where there are several.
+
+    Raises:
+        UsageError: if there is no scan in it, or it is not clear which series is meant.
+        ScanError: if it cannot be read.
+    """
+    from pipeline.scans.sources import open_sources
+
+    with open_sources([scan], series) as sources:
+        return {source.sha256() for source in sources}
+
+
+def facts(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of a sidecar together with those of what was asked for, where it keeps bundle, hashes and source."""
+    request = content.get("Request")
+    return {**(request if isinstance(request, dict) else {}), **content}
+
+
+def says_ours(path: Path) -> bool:
+    """Whether a DICOM file says of itself that this software made it."""
+    import pydicom
+
+    try:
+        tags: list[Any] = ["SyntheticData", "ContributingEquipmentSequence"]
+        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
+        makers = [item.get("Manufacturer") for item in header.get("ContributingEquipmentSequence", [])]
+    except Exception:  # pydicom raises whatever its parser stumbles over
+        return False
+    return bool(header.get("SyntheticData") == "YES" and NAME in makers)
+
+
+def plain(value: Any) -> str:
+    """A value of a sidecar as text that is safe to print: one line, of limited length, no control characters."""
+    try:
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    except RecursionError:
+        text = "…"
+    shown = "".join(letter if letter.isprintable() else "?" for letter in text[: TEXT_LIMIT + 1])
+    return shown if len(shown) <= TEXT_LIMIT else f"{shown[:TEXT_LIMIT]}…"
+
+
+def made_by_us(content: Mapping[str, Any]) -> bool:
+    """Whether a sidecar, or the description of a BIDS dataset, names this software as its maker."""
+    return bool(_ourselves(content))
+
+
+def _ourselves(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    makers = content.get("GeneratedBy")
+    listed = makers if isinstance(makers, list) else []
+    return [maker for maker in listed if isinstance(maker, dict) and maker.get("Name") == NAME]

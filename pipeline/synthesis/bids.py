@@ -1,0 +1,109 @@
+"""BIDS derivatives: a scan in a BIDS dataset gives results that lie, are named and are described as BIDS asks.
+
+Brain Imaging Data Structure 1.10, "Common data types and metadata" and "Imaging data types" of its derivatives.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from pipeline import __version__
+from pipeline.errors import UsageError
+from pipeline.files import write_json, write_text
+from pipeline.provenance import NAME, made_by_us
+from pipeline.scans.sources import Source
+
+BIDS_VERSION = "1.10.0"
+DESCRIPTION = "dataset_description.json"
+# Pictures, pages, tables and records have no place in BIDS; a validator reads over what this file names.
+BIDSIGNORE = "*.png\n*.html\n*.csv\nrun.json\n"
+README = """\
+SYNTHETIC images for research, NOT FOR DIAGNOSIS.
+
+*_desc-pseudohealthy_*       the scan with the disease taken out, on the scan's own grid
+*_desc-anomaly_*             what was taken out: scan minus pseudo-healthy image
+*_desc-enhanced_*            the scan with the disease's contrast enhanced
+*_desc-uncertainty_*         standard deviation of the change
+*_label-lesion_*_mask*       where disease was taken out
+
+Each sidecar tells from what scan, with what weights and settings a result was made. Made by phs-pipeline.
+"""
+
+
+def derivative_folder(out: Path, source: Source) -> Path:
+    """Where the results of a scan lie: `out/sub-01[/ses-1]/anat` for one of a BIDS dataset, else `out`."""
+    place = _in_dataset(source)
+    return out if place is None else out / place.parent
+
+
+def bids_sidecar(source: Source, skull_stripped: bool, description: str) -> dict[str, Any]:
+    """What BIDS asks of the sidecar of a derivative image.
+
+    Args:
+        source: the scan that it was made from.
+        skull_stripped: whether the image shows the brain only.
+        description: one sentence on what the image is.
+
+    Returns:
+        `Description`, `SkullStripped`, and `Sources` if the scan lies in a BIDS dataset.
+    """
+    place = _in_dataset(source)
+    sources = {} if place is None else {"Sources": [f"bids:raw:{place.as_posix()}"]}
+    return {"Description": description, "SkullStripped": skull_stripped, **sources}
+
+
+def bids_mask_sidecar(source: Source, skull_stripped: bool) -> dict[str, Any]:
+    """The whole sidecar of a lesion mask; see `bids_sidecar`."""
+    sidecar = bids_sidecar(source, skull_stripped, "Where the method removed disease: 1 lesion, 0 elsewhere")
+    if "Sources" in sidecar:
+        sidecar["SpatialReference"] = sidecar["Sources"][0]
+    return {**sidecar, "Type": "Lesion"}
+
+
+def write_dataset_description(out: Path, dataset: Path) -> None:
+    """Make `out` a BIDS derivative of a dataset: its description, a README, and what validators should not look at.
+
+    Args:
+        out: output folder.
+        dataset: root of the BIDS dataset that the scans lie in.
+
+    Raises:
+        UsageError: if `out` is another dataset, such as the scans' own.
+    """
+    path = out / DESCRIPTION
+    present = _read(path)
+    raw = os.path.relpath(dataset, out).replace(os.sep, "/")
+    description = {
+        "Name": f"Pseudo-healthy synthesis of {_read(dataset / DESCRIPTION).get('Name') or dataset.absolute().name}",
+        "BIDSVersion": BIDS_VERSION,
+        "DatasetType": "derivative",
+        "GeneratedBy": [{"Name": NAME, "Version": __version__}],
+        "SourceDatasets": [{"URL": raw}],
+        # What `bids:raw:` in the sidecars stands for.
+        "DatasetLinks": {"raw": raw},
+    }
+    if path.exists() and not (made_by_us(present) and present.get("DatasetLinks") == description["DatasetLinks"]):
+        raise UsageError(
+            f"{path}: describes another dataset, expected results of {dataset} or none; choose another output folder"
+        )
+    write_text(out / ".bidsignore", BIDSIGNORE)
+    write_text(out / "README", README)
+    # Last: whoever finds it finds the others.
+    write_json(path, description)
+
+
+def _in_dataset(source: Source) -> Path | None:
+    """Where in its BIDS dataset a scan lies; None if it lies in no dataset, or not where raw scans do."""
+    if source.dataset is None:
+        return None
+    place = Path(os.path.relpath(source.path, source.dataset))
+    return place if len(place.parts) > 1 and place.parts[0].startswith("sub-") else None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}

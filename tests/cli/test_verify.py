@@ -1,0 +1,105 @@
+"""`phs-pipeline verify` as a user sees it: what is said of each file, and the exit code."""
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from pipeline.cli.main import main
+from pipeline.files import sha256
+
+Answer = tuple[int | str | None, str, str]
+
+
+class Terminal:
+    """Calls the command line in this process."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self.capsys = capsys
+
+    def __call__(self, *arguments: str | Path, options: tuple[str, ...] = ()) -> Answer:
+        with pytest.raises(SystemExit) as ended:
+            main([*options, "verify", *map(str, arguments)])
+        out, err = self.capsys.readouterr()
+        assert "Traceback" not in out + err
+        return ended.value.code, out, err
+
+
+@pytest.fixture
+def verify(capsys: pytest.CaptureFixture[str]) -> Terminal:
+    return Terminal(capsys)
+
+
+@pytest.fixture
+def scan(tmp_path: Path) -> Path:
+    path = tmp_path / "raw" / "flair.nii.gz"
+    path.parent.mkdir()
+    nib.save(nib.Nifti1Image(np.arange(24, dtype=np.int16).reshape(2, 3, 4), np.eye(4)), path)
+    return path
+
+
+@pytest.fixture
+def twin(scan: Path, tmp_path: Path) -> Path:
+    """A result with its sidecar."""
+    path = tmp_path / "out" / "flair_desc-pseudohealthy.nii.gz"
+    path.parent.mkdir()
+    path.write_bytes(b"voxels")
+    content = {
+        "GeneratedBy": [{"Name": "phs-pipeline", "Version": "0.4"}],
+        "Outputs": {path.name: sha256(path)},
+        "Request": {"Source": {"Name": scan.name, "Sha256": sha256(scan)}, "Bundle": "gvs", "Alpha": None},
+    }
+    path.with_name("flair_desc-pseudohealthy.json").write_text(json.dumps(content))
+    return path
+
+
+class TestOurs:
+    def test_ends_with_0_and_says_from_what(self, verify: Terminal, scan: Path, twin: Path) -> None:
+        code, out, err = verify(twin)
+        assert (code, err) == (0, "")
+        head, source, model, hashes, settings = out.splitlines()
+        assert head == f"{twin}: ours and unchanged"
+        assert source == f"  source: flair.nii.gz, SHA-256 {sha256(scan)}"
+        assert model == "  model: gvs unknown, by phs-pipeline 0.4"
+        assert "unknown" in hashes
+        assert settings == "  settings: Alpha null"
+
+    def test_with_its_source_given(self, verify: Terminal, scan: Path, twin: Path) -> None:
+        code, out, _ = verify(twin, "--source", scan)
+        assert code == 0
+        assert "(compared, the same)" in out
+
+    def test_quietly(self, verify: Terminal, twin: Path) -> None:
+        assert verify(twin, options=("--quiet",)) == (0, "", "")
+
+
+class TestNotOurs:
+    def test_ends_with_1_and_says_which(self, verify: Terminal, scan: Path, twin: Path) -> None:
+        code, out, err = verify(twin, scan)
+        assert code == 1
+        assert f"{twin}: ours and unchanged\n" in out
+        assert f"{scan}: not ours: no sidecar beside it names it" in out
+        assert err == "Error: 1 of 2 are not as they were written, or not from that scan; see above\n"
+
+    def test_changed(self, verify: Terminal, twin: Path) -> None:
+        twin.write_bytes(b"other voxels")
+        code, out, _ = verify(twin, options=("--quiet",))
+        assert (code, out) == (1, f"{twin}: ours, but changed since it was written\n")
+
+    def test_from_another_scan(self, verify: Terminal, scan: Path, twin: Path) -> None:
+        nib.save(nib.Nifti1Image(np.ones((2, 3, 4), np.int16), np.eye(4)), scan)
+        code, out, _ = verify(twin, "--source", scan)
+        assert code == 1
+        assert "it is ANOTHER scan" in out
+
+
+class TestNothingStarted:
+    @pytest.mark.parametrize("options", [(), ("--source", "gone.nii.gz")])
+    def test_a_file_that_is_not_there_ends_with_2(
+        self, options: tuple[str, ...], verify: Terminal, twin: Path, tmp_path: Path
+    ) -> None:
+        code, out, err = verify(*([twin] if options else [tmp_path / "gone.nii.gz"]), *options)
+        assert (code, out) == (2, "")
+        assert err.endswith("gone.nii.gz: no such file; check the path\n")
