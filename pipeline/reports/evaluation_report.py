@@ -28,6 +28,14 @@ ROWS = {
     "ssim_lesion": ("lesion against truth SSIM", 4),
 }
 
+HEALTHY_ROWS = {
+    "changed_share": ("tissue changed, %", 2),
+    "appeared_per_slice": ("regions appeared, a slice", 2),
+    "vanished_per_slice": ("regions vanished, a slice", 2),
+    "psnr": ("tissue PSNR, dB", 2),
+    "ssim": ("tissue SSIM", 4),
+}
+
 
 @dataclass(frozen=True)
 class Case:
@@ -75,6 +83,59 @@ def write_report(
     write_json(folder / "summary.json", summary)
 
 
+def write_healthy_report(folder: Path, summary: dict[str, Any], volumes: pd.DataFrame) -> None:
+    """Write `patients.csv`, `report.md` and, last, `summary.json`.
+
+    Args:
+        folder: where; made if it is not there.
+        summary: as `pipeline.evaluation.healthy.evaluate_healthy` returns it.
+        volumes: one row for each volume.
+    """
+    write_text(folder / "patients.csv", volumes.to_csv(index=False, lineterminator="\n"))
+    write_text(folder / "report.md", healthy_page(summary))
+    write_json(folder / "summary.json", summary)
+
+
+def healthy_page(summary: dict[str, Any]) -> str:
+    """The report on healthy tissue in Markdown.
+
+    Args:
+        summary: content of `summary.json`.
+    """
+    metrics = dict(summary["metrics"])
+    share = metrics["changed_share"]
+    metrics["changed_share"] = share | {key: share[key] and 100 * share[key] for key in ("mean", "sd")}
+    rows = [f"| {label} | {_cell(metrics[metric], digits)} |" for metric, (label, digits) in HEALTHY_ROWS.items()]
+    told = [f"- {subject}: {text}" for subject, texts in summary["warnings"].items() for text in texts]
+    failed = [f"- {subject}: {text}" for subject, text in summary["failed"].items()]
+    who = f"{_count(summary['slices'], 'slice')} of {_count(summary['patients'], 'patient')}"
+    reading = (
+        "There is no disease in these slices, so whatever changes was made up or taken away. Tissue is head or body, "
+        f"changed where it differs by more than {summary['change']:g} of the intensity window; regions have "
+        f"{summary['area_mm2']:g} mm² or more and became brighter (appeared) or darker (vanished) by as much. PSNR and "
+        "SSIM of a volume are the means of its slices, each patient is the mean of their volumes. *Identical* marks "
+        "patients in whom nothing changed at all: their PSNR is infinite and outside mean and deviation."
+    )
+    parts = [
+        f"# {summary['method']}: identity on the healthy",
+        f"**{summary['warning']}** Pseudo-healthy images are synthetic.",
+        f"{who}: {summary['of']}. Mean ± standard deviation over patients (n).",
+        "\n".join([f"| | {summary['method']} |", "|---|---:|", *rows]),
+        reading,
+        *(["## Unlike the training", "\n".join(told)] if told else []),
+        *(["## Not used", "\n".join(failed)] if failed else []),
+        "## Provenance",
+        _provenance(summary, {"Device": summary["device"]}),
+        "Every scan is in `patients.csv`, all digits of this page in `summary.json`.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _provenance(summary: dict[str, Any], more: dict[str, Any]) -> str:
+    terms = {"pipeline": summary["pipeline_version"], **summary["provenance"], **more}
+    return "\n".join(f"- {term}: {value}" for term, value in terms.items())
+
+
 def page(summary: dict[str, Any], cases: list[Case]) -> str:
     """The report in Markdown.
 
@@ -107,15 +168,7 @@ def page(summary: dict[str, Any], cases: list[Case]) -> str:
         "\n".join(f"- *{term}*: {meaning}." for term, meaning in summary["definitions"].items()),
         *_padding(summary["ms_ssim_padding"]),
         "## Provenance",
-        "\n".join(
-            f"- {term}: {value}"
-            for term, value in {
-                "pipeline": summary["pipeline_version"],
-                **summary["provenance"],
-                "Cohort sha256": cohort["sha256"],
-                "Device": summary["device"],
-            }.items()
-        ),
+        _provenance(summary, {"Cohort sha256": cohort["sha256"], "Device": summary["device"]}),
         "Every slice is in `slices.csv`, every scan in `patients.csv`, all digits of this page in `summary.json`.",
     ]
     return "\n\n".join(parts) + "\n"

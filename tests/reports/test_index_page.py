@@ -1,0 +1,261 @@
+"""The cohort's index: what needs a look first is on top, and nothing that lies in the folder breaks it."""
+
+import base64
+import csv
+import io
+import json
+import re
+from collections.abc import Callable
+from html import unescape
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.reports import index_page as module
+from pipeline.reports.index_page import index_page, read_entries, scores_csv
+from pipeline.reports.mosaic import difference, grey, mosaic, save_png
+
+
+@pytest.fixture
+def write(tmp_path: Path, sidecar: dict[str, Any]) -> Callable[..., Path]:
+    """Write a scan's sidecar, and the files it names."""
+
+    def write(name: str, percent: float = 1.0, folder: str = "", kind: str = "pseudohealthy", **told: Any) -> Path:
+        base = f"{name}_desc-{kind}"
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        content = {
+            **sidecar,
+            "Change": {**sidecar["Change"], "ChangedPercent": percent},
+            "Outputs": {f"{base}.nii.gz": "cd" * 32},
+            "Page": f"{base}.html",
+            **told,
+        }
+        for suffix in (".nii.gz", ".html"):
+            (tmp_path / folder / f"{base}{suffix}").write_text("")
+        path = tmp_path / folder / f"{base}.json"
+        path.write_text(json.dumps(content), encoding="utf-8")
+        return path
+
+    return write
+
+
+def links(html: str) -> list[str]:
+    return [unquote(unescape(address)) for address in re.findall(r'<a href="([^"]+)"', html)]
+
+
+class TestOrder:
+    def test_failed_first_then_warnings_then_by_the_share_changed(
+        self, write: Callable[..., Path], tmp_path: Path
+    ) -> None:
+        write("little", 0.1)
+        write("much", 40)
+        write("warned", 0.2, Warnings=["The spacing is 5 mm."])
+        write("warned-more", 3, Warnings=["The spacing is 5 mm."])
+        write("lost", 0.3).with_suffix(".nii.gz").unlink(missing_ok=True)
+        (tmp_path / "lost_desc-pseudohealthy.nii.gz").unlink(missing_ok=True)
+        write("broken").write_text("{")
+        entries = read_entries(tmp_path)
+        assert [(entry.scan, entry.state) for entry in entries] == [
+            ("broken", "failed"),
+            ("lost", "failed"),
+            ("warned-more", "warnings"),
+            ("warned", "warnings"),
+            ("much", "ok"),
+            ("little", "ok"),
+        ]
+        html = index_page(tmp_path)
+        places = [html.index(f">{entry.scan}<") for entry in entries[1:]]
+        assert places == sorted(places)
+        assert "2 failed, 2 with warnings, 2 without." in html
+        assert "Missing: lost_desc-pseudohealthy.nii.gz; run the scan again with --overwrite." in html
+
+    def test_reported_errors_count_as_failed(self, write: Callable[..., Path], tmp_path: Path) -> None:
+        write("scan", Errors=["The map could not be written."])
+        assert [entry.state for entry in read_entries(tmp_path)] == ["failed"]
+
+    def test_an_empty_folder_says_so(self, tmp_path: Path) -> None:
+        assert "No result of phs-pipeline was found" in index_page(tmp_path)
+        assert scores_csv(tmp_path).count("\n") == 1
+
+
+class TestWhatCounts:
+    def test_main_volumes_in_all_subfolders_and_no_maps_masks_or_others(
+        self, write: Callable[..., Path], tmp_path: Path
+    ) -> None:
+        write("sub-01", folder="sub-01/ses-1/anat").rename(
+            tmp_path / "sub-01/ses-1/anat/sub-01_ses-1_desc-pseudohealthy_FLAIR.json"
+        )
+        write("scan")
+        write("scan", kind="enhanced", Page=None)
+        write("scan", kind="anomaly")
+        write("scan", kind="uncertainty")
+        write("theirs", GeneratedBy=[{"Name": "fMRIPrep"}])
+        (tmp_path / "dataset_description.json").write_text("{}")
+        (tmp_path / "scan_label-lesion_mask.json").write_text("{}")
+        assert sorted((entry.scan, entry.kind) for entry in read_entries(tmp_path)) == [
+            ("scan", "enhanced"),
+            ("scan", "pseudohealthy"),
+            ("sub-01/ses-1/anat/sub-01_ses-1_FLAIR", "pseudohealthy"),
+        ]
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            b"",
+            b"{",
+            b"[]",
+            b"null",
+            b"\xff\xfe\x00",
+            b"[" * 100_000,
+            b"{}",
+            b'{"GeneratedBy": 3}',
+            b'{"GeneratedBy": ["phs-pipeline"]}',
+            b'{"GeneratedBy": [{"Name": "phs-pipeline"}]}',
+            b'{"GeneratedBy": [{"Name": "phs-pipeline"}], "Outputs": 7}',
+        ],
+    )
+    def test_a_damaged_sidecar_is_listed_as_such(self, content: bytes, tmp_path: Path) -> None:
+        (tmp_path / "scan_desc-pseudohealthy.json").write_bytes(content)
+        (entry,) = read_entries(tmp_path)
+        assert entry.state == "failed"
+        assert "scan_desc-pseudohealthy.json" in index_page(tmp_path)
+        assert scores_csv(tmp_path).splitlines()[1].startswith("scan,pseudohealthy,failed,,")
+
+    @pytest.mark.parametrize(
+        "told",
+        [
+            {"Change": None},
+            {"Change": {}},
+            {"Change": {"ChangedPercent": "much"}},
+            {"Warnings": 3},
+            {"Outputs": None},
+            {"Uncertainty": 3},
+            {"Uncertainty": {"Mean": [1]}},
+            {"Outputs": {"\x00": ""}},
+        ],
+    )
+    def test_so_is_one_whose_facts_are_no_facts(
+        self, told: dict[str, Any], write: Callable[..., Path], tmp_path: Path
+    ) -> None:
+        write("scan", **told)
+        assert [entry.state for entry in read_entries(tmp_path)] == ["failed"]
+        assert "failed" in index_page(tmp_path)
+
+    def test_numbers_that_are_none_do_not_upset_the_order(self, write: Callable[..., Path], tmp_path: Path) -> None:
+        write("scan", float("nan"))
+        write("other", 2.0)
+        assert [(entry.scan, entry.state) for entry in read_entries(tmp_path)] == [("scan", "failed"), ("other", "ok")]
+
+
+class TestLinks:
+    def test_they_are_relative_and_lead_to_the_pages_that_are_there(
+        self, write: Callable[..., Path], tmp_path: Path
+    ) -> None:
+        write("a b#?%", 2, folder="sub 1")
+        write("none", 1).with_name("none_desc-pseudohealthy.html").unlink()
+        (address,) = links(index_page(tmp_path))
+        assert address == "sub 1/a b#?%_desc-pseudohealthy.html"
+        assert (tmp_path / address).is_file()
+
+    @pytest.mark.parametrize("page", ["javascript:alert(1)", "../../etc/passwd", "https://example.org/x.html", 3, ""])
+    def test_a_sidecar_cannot_send_the_reader_elsewhere(
+        self, page: Any, write: Callable[..., Path], tmp_path: Path
+    ) -> None:
+        write("scan", Page=page)
+        assert links(index_page(tmp_path)) == []
+
+    def test_hostile_names_and_sentences_are_text(self, write: Callable[..., Path], tmp_path: Path) -> None:
+        name = "<script>alert('1')<b>{{ 7 * 7 }}"
+        write(name, Warnings=["<img src=x onerror=alert(2)>"], Bundle="<i>gvs</i>")
+        html = index_page(tmp_path)
+        assert not re.search(r"<(script|b|i)>|<img src=x", html)
+        assert "{{ 7 * 7 }}" in html
+        assert links(html) == [f"{name}_desc-pseudohealthy.html"]
+
+    def test_a_name_that_is_no_unicode_is_listed_and_linked(self, write: Callable[..., Path], tmp_path: Path) -> None:
+        write("bad\udcff")
+        html = index_page(tmp_path)
+        assert 'href="bad%FF_desc-pseudohealthy.html"' in html
+
+    def test_nothing_is_fetched_and_no_script_runs(self, write: Callable[..., Path], tmp_path: Path) -> None:
+        write("scan")
+        html = index_page(tmp_path)
+        assert "default-src 'none'" in html
+        assert not re.search(r"script-src|<script|https?:|url\(|@import", html)
+        assert "SYNTHETIC – research only, not for diagnosis" in html
+
+
+class TestThumbnails:
+    @staticmethod
+    def picture(path: Path) -> None:
+        """Three slices; the second has the change."""
+        plain, changed = np.full((40, 40), 0.5), np.zeros((40, 40))
+        changed[10:20, 10:20] = 0.5
+        rows = [[grey(plain), grey(plain), difference(change)] for change in (0 * changed, changed, 0.1 * changed)]
+        save_png(path, mosaic(["input", "SYNTHETIC pseudo-healthy", "difference"], rows, "not for diagnosis"))
+
+    def test_the_slice_with_most_colour_is_shown_small(self, write: Callable[..., Path], tmp_path: Path) -> None:
+        self.picture(write("scan").with_suffix(".png"))
+        html = index_page(tmp_path)
+        (data,) = re.findall(r'src="data:image/png;base64,([^"]+)"', html)
+        assert len(data) < 20_000
+        assert "input · SYNTHETIC · difference" in html
+        picture = Image.open(io.BytesIO(base64.b64decode(data)))
+        assert picture.size == (264, 88)
+        assert "SYNTHETIC" in picture.info["Warning"]
+        pixels = np.asarray(picture.convert("RGB")).astype(int)
+        assert (pixels[..., 0] - pixels[..., 2]).max() > 200
+        assert pixels[44, 44] == pytest.approx(127, abs=4)
+
+    def test_of_many_scans_the_pictures_are_linked(
+        self, write: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.picture(write("a scan", 3).with_suffix(".png"))
+        write("without", 2)
+        monkeypatch.setattr(module, "MOST_INLINE", 1)
+        assert re.findall(r'<img src="([^"]+)"', index_page(tmp_path)) == ["a%20scan_desc-pseudohealthy.png"]
+
+    @pytest.mark.parametrize("content", [b"", b"no picture", "cut", "small"])
+    def test_a_picture_that_is_none_of_ours_is_left_out(
+        self, content: bytes | str, write: Callable[..., Path], tmp_path: Path
+    ) -> None:
+        path = write("scan").with_suffix(".png")
+        self.picture(path)
+        if content == "cut":
+            path.write_bytes(path.read_bytes()[:400])
+        elif content == "small":
+            Image.new("RGB", (10, 10)).save(path)
+        else:
+            assert isinstance(content, bytes)
+            path.write_bytes(content)
+        assert "<img" not in index_page(tmp_path)
+
+
+class TestScores:
+    def test_every_number_of_every_scan_in_the_order_of_the_page(
+        self, write: Callable[..., Path], tmp_path: Path
+    ) -> None:
+        write("calm", 0.5)
+        write(
+            "worse",
+            2.5,
+            folder="sub-1",
+            Uncertainty={"Mean": 20.0, "LesionMean": None},
+            Warnings=["The spacing is 5 mm, expected 1 mm.", "No brain."],
+        )
+        rows = list(csv.DictReader(io.StringIO(scores_csv(tmp_path))))
+        assert [row["scan"] for row in rows] == ["sub-1/worse", "calm"]
+        worse, calm = rows
+        assert worse["Warnings"] == "The spacing is 5 mm, expected 1 mm. | No brain."
+        assert (worse["ChangedPercent"], worse["LesionMl"], worse["EditedMl"]) == ("2.5", "0.9", "57.6")
+        assert (worse["UncertaintyMean"], worse["UncertaintyLesionMean"]) == ("20.0", "")
+        assert (calm["state"], calm["Bundle"], calm["BundleVersion"], calm["Problems"]) == ("ok", "gvs", "0.2.0", "")
+
+    def test_a_spreadsheet_does_not_run_a_name(self, write: Callable[..., Path], tmp_path: Path) -> None:
+        write("=cmd()", Warnings=["+1"])
+        (row,) = csv.DictReader(io.StringIO(scores_csv(tmp_path)))
+        assert (row["scan"], row["Warnings"]) == ("'=cmd()", "'+1")

@@ -1,0 +1,306 @@
+"""A scan's page: complete in itself, honest about what is synthetic, and safe whatever the names are."""
+
+import base64
+import hashlib
+import io
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from html.parser import HTMLParser
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.preprocessing.window import WindowRule
+from pipeline.reports.scan_page import scan_page
+from pipeline.scans import read_nifti
+from pipeline.synthesis.synthesizer import Twin
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+HOSTILE = "<script>alert('1')</script>\"><img src=x onerror=alert(2)>&amp;{{ 7 * 7 }}"
+
+
+class Elements(HTMLParser):
+    """Every element with its attributes, and the text of the page without scripts and styles."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str]]] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.text += " "
+        self.found.append((tag, {name: value or "" for name, value in attributes}))
+
+    def handle_data(self, data: str) -> None:
+        if self.found[-1:] and self.found[-1][0] not in {"script", "style"}:
+            self.text += data
+
+    def of(self, tag: str) -> Iterator[dict[str, str]]:
+        return (attributes for name, attributes in self.found if name == tag)
+
+
+@pytest.fixture
+def make_page(twin: Twin, sidecar: dict[str, Any], lesion: np.ndarray) -> Callable[..., str]:
+    def make(title: str = "sub-01_FLAIR", viewer: bool = False, uncertainty: bool = False, **told: Any) -> str:
+        deviation = np.full(lesion.shape, 20, dtype=np.float32) if uncertainty else None
+        return scan_page(twin, title, {**sidecar, **told}, lesion, deviation, viewer)
+
+    return make
+
+
+def words(html: str) -> str:
+    return " ".join(Elements(html).text.split())
+
+
+class TestWhatItTells:
+    def test_banner_summary_assumptions_methods_and_no_error(self, make_page: Callable[..., str]) -> None:
+        text = words(make_page())
+        for sentence in (
+            "SYNTHETIC – research only, not for diagnosis",
+            "The scan with the network's pseudo-healthy residual added.",
+            "Changed 1.0 ml 1.67 % of the edited tissue; 0.9 ml darker, 0.0 ml brighter",
+            "Taken for disease 0.9 ml",
+            "Mean change 0.83 % of the intensity window",
+            "Bundle gvs version 0.2.0",
+            "4 slices were left alone.",
+            "A pseudo-healthy version of the scan was synthesised [1]. A paper. A venue 2022",
+            "None: the scan was processed to its end.",
+        ):
+            assert sentence in text
+        assert "Uncertainty" not in text
+
+    def test_warnings_come_before_all_else(self, make_page: Callable[..., str]) -> None:
+        html = make_page(Warnings=["The spacing is 5 mm, expected 1 to 3 mm."])
+        text = words(html)
+        assert text.index("The spacing is 5 mm") < text.index("Changed 1.0 ml")
+        assert "No warnings" not in text
+        assert "No warnings" in words(make_page())
+
+    def test_settings_name_what_the_page_does_not_say_elsewhere_and_repeat_nothing(
+        self, make_page: Callable[..., str]
+    ) -> None:
+        text = words(make_page())
+        table = text[text.rindex("Settings and provenance") :]
+        assert f"WeightsSha256 {'ab' * 32}" in table
+        assert f"Outputs: scan_desc-pseudohealthy.nii.gz {'cd' * 32}" in table
+        assert "GeneratedBy: Name phs-pipeline" in table
+        assert "Slab: thickness_mm 60.0" in table
+        assert "Steps none" in table
+        assert table.count("Bundle gvs") == 1
+        assert "Citations" not in table
+
+    def test_uncertainty_in_shares_of_the_window(self, make_page: Callable[..., str]) -> None:
+        html = make_page(uncertainty=True, Uncertainty={"Mean": 20.0, "LesionMean": 55.0})
+        text = words(html)
+        assert "Uncertainty 2.00 % of the window, in the edited tissue; 5.50 % in what was taken for disease" in text
+        assert "from 0 to 10 % of the window (100 in the scan's units)" in text
+        assert sum(image["id"].endswith("-uncertainty") for image in Elements(html).of("image")) == 12
+        assert "of the window, in the edited tissue Bundle" not in text
+        nothing = words(make_page(uncertainty=True, Uncertainty={"Mean": 20.0, "LesionMean": None}))
+        assert "2.00 % of the window, in the edited tissue" in nothing
+
+    def test_errors_are_listed(self, make_page: Callable[..., str]) -> None:
+        text = words(make_page(Errors=["The anomaly map could not be written."]))
+        assert "The anomaly map could not be written." in text
+        assert "processed to its end" not in text
+
+    def test_doubtful_and_oblique_orientation_is_told(
+        self, make_twin: Callable[..., Twin], sidecar: dict[str, Any], lesion: np.ndarray
+    ) -> None:
+        def told(**how: Any) -> str:
+            return words(scan_page(make_twin(**how), "scan", sidecar, lesion))
+
+        assert "Radiological convention: the person's right (R) is at the left" in told()
+        assert "oblique" not in told()
+        assert "may be wrong" not in told()
+        assert "The scan is oblique, up to 12° off the body's axes" in told(tilt_degrees=12)
+        assert "The header does not say which side is which" in told(codes=0)
+
+
+class TestPictures:
+    def test_three_planes_of_three_panels_and_a_flicker_of_the_same_pictures(
+        self, make_page: Callable[..., str]
+    ) -> None:
+        page = Elements(make_page())
+        shown = [image["id"] for image in page.of("image")]
+        assert len(shown) == len(set(shown)) == (6 + 3 + 3) * 3
+        used = [use["href"].removeprefix("#") for use in page.of("use")]
+        assert [name.split("-")[::2] for name in used] == [
+            [plane, kind] for plane in ("axial", "coronal", "sagittal") for kind in ("input", "twin")
+        ]
+        assert set(used) <= set(shown)
+
+    def test_every_picture_that_is_not_the_input_says_synthetic_in_itself_above_and_in_its_file(
+        self, make_page: Callable[..., str]
+    ) -> None:
+        html = make_page(uncertainty=True)
+        figures = re.findall(r'<figure class="panel">.*?</figure>', html, re.DOTALL)
+        assert len(figures) == 3 + 12 * 4
+        for figure in figures[3:]:
+            synthetic = '-input"' not in figure
+            (uri,) = re.findall(r'href="data:image/png;base64,([^"]+)"', figure)
+            (caption,) = re.findall(r"<figcaption>(.*?)</figcaption>", figure)
+            (label,) = re.findall(r'aria-label="([^"]+)"', figure)
+            told = Image.open(io.BytesIO(base64.b64decode(uri))).info.get("Warning", "")
+            marks = [">SYNTHETIC</text>" in figure, "SYNTHETIC" in caption, "SYNTHETIC" in label, "SYNTHETIC" in told]
+            assert marks == [synthetic] * 4
+        for flicker in figures[:3]:
+            before, after = flicker.split('<g class="after">')
+            assert ">INPUT</text>" in before
+            assert ">SYNTHETIC</text>" in after
+
+    def test_each_has_words_for_who_cannot_see_it(self, make_page: Callable[..., str]) -> None:
+        pictures = list(Elements(make_page()).of("svg"))
+        assert len(pictures) == 3 + 36 + 2
+        assert all(picture["role"] == "img" and picture["aria-label"] for picture in pictures)
+
+    def test_a_scan_in_which_nothing_was_changed_has_a_page(
+        self, twin: Twin, sidecar: dict[str, Any], lesion: np.ndarray
+    ) -> None:
+        twin.stored[:] = twin.scan.stored
+        html = scan_page(twin, "scan", sidecar, np.zeros_like(lesion))
+        assert "taken for disease," not in html
+        assert html.count('class="chart"') == 1
+        assert "Axial slice 7 of 12" in html
+
+    @pytest.mark.data
+    def test_the_page_of_a_brain_at_1_mm_takes_less_than_2_mb(self, shared_data: Path, sidecar: dict[str, Any]) -> None:
+        path = next((shared_data / "brats2013").glob("*/*_flair.nii.gz"))
+        scan = read_nifti(path)
+        assert scan.shape == (240, 240, 155)
+        lesion = read_nifti(path.with_name(path.name.replace("flair", "seg"))).intensities() > 0
+        window = WindowRule().window(scan.intensities(), path)
+        made = np.where(lesion, scan.stored // 2, scan.stored).astype(scan.stored.dtype)
+        page = scan_page(
+            Twin(scan, made, scan.intensities() > 0, window), "scan", sidecar, lesion, lesion.astype(np.float32)
+        )
+        assert 100_000 < len(page.encode()) < 2_000_000
+
+
+class TestSafety:
+    def test_nothing_is_fetched_and_no_script_runs(self, make_page: Callable[..., str]) -> None:
+        html = make_page()
+        page = Elements(html)
+        assert "script" not in [tag for tag, _ in page.found]
+        assert "default-src 'none'; img-src data:;" in html
+        assert "script-src" not in html
+        addresses = [attributes[name] for _, attributes in page.found for name in ("src", "href") if name in attributes]
+        assert addresses
+        assert all(address.startswith(("data:image/png;base64,", "#")) for address in addresses)
+        assert not re.search(r"https?:|url\(|@import", html)
+        targets = {attributes.get("id") for _, attributes in page.found}
+        assert {address[1:] for address in addresses if address.startswith("#")} <= targets
+
+    def test_whatever_names_and_sentences_hold_is_text(self, make_page: Callable[..., str]) -> None:
+        plain = Elements(make_page(Warnings=["a"], References=["b"], Request={}))
+        html = make_page(
+            title=HOSTILE,
+            Description=HOSTILE,
+            Warnings=[HOSTILE],
+            Notes=[HOSTILE],
+            Methods=HOSTILE,
+            References=[HOSTILE],
+            Bundle=HOSTILE,
+            Outputs={HOSTILE: HOSTILE},
+            Request={},
+        )
+        page = Elements(html)
+        assert [tag for tag, _ in page.found] == [tag for tag, _ in plain.found]
+        assert page.text.count(HOSTILE) >= 8
+        assert "49" not in page.text.replace(HOSTILE, "")
+
+    def test_with_a_viewer_only_its_own_scripts_run_and_the_licence_is_with_them(
+        self, make_page: Callable[..., str]
+    ) -> None:
+        html = make_page(title=HOSTILE, viewer=True)
+        assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline';" in html
+        scripts = list(Elements(html).of("script"))
+        assert [script.get("id") for script in scripts] == ["volume-input", "volume-twin", "volume-anomaly", None, None]
+        assert "Copyright (c) 2021, Niivue" in html
+        assert "alert('1')" not in html.replace("&lt;script&gt;alert(&#39;1&#39;)", "")
+
+    def test_niivue_is_the_published_file_and_fits_into_a_script(self) -> None:
+        assets = resources.files("pipeline.reports") / "assets"
+        niivue, licence = (assets / "niivue.umd.js").read_bytes(), (assets / "niivue.LICENSE").read_text()
+        assert f"SHA-256: {hashlib.sha256(niivue).hexdigest()}" in licence
+        assert len(niivue) < 3_000_000
+        assert b"</script" not in niivue.lower()
+        assert b"<!--" not in niivue
+        assert "*/" not in licence
+
+    def test_a_page_whose_volumes_are_large_says_so(
+        self, make_page: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert "MB large" not in words(make_page(viewer=True))
+        monkeypatch.setattr("pipeline.reports.scan_page.LARGE_PAGE_MB", 0)
+        assert "MB large; it may open slowly" in words(make_page(viewer=True))
+
+
+def browse(address: Path, tmp_path: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Open a page in a browser without a network and without a graphics card."""
+    return subprocess.run(
+        [
+            str(CHROMIUM),
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-3d-apis",
+            "--host-resolver-rules=MAP * ~NOTFOUND",
+            "--enable-logging=stderr",
+            "--hide-scrollbars",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            *arguments,
+            address.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+
+
+@needs_chromium
+def test_a_browser_shows_the_pictures_without_scripts_on_a_narrow_screen(
+    make_page: Callable[..., str], tmp_path: Path
+) -> None:
+    page = tmp_path / "page.html"
+    page.write_text(make_page(viewer=True), encoding="utf-8")
+    # A sandboxed frame runs no script, and may be narrower than the narrowest window.
+    frame = tmp_path / "frame.html"
+    frame.write_text(
+        f"<!doctype html><style>body {{ margin: 0 }} iframe {{ border: 0 }}</style>"
+        f'<iframe sandbox src="{page.name}" width="400" height="4500"></iframe>',
+        encoding="utf-8",
+    )
+    browser = browse(frame, tmp_path, "--window-size=600,4500", f"--screenshot={tmp_path / 'shot.png'}")
+    errors = [line for line in browser.stderr.splitlines() if "CONSOLE" in line and "sandboxed" not in line]
+    assert errors == []
+    shot = np.asarray(Image.open(tmp_path / "shot.png").convert("RGB")).astype(int)[:, :400]
+
+    def share(colour: tuple[int, int, int]) -> float:
+        return float((np.abs(shot - colour) <= 2).all(axis=2).mean())
+
+    assert share((255, 196, 0)) > 0.005  # the banner
+    assert share((102, 102, 102)) > 0.05  # tissue, at 40 % of the window
+    assert share((230, 230, 230)) > 0.0005  # the lesion
+    assert share((255, 114, 0)) > 0.0002  # what was taken away
+
+
+@needs_chromium
+def test_where_the_viewer_cannot_run_it_says_so_and_nothing_breaks(
+    make_page: Callable[..., str], tmp_path: Path
+) -> None:
+    page = tmp_path / "page.html"
+    page.write_text(make_page(viewer=True), encoding="utf-8")
+    browser = browse(page, tmp_path, "--dump-dom")
+    assert [line for line in browser.stderr.splitlines() if "CONSOLE" in line] == []
+    assert "The viewer cannot run here (this browser offers no WebGL 2)." in browser.stdout
+    assert re.search(r'id="viewer-body" hidden', browser.stdout)
