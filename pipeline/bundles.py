@@ -2,7 +2,8 @@
 
 A run of `phs-pipeline train` is itself a bundle: `configs/`, `models/model.pt`, `docs/`. Networks are built from the
 `network_def` of `inference.json` without evaluating any expression and from this project's and MONAI's classes only,
-so a bundle from elsewhere cannot execute code here.
+so a bundle from elsewhere cannot execute code here. Training executes what `train.json` says: without being asked, only
+what a bundle of ours says at the same place (`foreign_code`).
 """
 
 import json
@@ -107,6 +108,37 @@ def is_plain(value: Any) -> bool:
     if isinstance(value, list):
         return all(is_plain(item) for item in value)
     return not isinstance(value, dict) and not (isinstance(value, str) and value.startswith(("$", "@", "%")))
+
+
+def foreign_code(bundle: Bundle) -> dict[str, str]:
+    """What a training with a bundle's configs would execute and no bundle of ours executes at the same place.
+
+    Beside expressions, a config executes what it names as `_target_`, and what a macro (`%`) takes from other files.
+    Metadata are parsed with it and can be referred to.
+
+    Returns:
+        Code by config id, without what the most similar of our bundles has; empty for our bundles and for runs of
+        theirs, whatever plain settings were changed.
+
+    Raises:
+        UsageError: if a config cannot be read.
+    """
+    code = _code(read_config(bundle.config("train")))
+    ours = [_code(read_config(known.config("train"))) for known in list_bundles()]
+    foreign = ({place: text for place, text in code.items() if known.get(place) != text} for known in ours)
+    return min(foreign, key=len, default=code) | _code(bundle.metadata, "metadata")
+
+
+def _code(value: Any, place: str = "") -> dict[str, str]:
+    if isinstance(value, dict | list):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        found: dict[str, str] = {}
+        for key, item in items:
+            inner = f"{place}::{key}" if place else str(key)
+            # Whatever stands there is looked up or obeyed, text or not.
+            found |= {inner: str(item)} if key in ("_target_", "_mode_") else _code(item, inner)
+        return found
+    return {place: value} if isinstance(value, str) and value.startswith(("$", "%")) else {}
 
 
 def load_synthesizer(bundle: Bundle, device: str = "auto", batch_size: int | None = None) -> tuple[Any, dict[str, Any]]:

@@ -9,7 +9,17 @@ import pytest
 import torch
 
 from pipeline import bundles
-from pipeline.bundles import Bundle, build, bundles_folder, find_bundle, list_bundles, load_synthesizer, read_config
+from pipeline.bundles import (
+    Bundle,
+    build,
+    bundles_folder,
+    find_bundle,
+    list_bundles,
+    load_cycle,
+    load_synthesizer,
+    read_config,
+)
+from pipeline.cli.main import main
 from pipeline.errors import UsageError
 from pipeline.files import sha256
 from pipeline.networks import JohnsonGenerator
@@ -199,3 +209,39 @@ def test_a_network_of_monai_may_be_named(foreign):
     unet = {"_target_": "monai.networks.nets.BasicUNet", "spatial_dims": 2, "features": [4, 4, 4, 4, 4, 4]}
     tamper(foreign, network_def=unet)
     assert type(build(foreign, ("network_def",))["network_def"]).__name__ == "BasicUNet"
+
+
+def test_neither_evaluate_nor_synthesize_runs_the_code_of_a_stranger_s_bundle(
+    foreign, dangerous, tmp_path, phantom_cohort, phantom_scans
+):
+    """Whatever a bundle holds beside plain settings, tensors and our networks, stays text."""
+    touched = tmp_path / "touched"
+    code = f"$__import__('pathlib').Path({str(touched)!r}).touch()"
+    os_system = {"_target_": "os.system", "command": f"touch {touched}"}
+    for name in ("train", "inference", "evaluate", "metadata"):
+        path = foreign.config(name)
+        more = {"imports": [code], "initialize": [code], "run": [code], "extra": os_system, "cycle_def": os_system}
+        path.write_text(json.dumps({**read_config(path), **more, "training_domain": code}))
+    torch.save(dangerous(touched), foreign.weights.with_name("cycle.pt"))
+    torch.save(dangerous(touched), foreign.weights.with_name("checkpoint.pt"))
+    scan = next(phantom_scans.glob("sub-*/anat/*_FLAIR.nii.gz"))
+    for command in (
+        ["synthesize", str(scan), "-b", str(foreign.root), "-o", str(tmp_path / "out")],
+        ["evaluate", "-b", str(foreign.root), "--data", str(phantom_cohort), "-o", str(tmp_path / "report")],
+        ["evaluate", "-b", str(foreign.root), "--healthy", str(scan), "-o", str(tmp_path / "healthy")],
+    ):
+        with pytest.raises(SystemExit) as caught:
+            main(command)
+        assert caught.value.code in (1, 2)
+    assert not touched.exists()
+
+
+@pytest.mark.parametrize("cycle_def", ["code", "target"])
+def test_the_way_back_of_a_stranger_s_bundle_is_not_run(foreign, tmp_path, cycle_def):
+    touched = tmp_path / "touched"
+    code = f"$__import__('pathlib').Path({str(touched)!r}).touch()"
+    tamper(foreign, cycle_def=code if cycle_def == "code" else {"_target_": "pathlib.Path.touch", "self": str(touched)})
+    foreign.weights.with_name("cycle.pt").write_bytes(b"")
+    with pytest.raises(UsageError, match="code from a bundle is not run"):
+        load_cycle(foreign)
+    assert not touched.exists()

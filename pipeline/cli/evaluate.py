@@ -1,20 +1,27 @@
 """`phs-pipeline evaluate`: how healthy, and how much the same person, beside controls."""
 
+import contextlib
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from pipeline.cli.say import say
 
+if TYPE_CHECKING:
+    from pipeline.bundles import Bundle
+    from pipeline.synthesis import Synthesizer
+
 
 @click.command()
+@click.argument("scans", nargs=-1, metavar="[SCAN]…", type=click.Path(path_type=Path))
 @click.option(
     "-b", "--bundle", "bundle_name", required=True, metavar="RUN", help="Folder of a training run, or a bundle's name."
 )
 @click.option(
     "--data",
-    required=True,
     metavar="COHORT",
     type=click.Path(path_type=Path),
     help="Folder made by `phs-pipeline preprocess`.",
@@ -51,16 +58,23 @@ from pipeline.cli.say import say
     type=click.IntRange(min=0),
     help="Also measure A-Dice (GVS, Eq. 8), trained this many times; minutes each on a CPU.",
 )
+@click.option(
+    "--healthy", is_flag=True, help="How much is changed where there is no disease: in each SCAN, or slices of COHORT."
+)
 @click.option("--overwrite", is_flag=True, help="Write into a report folder that is not empty.")
+@click.pass_context
 def evaluate(
+    context: click.Context,
+    scans: tuple[Path, ...],
     bundle_name: str,
-    data: Path,
+    data: Path | None,
     output: Path,
     split: str,
     device: str,
     judge_iterations: int,
     name: str | None,
     a_dice: int,
+    healthy: bool,
     overwrite: bool,
 ) -> None:
     """Measure healthiness, identity and fidelity on the pathological slices of a preprocessed cohort.
@@ -68,32 +82,112 @@ def evaluate(
     Healthiness is judged by a segmentor trained independently on the cohort's training patients; it is trained once
     and kept with the cohort. Each figure stands beside those of controls that learn nothing: the untouched input, and
     the lesion filled with the mean of normal tissue, from its rim, or from the other hemisphere.
-    """
-    from pipeline.bundles import find_bundle, load_cycle, load_synthesizer
-    from pipeline.evaluation import evaluate as evaluate_method
 
-    def progress(done: int, total: int) -> None:
-        if sys.stderr.isatty():
-            click.echo(f"\revaluated {done} of {total} scans", err=True, nl=done == total)
+    With --healthy, each SCAN is that of a person without the disease (a file, a folder, a zip; as for synthesize), or
+    the slices of COHORT without lesion are taken: whatever the method changes there was made up or taken away.
+    """
+    # A container names its folder of cohorts in the environment; what is typed wins.
+    typed = context.get_parameter_source("data") is ParameterSource.COMMANDLINE
+    if scans and not healthy:
+        raise click.UsageError("SCAN… is for --healthy; a cohort with lesion masks is given with --data COHORT")
+    if scans and typed:
+        raise click.UsageError("--healthy takes SCAN… or --data COHORT, found both; give one of the two")
+    if not (scans or data):
+        raise click.UsageError("missing --data COHORT" + (", or SCAN…" if healthy else ""))
+    if healthy and a_dice:
+        raise click.UsageError("--a-dice needs lesions; leave it or --healthy out")
+
+    from pipeline.bundles import find_bundle, load_synthesizer
+    from pipeline.errors import ScanError
 
     bundle = find_bundle(bundle_name)
     synthesizer, provenance = load_synthesizer(bundle, device)
+    name, failed = name or bundle.name, 0
+    if healthy:
+        failed = _healthy(scans, data, split, synthesizer, bundle.metadata, output, name, provenance, overwrite)
+    elif data is not None:
+        _pathological(data, split, synthesizer, bundle, output, name, provenance, overwrite, judge_iterations, a_dice)
+    say(f"report: {output / 'report.md'}")
+    if failed:
+        raise ScanError(f"{failed} scan(s) failed, for the reasons above")
+
+
+def _pathological(
+    data: Path,
+    split: str,
+    synthesizer: "Synthesizer",
+    bundle: "Bundle",
+    output: Path,
+    name: str,
+    provenance: dict[str, Any],
+    overwrite: bool,
+    judge_iterations: int,
+    a_dice: int,
+) -> None:
+    from pipeline.bundles import load_cycle
+    from pipeline.evaluation import evaluate as evaluate_method
+
     summary = evaluate_method(
         synthesizer,
         data,
         output,
-        name or bundle.name,
+        name,
         provenance,
         split=split,
         judge_iterations=judge_iterations,
         overwrite=overwrite,
         cycle=load_cycle(bundle),
         a_dice_seeds=range(a_dice),
-        progress=progress,
+        progress=_progress,
     )
     say(f"{'':20} healthiness   normal tissue: PSNR, dB   SSIM")
     for row, scores in summary["methods"].items():
         psnr, ssim = (scores["metrics"][metric]["mean"] for metric in ("psnr_normal", "ssim_normal"))
         shown = "identical" if psnr is None else f"{psnr:.2f}"
         say(f"{row:20} {scores['healthiness_pooled']:11.3f} {shown:>25} {ssim:6.4f}")
-    say(f"report: {output / 'report.md'}")
+
+
+def _healthy(
+    scans: tuple[Path, ...],
+    data: Path | None,
+    split: str,
+    synthesizer: "Synthesizer",
+    metadata: dict[str, Any],
+    output: Path,
+    name: str,
+    provenance: dict[str, Any],
+    overwrite: bool,
+) -> int:
+    """Returns how many scans failed."""
+    from pipeline.evaluation.healthy import cohort_loads, evaluate_healthy, scan_loads
+    from pipeline.files import sha256
+    from pipeline.preprocessing.cohort import COHORT_FILE
+    from pipeline.scans.sources import open_sources
+    from pipeline.synthesis.outputs import output_names
+
+    with contextlib.ExitStack() as stack:
+        if scans:
+            named = output_names(stack.enter_context(open_sources(scans)))
+            loads = scan_loads(named, synthesizer, metadata)
+            of = "scans of persons without the disease, as the user says"
+        else:
+            folder = Path(str(data))
+            loads = cohort_loads(folder, split)
+            of = f"those without lesion in the {split} split of a cohort"
+            provenance = {**provenance, "CohortSha256": sha256(folder / COHORT_FILE)}
+        summary = evaluate_healthy(synthesizer, loads, output, name, provenance, of, overwrite, _progress)
+    metrics = {metric: scores["mean"] for metric, scores in summary["metrics"].items()}
+    psnr = "identical" if metrics["psnr"] is None else f"{metrics['psnr']:.2f} dB"
+    say(
+        f"{name}: {100 * metrics['changed_share']:.2f} % of healthy tissue changed, a slice "
+        f"{metrics['appeared_per_slice']:.2f} regions appeared and {metrics['vanished_per_slice']:.2f} vanished; "
+        f"PSNR {psnr}, SSIM {metrics['ssim']:.4f}"
+    )
+    for subject, reason in summary["failed"].items():
+        click.echo(f"{subject}: failed: {reason}", err=True)
+    return len(summary["failed"])
+
+
+def _progress(done: int, total: int) -> None:
+    if sys.stderr.isatty():
+        click.echo(f"\revaluated {done} of {total} scans", err=True, nl=done == total)

@@ -21,6 +21,7 @@ from pipeline.cli.say import say
 @click.option("--seed", type=click.IntRange(min=0), help="Of weights and order of slices.")
 @click.option("--set", "settings", multiple=True, metavar="ID=VALUE", help="Any setting of the bundle's train.json.")
 @click.option("--resume", is_flag=True, help="Go on with a run that was stopped.")
+@click.option("--trust-bundle", is_flag=True, help="Execute the code in a stranger's configs.")
 def train(
     bundle: str,
     data: Path,
@@ -31,13 +32,15 @@ def train(
     seed: int | None,
     settings: tuple[str, ...],
     resume: bool,
+    trust_bundle: bool,
 ) -> None:
     """Train BUNDLE (a name from `phs-pipeline bundles`) on a cohort made by `phs-pipeline preprocess`.
 
     RUN receives checkpoints, the weights models/model.pt, loss curves, and each epoch a panel of validation slices;
     it can be given to `synthesize -b RUN`.
 
-    BUNDLE may also be a folder. The configs of a bundle execute code: train only bundles that you trust.
+    BUNDLE may also be a folder. Configs execute code: expressions that are exactly those of a bundle that comes with
+    phs-pipeline are trusted, others only with --trust-bundle. Read them first.
     """
     overrides: dict[str, Any] = {}
     for setting in settings:
@@ -51,7 +54,7 @@ def train(
     from pipeline.bundles import find_bundle
     from pipeline.training.launch import train as launch
 
-    launch(find_bundle(bundle), data, output, presets, overrides, resume)
+    launch(find_bundle(bundle), data, output, presets, overrides, resume, trust_bundle)
     say(f"{output / 'models' / 'model.pt'}: trained; look at {output / 'curves.png'} and {output / 'panels'}")
     say(f"next: phs-pipeline evaluate -b {output} --data {data} -o REPORT")
 

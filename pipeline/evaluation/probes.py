@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from pipeline.evaluation.volumes import Volume
 from pipeline.synthesis import Synthesizer
+from pipeline.synthesis.change import CHANGE
 
-CHANGE = 0.1  # of the intensity window; fainter changes are seen by PSNR, not by readers
 AREA_MM2 = 20.0  # smaller specks are noise
 MARGIN_MM = 5.0  # around a lesion its surroundings may change, too
 BITS = (8, 6, 5, 4)  # grey levels of the intermediate image: 256, 64, 32, 16

@@ -13,13 +13,15 @@ import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 
 from pipeline import __version__
-from pipeline.bundles import Bundle, is_plain, read_config
+from pipeline.bundles import Bundle, foreign_code, is_plain, read_config
 from pipeline.errors import OutputError, PipelineError, UsageError
 from pipeline.files import sha256, write_json
 from pipeline.preprocessing.cohort import COHORT_FILE, read_cohort
+from pipeline.preprocessing.domain import describe
 from pipeline.training.checkpoint import CHECKPOINT
 
 RECORD = "run.json"
+SHOWN, EXCERPT = 3, 120  # pieces of foreign code in a message, and characters of each
 # Settings that a training and the use of its result each choose for themselves.
 OWN = ("bundle_root", "dataset_dir", "output_dir", "device_name", "batch_size")
 # MONAI remarks on the missing logging file, which is left out on purpose: the command line logs for itself.
@@ -33,6 +35,7 @@ def train(
     presets: Sequence[str] = (),
     overrides: dict[str, Any] | None = None,
     resume: bool = False,
+    trust: bool = False,
 ) -> None:
     """Train a bundle on a preprocessed cohort.
 
@@ -48,21 +51,22 @@ def train(
         overrides: config ids and values.
         resume: go on from the last checkpoint, with the run's own configs; a run that was stopped before its first
             epoch ended starts over.
+        trust: execute what the configs say even where no bundle of ours says so.
 
     Raises:
-        UsageError: if the settings, the cohort or the folder do not allow it.
+        UsageError: if the settings, the cohort or the folder do not allow it, or the configs hold code from elsewhere.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError(
             f"{run}: phs-pipeline train is one process; for several, start torchrun with MONAI's bundle command as "
             f"{bundle.config('multi_gpu_train')} says"
         )
-    prepared = read_cohort(cohort)["settings"]
+    read_cohort(cohort)  # a folder that is none is refused before anything is written
     if resume:
         _check_resumable(run, cohort, presets, overrides or {})
     else:
         try:
-            _start_folder(bundle, run, presets, overrides or {}, prepared)
+            _start_folder(bundle, run, presets, overrides or {}, cohort)
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise OutputError(
@@ -76,6 +80,8 @@ def train(
         "resume": resume and (run / "models" / CHECKPOINT).is_file(),
     }
     try:
+        if not trust:
+            _refuse_foreign_code(run, run if resume else bundle.root)
         workflow = _build(run, settings)
     except BaseException:
         if not resume:
@@ -91,6 +97,18 @@ def train(
             raise
         raise ours from error
     workflow.finalize()
+
+
+def _refuse_foreign_code(run: Path, named: Path) -> None:
+    # Asked of the very files that are about to be parsed, whichever bundle, preset or earlier run they come from.
+    code = [f"{place}: {text[:EXCERPT]}" for place, text in foreign_code(Bundle(run, run.name)).items()]
+    if code:
+        more = f"; and {len(code) - SHOWN} more" if len(code) > SHOWN else ""
+        raise UsageError(
+            f"{named}: its configs hold code that no bundle of phs-pipeline has ({'; '.join(code[:SHOWN])}{more}), and "
+            "training would execute it with your rights; read configs/train.json and metadata.json, and give "
+            "--trust-bundle if you trust who wrote them"
+        )
 
 
 def _build(run: Path, settings: dict[str, Any]) -> ConfigWorkflow:
@@ -125,12 +143,11 @@ def _check_resumable(run: Path, cohort: Path, presets: Sequence[str], overrides:
         raise UsageError(f"{run}: was trained on another cohort than {cohort}; give the one it was started with")
 
 
-def _start_folder(
-    bundle: Bundle, run: Path, presets: Sequence[str], overrides: dict[str, Any], prepared: dict[str, Any]
-) -> None:
+def _start_folder(bundle: Bundle, run: Path, presets: Sequence[str], overrides: dict[str, Any], cohort: Path) -> None:
     if run.exists() and (not run.is_dir() or any(run.iterdir())):
         raise UsageError(f"{run}: exists and is not empty; give --resume to go on with it, or another folder")
     # A scan is windowed for the trained network as the cohort was, and edited in the slab that the network has seen.
+    prepared = read_cohort(cohort)["settings"]
     window, slab = prepared["window"], prepared["slab"]
     overlay = _overlay(bundle, presets, overrides) | {
         "percentile": window["percentile"],
@@ -139,6 +156,7 @@ def _start_folder(
         "slab_slices": slab["slices"],
         "slab_mm": slab["thickness_mm"],
     }
+    about = {"name": bundle.name, "training_domain": describe(cohort)}
     (run / "configs").mkdir(parents=True)
     training = _laid_over(read_config(bundle.config("train")), overlay)
     inference = _laid_over(read_config(bundle.config("inference")), overlay)
@@ -151,7 +169,7 @@ def _start_folder(
         if source.stem in ("train", "inference"):
             write_json(target, training if source.stem == "train" else inference)
         elif source.name == "metadata.json":
-            write_json(target, {**read_config(source), "name": bundle.name})
+            write_json(target, {**read_config(source), **about})
         elif source.stem not in bundle.presets:
             shutil.copyfile(source, target)
     shutil.copytree(bundle.root / "docs", run / "docs")

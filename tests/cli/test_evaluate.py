@@ -9,7 +9,8 @@ from click.testing import CliRunner
 
 from pipeline.bundles import bundles_folder
 from pipeline.cli.evaluate import evaluate
-from pipeline.errors import UsageError
+from pipeline.errors import ScanError, UsageError
+from pipeline.files import sha256
 from pipeline.networks import JohnsonGenerator
 from pipeline.phantoms import write_phantom_cohort
 from pipeline.preprocessing.cohort import Settings, preprocess
@@ -62,3 +63,50 @@ def test_it_writes_a_report_and_prints_the_main_figures(run: Path, cohort: Path,
 def test_an_unknown_split_is_refused(run: Path, cohort: Path, tmp_path: Path) -> None:
     arguments = ["-b", str(run), "--data", str(cohort), "-o", str(tmp_path), "--split", "everything"]
     assert CliRunner().invoke(evaluate, arguments).exit_code == 2
+
+
+def test_healthy_measures_the_slices_of_a_cohort_without_lesion(run: Path, cohort: Path, tmp_path: Path) -> None:
+    report = tmp_path / "report"
+    arguments = ["-b", str(run), "--healthy", "--data", str(cohort), "-o", str(report), "--device", "cpu"]
+    result = CliRunner().invoke(evaluate, arguments)
+    assert result.exit_code == 0, result.output
+    first, last = result.stdout.splitlines()
+    assert first == (
+        "gvs: 0.00 % of healthy tissue changed, a slice 0.00 regions appeared and 0.00 vanished; PSNR identical, "
+        "SSIM 1.0000"
+    )
+    assert last == f"report: {report / 'report.md'}"
+    summary = json.loads((report / "summary.json").read_text())
+    assert summary["provenance"]["CohortSha256"] == sha256(cohort / "cohort.json")
+
+
+def test_healthy_takes_scans_and_folders_and_goes_on_after_a_bad_one(
+    run: Path, cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scans = cohort.parent / "raw" / "derivatives" / "truth"
+    (healthy,) = scans.glob("sub-001/anat/*.nii.gz")
+    (tmp_path / "bad.nii.gz").write_bytes(b"damaged")
+    monkeypatch.setenv("PHS_EVALUATE_DATA", str(tmp_path))  # as a container sets it
+    arguments = ["-b", str(run), "--healthy", str(healthy), str(tmp_path / "bad.nii.gz"), "-o", str(tmp_path / "out")]
+    result = CliRunner().invoke(evaluate, arguments, auto_envvar_prefix="PHS_EVALUATE")
+    assert isinstance(result.exception, ScanError)
+    assert "bad: failed: " in result.stderr
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (summary["volumes"], list(summary["failed"])) == (1, ["bad"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["scan.nii.gz", "--data", "cohort"], "SCAN… is for --healthy"),
+        (["--healthy", "scan.nii.gz", "--data", "cohort"], "found both; give one of the two"),
+        (["--healthy"], "missing --data COHORT, or SCAN…"),
+        ([], "missing --data COHORT"),
+        (["--healthy", "--data", "cohort", "--a-dice", "3"], "--a-dice needs lesions"),
+    ],
+)
+def test_what_makes_no_sense_together_is_refused(run: Path, tmp_path: Path, arguments: list[str], said: str) -> None:
+    result = CliRunner().invoke(evaluate, ["-b", str(run), "-o", str(tmp_path / "report"), *arguments])
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert not (tmp_path / "report").exists()

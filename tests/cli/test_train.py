@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from pipeline.bundles import bundles_folder
 from pipeline.cli.main import cli, main
 from pipeline.files import sha256
 
@@ -118,6 +120,25 @@ def test_an_unknown_bundle_lists_the_known_ones_with_exit_code_2(phantom_cohort,
     assert caught.value.code == 2
     assert "vagan: no bundle of that name" in (error := capsys.readouterr().err)
     assert "gvs" in error.partition("known bundles: ")[2]
+
+
+def test_a_stranger_s_bundle_is_trained_only_with_trust_bundle(phantom_cohort, tiny, tmp_path, capsys):
+    stranger, touched = tmp_path / "stranger", tmp_path / "touched"
+    shutil.copytree(bundles_folder() / "gvs", stranger)
+    config = json.loads((stranger / "configs" / "train.json").read_text())
+    config["initialize"].append(f"$__import__('pathlib').Path({str(touched)!r}).touch()")
+    (stranger / "configs" / "train.json").write_text(json.dumps(config))
+    command = [*arguments(phantom_cohort, tmp_path / "run", tiny), "--epochs", "1"]
+    command[1] = str(stranger)
+    with pytest.raises(SystemExit) as caught:
+        main(command)
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert "initialize::1: $__import__('pathlib')" in error
+    assert "give --trust-bundle if you trust who wrote them" in error
+    assert not touched.exists()
+    assert CliRunner().invoke(cli, [*command, "--trust-bundle"], catch_exceptions=False).exit_code == 0
+    assert touched.exists()
 
 
 def test_a_damaged_checkpoint_is_one_sentence_with_exit_code_2(laptop_run, phantom_cohort, tmp_path, capsys):

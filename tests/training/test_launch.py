@@ -11,10 +11,13 @@ import pytest
 import torch
 
 from pipeline import __version__
-from pipeline.bundles import Bundle, find_bundle, load_synthesizer, read_config
+from pipeline.bundles import Bundle, find_bundle, foreign_code, list_bundles, load_synthesizer, read_config
 from pipeline.errors import OutputError, UsageError
 from pipeline.files import sha256, write_json
 from pipeline.networks import JohnsonGenerator, UNetSegmentor
+from pipeline.preprocessing.domain import Findings, compare, describe
+from pipeline.preprocessing.window import WindowRule
+from pipeline.scans import read_nifti
 from pipeline.training.launch import train
 
 
@@ -94,6 +97,17 @@ def test_a_run_can_be_found_and_keeps_the_name_of_its_bundle(laptop_run):
     found = find_bundle(str(laptop_run))
     assert found == Bundle(laptop_run, "gvs")
     assert found.presets == []
+
+
+def test_a_run_says_what_it_was_trained_on_so_that_other_scans_can_be_compared(
+    laptop_run, phantom_cohort, phantom_scans
+):
+    metadata = find_bundle(str(laptop_run)).metadata
+    assert metadata["training_domain"] == describe(phantom_cohort)
+    assert metadata["training_domain"]["scans"] == 4
+    scan = read_nifti(next(phantom_scans.glob("sub-*/anat/*_FLAIR.nii.gz")))
+    windowed = WindowRule().window(scan.intensities(), scan.origin).apply(scan.axial(scan.intensities()))
+    assert compare(scan, windowed, metadata) == Findings()
 
 
 def test_run_json_says_what_was_run(laptop_run, phantom_cohort):
@@ -306,3 +320,108 @@ def test_a_trained_run_gives_a_twin_of_a_scan(laptop_run, phantom_scans):
     assert twin.stored.shape == nib.load(path).shape
     assert provenance["WeightsSha256"] == sha256(laptop_run / "models" / "model.pt")
     assert math.isfinite(float(abs(twin.anomaly).max()))
+
+
+@pytest.fixture
+def stranger(tmp_path: Path) -> Bundle:
+    """A copy of the GVS bundle from elsewhere."""
+    shutil.copytree(find_bundle("gvs").root, tmp_path / "stranger")
+    return find_bundle(str(tmp_path / "stranger"))
+
+
+def alter(bundle: Bundle, name: str, **changes: Any) -> None:
+    """Set ids of a config, `train::seed` as train__seed."""
+    config = read_config(bundle.config(name))
+    for key, value in changes.items():
+        *parents, last = key.split("__")
+        part = config
+        for parent in parents:
+            part = part[parent]
+        part[last] = value
+    write_json(bundle.config(name), config)
+
+
+@pytest.fixture
+def begin(phantom_cohort: Path, tiny: dict[str, Any], tmp_path: Path) -> Any:
+    """Train a bundle into tmp_path / run for one epoch."""
+
+    def start(bundle: Bundle, presets: Any = (), **options: Any) -> None:
+        settings = {} if options.get("resume") else {**tiny, "epochs": 1}
+        train(bundle, phantom_cohort, tmp_path / "run", presets, {**settings, "device_name": "cpu"}, **options)
+
+    return start
+
+
+def test_a_copy_of_a_bundle_of_ours_with_other_plain_settings_needs_no_trust(stranger, begin, tmp_path):
+    alter(stranger, "train", seed=3, train__dataloader__batch_size=4, optimizers__generator__betas=[0.5, 0.9])
+    begin(stranger)
+    begin(find_bundle(str(tmp_path / "run")), resume=True)
+
+
+# Where a config is obeyed, in forms that MONAI's parser takes; `touch` makes the code.
+HIDING_PLACES: dict[str, Any] = {
+    "initialize": lambda touch: {"train": {"initialize": [f"${touch}"]}},
+    "imports": lambda touch: {"train": {"imports": [f"${touch}"]}},
+    "a setting": lambda touch: {"train": {"seed": f"${touch}"}},
+    "a new id": lambda touch: {"train": {"seed": "@extra", "extra": f"${touch}"}},
+    "a target": lambda touch: {"train": {"seed": {"_target_": "builtins.exec", "_args_": [touch], "source": touch}}},
+    "a target in a list": lambda touch: {"train": {"finalize": [{"_target_": "builtins.eval", "source": touch}]}},
+    "a mode": lambda _: {"train": {"network_def___mode_": "debug"}},
+    "metadata": lambda touch: {"train": {"seed": "@_meta_::extra"}, "metadata": {"extra": f"${touch}"}},
+    "a macro": lambda _: {"train": {"seed": "%inference.json::seed"}},
+    "a preset": lambda touch: {"laptop": {"seed": f"${touch}"}},
+}
+
+
+@pytest.mark.parametrize("place", HIDING_PLACES)
+def test_a_stranger_s_code_runs_only_when_the_user_trusts_it(stranger, begin, tmp_path, place):
+    touched = tmp_path / "touched"
+    changes = HIDING_PLACES[place](f"__import__('pathlib').Path({str(touched)!r}).touch()")
+    for name, changed in changes.items():
+        alter(stranger, name, **changed)
+    with pytest.raises(
+        UsageError, match=r"stranger: its configs hold code that no bundle of phs-pipeline has"
+    ) as caught:
+        begin(stranger, ["laptop"] if "laptop" in changes else [])
+    said = str(caught.value)
+    assert "training would execute it with your rights" in said
+    assert "give --trust-bundle if you trust who wrote them" in said
+    assert "\n" not in said
+    assert not touched.exists()
+    assert not (tmp_path / "run").exists(), "the corrected command may use the folder"
+
+
+def test_trusted_code_runs(stranger, begin, tmp_path):
+    touched = tmp_path / "touched"
+    alter(stranger, "train", initialize=[f"$__import__('pathlib').Path({str(touched)!r}).touch()"])
+    begin(stranger, trust=True)
+    assert touched.exists()
+
+
+def test_the_refusal_shows_the_first_three_pieces_of_code(stranger, begin):
+    alter(stranger, "train", initialize=["$print('one')", "$print('two')", "$print('three')", "$print('four')"])
+    with pytest.raises(UsageError) as caught:
+        begin(stranger)
+    for place, word in enumerate(("one", "two", "three")):
+        assert f"initialize::{place}: $print('{word}')" in str(caught.value)
+    assert "four" not in str(caught.value)
+    assert "and 1 more" in str(caught.value)
+
+
+def test_a_run_that_was_tampered_with_is_not_resumed_whatever_its_record_says(begin, tmp_path):
+    begin(find_bundle("gvs"))
+    run, touched = tmp_path / "run", tmp_path / "touched"
+    alter(Bundle(run, "gvs"), "train", initialize=[f"$__import__('pathlib').Path({str(touched)!r}).touch()"])
+    record = read_config(run / "run.json")
+    write_json(run / "run.json", {**record, "config_sha256": sha256(run / "configs" / "train.json")})
+    with pytest.raises(UsageError, match="give --trust-bundle"):
+        begin(find_bundle("gvs"), resume=True)
+    assert not touched.exists()
+    assert (run / "models" / "model.pt").is_file(), "what was trained stays"
+    begin(find_bundle("gvs"), resume=True, trust=True)
+    assert touched.exists()
+
+
+@pytest.mark.parametrize("bundle", list_bundles(), ids=lambda bundle: bundle.name)
+def test_bundles_of_ours_hold_no_foreign_code(bundle):
+    assert foreign_code(bundle) == {}

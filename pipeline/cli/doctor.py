@@ -1,0 +1,24 @@
+"""`phs-pipeline doctor`: is this machine fit for the work, and what to type where it is not."""
+
+import click
+
+from pipeline.cli.say import say
+
+
+@click.command()
+@click.pass_context
+def doctor(context: click.Context) -> None:
+    """Check devices, memory, disk, permissions, weights and programs, one line each.
+
+    A problem is told with the command that mends it. Optional programs that are missing are none. Exit code 0 without a
+    problem, else 1.
+    """
+    from pipeline.doctor import examine
+
+    problems = 0
+    for check in examine():
+        problems += check.status == "problem"
+        (say if check.status == "ok" else click.echo)(str(check))
+    if problems:
+        context.exit(1)
+    say("no problem found")
