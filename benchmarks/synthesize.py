@@ -21,6 +21,7 @@ from pipeline.phantoms import brain_phantom
 from pipeline.preprocessing.grid import Grid
 from pipeline.preprocessing.window import WindowRule
 from pipeline.scans import read_nifti
+from pipeline.scans.sources import open_sources
 from pipeline.synthesis import Synthesizer, synthesize_scans
 
 PRESETS = {
@@ -57,14 +58,16 @@ def main() -> None:
         scan = arguments.scan or phantom_scan(folder)
         shape = read_nifti(scan).shape
         synthesizer.inferer = noting
-        synthesize_scans([scan], synthesizer, {}, folder / "warm", lambda *_: None)
+        with open_sources([scan]) as sources:
+            synthesize_scans(sources, synthesizer, {}, folder / "warm", lambda *_: None)
         synthesizer.inferer = original
         whole, bare = [], []
         for repeat in range(arguments.repeats):
             start = time.perf_counter()
-            outcome = synthesize_scans([scan], synthesizer, {}, folder / str(repeat), lambda *_: None)
+            with open_sources([scan]) as sources:
+                outcome = synthesize_scans(sources, synthesizer, {}, folder / str(repeat), lambda *_: None)
             whole.append(time.perf_counter() - start)
-            assert not outcome.failed, outcome.failed
+            assert not outcome.of("failed"), outcome
             start = time.perf_counter()
             with torch.inference_mode():
                 for batch in slices:

@@ -55,7 +55,7 @@ def test_commands_run_in_the_order_in_which_they_are_shown(folder: Path) -> None
         run(line, folder)
     for made in ("cohort/summary.png", "run/models/model.pt", "report/report.md", "run_monai/models/model.pt"):
         assert (folder / made).is_file(), made
-    assert len(list((folder / "out").glob("*.nii.gz"))) == 3
+    assert len(list((folder / "out").glob("*.nii.gz"))) == 4
 
 
 def test_make_knows_the_targets() -> None:

@@ -27,7 +27,8 @@ def demo(output: Path, device: str) -> None:
     from pipeline.preprocessing.cohort import Settings, preprocess, read_cohort
     from pipeline.preprocessing.slab import Slab
     from pipeline.reports.cohort_summary import cohort_summary
-    from pipeline.synthesis import synthesize_scans
+    from pipeline.scans.sources import open_sources
+    from pipeline.synthesis import Products, Request, synthesize_scans
     from pipeline.training.launch import train
 
     scans, cohort, run, report = (output / name for name in ("scans", "cohort", "run", "report"))
@@ -49,9 +50,11 @@ def demo(output: Path, device: str) -> None:
     subject = next(s["subject"] for s in read_cohort(cohort)["subjects"] if s["split"] == "test")
     scan = scans / subject / "anat" / f"{subject}_FLAIR.nii.gz"
     for alpha in (None, 0.7):
-        outcome = synthesize_scans([scan], synthesizer, provenance, output / "out", lambda *_: None, alpha=alpha)
-        for error in outcome.failed.values():
-            raise click.ClickException(error)
+        request = Request(Products(alpha))
+        with open_sources([scan]) as sources:
+            outcome = synthesize_scans(sources, synthesizer, provenance, output / "out", lambda *_: None, request)
+        for record in outcome.of("failed").values():
+            raise click.ClickException(str(record.error))
 
     say(f"5/5 evaluation on the test patients: {report}")
     evaluate(synthesizer, cohort, report, "gvs", provenance, judge_iterations=JUDGE_ITERATIONS, overwrite=True)
@@ -61,6 +64,7 @@ def demo(output: Path, device: str) -> None:
         cohort / "summary.png",
         run / "curves.png",
         max((run / "panels").iterdir()),
+        *sorted((output / "out").glob("*.html")),
         *sorted((output / "out").glob("*.png")),
         report / "report.md",
         report / "cases.png",

@@ -24,6 +24,8 @@ COMMANDS = {
     "compare": "Put methods side by side in a table, with significance.",
     "study": "Run the papers' experiments: data fraction, λ, enhancement, saliency.",
     "rating": "Draw and read a blinded rating study.",
+    "verify": "Tell whether files are ours, unchanged, and from what.",
+    "doctor": "Check this machine, and say how to mend what is missing.",
     "bundles": "List the methods that can be trained and used.",
 }
 
@@ -60,7 +62,7 @@ def cli(debug: bool, quiet: bool) -> None:
     """
     logging.basicConfig(level=logging.WARNING if quiet else logging.INFO, format="%(message)s", stream=sys.stderr)
     # Libraries report their own progress as information, and errors that we report ourselves.
-    for library in ("ignite", "monai", "matplotlib", "nibabel", "PIL"):
+    for library in ("ignite", "monai", "matplotlib", "nibabel", "PIL", "pydicom"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
     logging.getLogger("pipeline.training.trainer.PlayerTrainer").setLevel(logging.CRITICAL)
     if not debug:

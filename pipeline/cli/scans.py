@@ -9,18 +9,38 @@ import click
 from pipeline.cli.say import say
 
 ALPHA_LIMIT = 1000.0
+FILE = click.Path(path_type=Path)
 
 
 def scan_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of a command that takes scans and a model."""
     options = (
-        click.argument("scans", nargs=-1, required=True, metavar="SCAN…", type=click.Path(path_type=Path)),
+        click.argument("scans", nargs=-1, required=True, metavar="SCAN…", type=FILE),
         click.option("-b", "--bundle", default="gvs", show_default=True, help="A bundle's name or a run's folder."),
-        click.option("-o", "--output", default=Path("pseudohealthy"), show_default=True, metavar="DIR",
-                     type=click.Path(path_type=Path), help="Folder to write."),
-        click.option("--mask", metavar="FILE", type=click.Path(path_type=Path),
+        click.option("-o", "--output", default=Path("pseudohealthy"), show_default=True, metavar="DIR", type=FILE,
+                     help="Folder to write."),
+        click.option("--mask", metavar="FILE", type=FILE,
                      help="Lesion mask on the scan's grid; only it and a margin of 5 mm are edited."),
         click.option("--whole", is_flag=True, help="Also edit slices outside the slab of the training cohort."),
+        click.option("--series", metavar="NUMBER", help="Which DICOM series, by its number or UID."),
+        click.option("--modality", help="DICOM series of this modality only, e.g. MR."),
+        click.option("--brain-mask", metavar="FILE", type=FILE,
+                     help="Brain mask on the scan's grid, for a network trained on skull-stripped scans."),
+        click.option("--n4", is_flag=True, help="Correct the bias field for the network's eyes (N4)."),
+        click.option("--register-to", metavar="FILE", type=FILE,
+                     help="Register rigidly to this scan or template for the network's eyes."),
+        click.option("--force", is_flag=True, help="Go on with a scan unlike those of the training."),
+        click.option("--output-type", type=click.Choice(["nifti", "dicom"]),
+                     help="DICOM needs a DICOM source.  [default: as the source]"),
+        click.option("--keep-names", is_flag=True,
+                     help="Name results of DICOM after its folder, which may be the patient's name, not by its hash."),
+        click.option("--no-page", is_flag=True, help="Write no HTML page."),
+        click.option("--num-parts", default=1, show_default=True, type=click.IntRange(min=1),
+                     help="Share the scans among so many runs."),
+        click.option("--part-id", envvar="SLURM_ARRAY_TASK_ID", default=0, show_default=True,
+                     type=click.IntRange(min=0), help="Which share, from 0.  [env: SLURM_ARRAY_TASK_ID]"),
+        click.option("--report", metavar="FILE", type=FILE,
+                     help="Write a JSON record: versions, device, time and memory of each scan, outputs."),
         click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps."),
         click.option("--overwrite", is_flag=True, help="Make results again that are there."),
     )  # fmt: skip
@@ -35,9 +55,23 @@ def run_over_scans(
     output: Path,
     mask: Path | None,
     whole: bool,
+    series: str | None,
+    modality: str | None,
+    brain_mask: Path | None,
+    n4: bool,
+    register_to: Path | None,
+    force: bool,
+    output_type: str | None,
+    keep_names: bool,
+    no_page: bool,
+    num_parts: int,
+    part_id: int,
+    report: Path | None,
     device: str,
     overwrite: bool,
     alpha: float | None = None,
+    uncertainty: bool = False,
+    viewer: bool = False,
 ) -> None:
     """Load the model once, work through the scans, and say what became of them.
 
@@ -45,37 +79,77 @@ def run_over_scans(
         UsageError: if nothing could be started.
         ScanError: if some scans failed.
     """
+    _check(scans, mask, brain_mask, register_to, whole, num_parts, part_id, alpha)
+
     from pipeline.bundles import find_bundle, load_synthesizer
     from pipeline.errors import ScanError, UsageError
     from pipeline.preprocessing.slab import WHOLE
-    from pipeline.synthesis import synthesize_scans
+    from pipeline.scans.sources import open_sources
+    from pipeline.synthesis import Products, Request, synthesize_scans, write_folder_pages, write_run_report
+
+    with open_sources(scans, series, modality) as sources:
+        confined = mask or brain_mask
+        if confined and len(sources) > 1:
+            raise UsageError(f"{confined}: a mask belongs to one scan, found {len(sources)}; run them one by one")
+        found = find_bundle(bundle)
+        synthesizer, provenance = load_synthesizer(found, device)
+        if whole:
+            synthesizer.slab = WHOLE
+        request = Request(
+            products=Products(alpha, output_type, page=not no_page, viewer=viewer),
+            mask=mask,
+            brain=brain_mask,
+            bias_correction=n4,
+            template=register_to,
+            uncertainty=uncertainty,
+            force=force,
+            keep_names=keep_names,
+            overwrite=overwrite,
+            part=(part_id, num_parts),
+        )
+        outcome = synthesize_scans(sources, synthesizer, provenance, output, _report, request, found.metadata)
+    if report is not None:
+        write_run_report(report, outcome, synthesizer, provenance, keep_names)
+    index = write_folder_pages(output, outcome) if alpha is None else None
+    written, skipped, failed = (outcome.of(status) for status in ("written", "skipped", "failed"))
+    say(f"{output}: {len(written)} written, {len(skipped)} done before, {len(failed)} failed")
+    if index is not None:
+        say(f"look at {index}")
+    say(f"Synthetic images for research, not for diagnosis. Please cite: {found.metadata['references'][0]}")
+    if failed:
+        raise ScanError(f"{len(failed)} of {len(outcome.records)} scan(s) failed, for the reasons above")
+
+
+def _check(
+    scans: tuple[Path, ...],
+    mask: Path | None,
+    brain_mask: Path | None,
+    register_to: Path | None,
+    whole: bool,
+    num_parts: int,
+    part_id: int,
+    alpha: float | None,
+) -> None:
+    from pipeline.errors import UsageError
 
     for scan in scans:
         if not scan.exists():
             raise UsageError(f"{scan}: no such file; check the path")
-        if scan.is_dir():
-            raise UsageError(f"{scan}: found a folder, expected a NIfTI file (.nii or .nii.gz); name the files in it")
-    if mask is not None and not mask.is_file():
-        raise UsageError(f"{mask}: found no file, expected a lesion mask (.nii or .nii.gz); check the path")
+    for path, what in ((mask, "a lesion mask"), (brain_mask, "a brain mask"), (register_to, "a scan")):
+        if path is not None and not path.is_file():
+            raise UsageError(f"{path}: found no file, expected {what} (.nii or .nii.gz); check the path")
     if alpha is not None and not abs(alpha) < ALPHA_LIMIT:
         raise UsageError(f"--alpha {alpha:g}: expected a number between -{ALPHA_LIMIT:g} and {ALPHA_LIMIT:g}")
     if mask is not None and whole:
         raise UsageError("--whole changes nothing with --mask, whose slices are all edited; give one of the two")
-    if mask is not None and len(scans) > 1:
-        raise UsageError(f"--mask belongs to one scan, found {len(scans)}; run them one by one")
-    found = find_bundle(bundle)
-    synthesizer, provenance = load_synthesizer(found, device)
-    if whole:
-        synthesizer.slab = WHOLE
-    outcome = synthesize_scans(scans, synthesizer, provenance, output, _report, mask, alpha, overwrite)
-    say(f"{output}: {len(outcome.written)} written, {len(outcome.skipped)} done before, {len(outcome.failed)} failed")
-    say(f"Synthetic images for research, not for diagnosis. Please cite: {found.metadata['references'][0]}")
-    if outcome.failed:
-        raise ScanError(f"{len(outcome.failed)} of {len(scans)} scan(s) failed, for the reasons above")
+    if part_id >= num_parts:
+        raise UsageError(
+            f"--part-id {part_id}: expected a number from 0 to {num_parts - 1}, with --num-parts {num_parts}"
+        )
 
 
-def _report(scan: Path, what: str) -> None:
+def _report(name: str, what: str) -> None:
     if what.startswith("failed"):
-        click.echo(f"{scan.name}: {what}", err=True)
+        click.echo(f"{name}: {what}", err=True)
     else:
-        say(f"{scan.name}: {what}")
+        say(f"{name}: {what}")

@@ -9,9 +9,16 @@ from pipeline.cli.scans import run_over_scans, scan_options
 
 @click.command()
 @scan_options
+@click.option("--uncertainty", is_flag=True, help="Write a map of the network's uncertainty too: seven times the work.")
+@click.option("--viewer", is_flag=True, help="Put an interactive viewer into the page.")
 def synthesize(**options: Any) -> None:
-    """Write the pseudo-healthy twin of each SCAN (NIfTI) on the scan's own grid.
+    """Write the pseudo-healthy twin of each SCAN on the scan's own grid.
 
-    Beside it: the anomaly map (input − pseudo-healthy, in the scan's units), a JSON sidecar and a picture.
+    SCAN is a NIfTI file, a folder or zip of DICOM, another format that SimpleITK reads (NRRD, MHA, …), or a folder of
+    such scans.
+
+    Beside the twin: the anomaly map (input − pseudo-healthy, in the scan's units), a mask of what was changed, a JSON
+    sidecar, a picture and a page to look at; for many scans an index of the pages. DICOM comes out as DICOM. Scans that
+    are done are skipped.
     """
     run_over_scans(**options)

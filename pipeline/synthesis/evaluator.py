@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from pipeline.errors import ScanError, UsageError
 from pipeline.files import sha256
 from pipeline.scans import is_nifti
+from pipeline.scans.sources import open_sources
 from pipeline.synthesis.run import synthesize_scans
 from pipeline.synthesis.synthesizer import Synthesizer
 from pipeline.training.checkpoint import all_finite, load_tensors
@@ -80,13 +81,14 @@ class SynthesisEvaluator(Workflow):
 
     def _iteration(self, engine: Any, batchdata: dict[str, str]) -> dict[str, Any]:  # noqa: ARG002
         provenance = {"WeightsSha256": sha256(self.weights)}
-        outcome = synthesize_scans([Path(batchdata["image"])], self.synthesizer, provenance, self.output_dir, _report)
-        self.failed |= outcome.failed
-        return {"written": [str(path) for paths in outcome.written.values() for path in paths]}
+        with open_sources([Path(batchdata["image"])]) as sources:
+            outcome = synthesize_scans(sources, self.synthesizer, provenance, self.output_dir, _report)
+        self.failed |= {source.path: str(record.error) for source, record in outcome.of("failed").items()}
+        return {"written": [str(path) for record in outcome.of("written").values() for path in record.files]}
 
 
-def _report(scan: Path, what: str) -> None:
-    logger.info("%s: %s", scan.name, what)
+def _report(name: str, what: str) -> None:
+    logger.info("%s: %s", name, what)
 
 
 def load_weights(network: torch.nn.Module, path: Path) -> None:

@@ -1,78 +1,131 @@
-"""What is written for a scan: volumes on its grid, a sidecar that says what was done, and a picture."""
+"""What is written for a scan: volumes on its grid, a sidecar that says what was done, a picture, and a page."""
 
+import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline import __version__
-from pipeline.errors import UsageError
-from pipeline.files import sha256, write_json
+from pipeline.errors import ScanError, UsageError
+from pipeline.files import sha256, write_json, write_text
 from pipeline.preprocessing.foreground import AIR
 from pipeline.reports.mosaic import body_box, difference, grey, mosaic, save_png, square
-from pipeline.scans import stem, write_nifti
+from pipeline.scans import Scan, write_nifti
+from pipeline.scans.dicom_out import write_dicom
+from pipeline.scans.sources import Source
+from pipeline.synthesis.bids import bids_mask_sidecar, bids_sidecar, derivative_folder
+from pipeline.synthesis.change import amounts, lesion_mask
 from pipeline.synthesis.enhance import enhance
+from pipeline.synthesis.methods_text import methods_text
 from pipeline.synthesis.synthesizer import Twin
 
 WARNING = "SYNTHETIC pseudo-healthy image for research - NOT FOR DIAGNOSIS"
 MOSAIC_ROWS = 5
+BIDS = re.compile(r"(sub-[A-Za-z0-9]+(?:_[a-z]+-[A-Za-z0-9]+)*)_([A-Za-z0-9]+)")
 
 
-def output_names(scans: Sequence[Path]) -> dict[Path, str]:
+def output_names(
+    sources: Sequence[Source], keep_names: bool = False, part: tuple[int, int] = (0, 1)
+) -> dict[str, Source]:
     """A name for the results of each scan: its own, with its folder's in front where two scans share theirs.
 
-    A scan that is named twice counts once.
+    Folders and archives of DICOM files are often named after the patient, so what comes of them is named by digits of
+    its hash, unless `keep_names` says that names may be kept. A scan that is named twice counts once.
 
-    >>> list(output_names([Path("a/flair.nii.gz"), Path("b/flair.nii.gz"), Path("c/t2.nii")]).values())
-    ['a_flair', 'b_flair', 't2']
+    Args:
+        sources: all scans.
+        keep_names: keep the names of DICOM folders and archives.
+        part: (k, n) for every n-th scan, from the k-th; names are the same as those of the whole.
 
     Raises:
         UsageError: if two scans would still share a name.
     """
-    scans = list(dict.fromkeys(scans))
-    shared = Counter(stem(scan) for scan in scans)
-    names = {
-        scan: stem(scan) if shared[stem(scan)] == 1 else f"{scan.absolute().parent.name}_{stem(scan)}" for scan in scans
-    }
-    for name, count in Counter(names.values()).items():
-        if count > 1:
-            raise UsageError(
-                f"{count} scans would all be written as {name!r}; run them one by one into different folders"
-            )
-    return names
+    sources = list(dict.fromkeys(sources))
+    # In a BIDS dataset, results lie in folders of their own; elsewhere, all in one.
+    shared = Counter((source.dataset, source.stem) for source in sources)
+    named: dict[str, Source] = {}
+    first, step = part
+    for source in sources[first::step]:
+        if source.kind == "dicom" and not keep_names:
+            name = f"dicom-{_digits(source)}"
+        elif shared[source.dataset, source.stem] == 1:
+            name = source.stem
+        else:
+            name = f"{source.path.absolute().parent.name}_{source.stem}"
+        if name in named:
+            raise UsageError(f"two scans would both be written as {name!r}; run them one by one into different folders")
+        named[name] = source
+    return named
+
+
+def _digits(source: Source) -> str:
+    """Eight digits that say nothing of the patient and are the same wherever the series lies."""
+    try:
+        return source.sha256()[:8]
+    except ScanError:  # it fails again when it is read, and then counts as failed
+        return hashlib.sha256(str(source.path).encode()).hexdigest()[:8]
 
 
 def derivative_name(name: str, description: str) -> str:
     """A BIDS derivative's name where the source's is BIDS, else the source's with the description behind it.
 
+    A lesion mask has the suffix `mask`, and says which scan of the subject it is of: it is never taken for a mask that
+    was drawn.
+
     >>> derivative_name("sub-01_ses-2_FLAIR", "anomaly")
     'sub-01_ses-2_desc-anomaly_FLAIR'
+    >>> derivative_name("sub-01_FLAIR", "lesion")
+    'sub-01_label-lesion_desc-FLAIR_mask'
     >>> derivative_name("patient07_flair", "anomaly")
     'patient07_flair_desc-anomaly'
     """
-    bids = re.fullmatch(r"(sub-[A-Za-z0-9]+(?:_[a-z]+-[A-Za-z0-9]+)*)_([A-Za-z0-9]+)", name)
+    bids = BIDS.fullmatch(name)
+    if description == "lesion":
+        return f"{bids[1]}_label-lesion_desc-{bids[2]}_mask" if bids else f"{name}_label-lesion_mask"
     return f"{bids[1]}_desc-{description}_{bids[2]}" if bids else f"{name}_desc-{description}"
+
+
+@dataclass(frozen=True)
+class Products:
+    """What to write for each scan.
+
+    Args:
+        alpha: the scan enhanced by this degree instead of its twin.
+        output_type: `nifti` or `dicom`; None writes DICOM for DICOM, and NIfTI for all else.
+        page: write the HTML page.
+        viewer: with an interactive viewer in it.
+    """
+
+    alpha: float | None = None
+    output_type: str | None = None
+    page: bool = True
+    viewer: bool = False
 
 
 class Outputs:
     """The files of one scan in an output folder; the sidecar is written last and says that the rest is complete.
 
     Args:
-        folder: output folder.
+        folder: output folder; the results of a scan in a BIDS dataset lie in subfolders as the scan does.
         name: of the scan's results, from `output_names`.
-        alpha: write the scan enhanced by this degree instead of its twin.
+        source: the scan.
+        products: what to write.
     """
 
-    def __init__(self, folder: Path, name: str, alpha: float | None = None) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, name: str, source: Source, products: Products | None = None) -> None:
+        self.folder = derivative_folder(folder, source)
         self.name = name
-        self.alpha = alpha
-        self.main = "pseudohealthy" if alpha is None else "enhanced"
+        self.source = source
+        self.products = products or Products()
+        self.main = "pseudohealthy" if self.products.alpha is None else "enhanced"
 
     def path(self, description: str, suffix: str) -> Path:
         """The file of this kind, for example `("anomaly", ".nii.gz")`."""
@@ -83,6 +136,18 @@ class Outputs:
         """The JSON file beside the main volume."""
         return self.path(self.main, ".json")
 
+    def check(self) -> None:
+        """Refuse what cannot be written, before it is made.
+
+        Raises:
+            UsageError: if DICOM is asked for of another source.
+        """
+        if self.products.output_type == "dicom" and self.source.kind != "dicom":
+            raise UsageError(
+                f"{self.source.path}: is no DICOM, expected a DICOM series as the source of --output-type dicom, whose "
+                "patient, study and geometry the new series keeps; leave --output-type out"
+            )
+
     def done(self, request: dict[str, Any]) -> bool:
         """Whether the results are there and were made by this request.
 
@@ -92,7 +157,7 @@ class Outputs:
         if not self.sidecar.is_file():
             return False
         try:
-            sidecar = json.loads(self.sidecar.read_text())
+            sidecar = json.loads(self.sidecar.read_text(encoding="utf-8"))
             present, written = sidecar["Request"], list(sidecar["Outputs"])
         except (ValueError, KeyError, TypeError):
             present, written = None, []
@@ -104,7 +169,7 @@ class Outputs:
         )
 
     def write(self, twin: Twin, request: dict[str, Any], about: dict[str, Any]) -> tuple[list[Path], list[str]]:
-        """Write volumes, picture and sidecar.
+        """Write volumes, picture, sidecar and page.
 
         Args:
             twin: the result.
@@ -112,51 +177,123 @@ class Outputs:
             about: further facts for the sidecar.
 
         Returns:
-            The files, and notes for the user.
+            The files, the main volume first, and notes for the user.
         """
         if self.sidecar.is_file():
             self.sidecar.unlink()
         notes = list(twin.notes)
-        written = twin.stored
-        volumes = [self.path(self.main, ".nii.gz")]
-        if self.alpha is None:
-            volumes.append(self.path("anomaly", ".nii.gz"))
-            # Compression takes a core each.
-            with ThreadPoolExecutor() as pool:
-                writing = [
-                    pool.submit(write_nifti, volumes[0], twin.stored, twin.scan),
-                    pool.submit(write_nifti, volumes[1], twin.stored_anomaly, twin.scan, difference=True),
-                ]
-            for job in writing:
-                job.result()
+        lesion = lesion_mask(twin)
+        volumes: dict[str, NDArray[np.generic]] = {self.main: twin.stored}
+        alpha = self.products.alpha
+        if alpha is None:
+            volumes["anomaly"] = twin.stored_anomaly
         else:
-            written, more = enhance(twin, self.alpha)
+            volumes[self.main], more = enhance(twin, alpha)
             notes += more
-            write_nifti(volumes[0], written, twin.scan)
+        with ThreadPoolExecutor() as pool:  # compression takes a core each
+            jobs = [pool.submit(self._write_volume, kind, stored, twin, about) for kind, stored in volumes.items()]
+            if alpha is None:
+                jobs.append(pool.submit(self._write_map, "lesion", lesion.astype(np.uint8), twin.scan))
+            if twin.uncertainty is not None:
+                jobs.append(pool.submit(self._write_map, "uncertainty", twin.uncertainty, twin.scan))
+        written = [path for job in jobs for path in job.result()]
         picture = self.path(self.main, ".png")
         self._draw(twin, picture)
-        description = (
-            "The scan with the network's pseudo-healthy residual added"
-            if self.alpha is None
-            else f"The scan with its pathological residual added once more, times {self.alpha:g}"
-        )
-        write_json(
-            self.sidecar,
-            {
-                "Description": description,
-                "SyntheticData": True,
-                "Warning": WARNING if self.alpha is None else WARNING.replace("pseudo-healthy", "enhanced"),
-                "GeneratedBy": [{"Name": "phs-pipeline", "Version": __version__}],
-                **about,
-                "Window": [twin.window.low, twin.window.high],
-                "EditedVoxels": int(twin.edited.sum()),
-                "ChangedVoxels": int((written != twin.scan.stored).sum()),
-                "Notes": notes,
-                "Outputs": {path.name: sha256(path) for path in volumes},
-                "Request": request,
+        page = self.path(self.main, ".html")
+        with_page = self.products.page and alpha is None
+        content = self._sidecar(twin, volumes[self.main], lesion, notes, about)
+        content["Page"] = page.name if with_page else None
+        self._describe_maps(twin, about)
+        if with_page:
+            from pipeline.reports.scan_page import scan_page
+
+            html = scan_page(twin, self.name, content, lesion, twin.uncertainty, self.products.viewer)
+            write_text(page, html)
+        content["Outputs"] = {
+            path.relative_to(self.folder).as_posix(): sha256(path) for path in [*written, picture, *[page] * with_page]
+        }
+        write_json(self.sidecar, {**content, "Request": request})
+        return [*written, picture, *[page] * with_page, self.sidecar], notes
+
+    def _write_volume(self, kind: str, stored: NDArray[np.generic], twin: Twin, about: Mapping[str, Any]) -> list[Path]:
+        """The twin, the enhanced scan or the anomaly map, in the kind of file that was asked for."""
+        scan, anomaly = twin.scan, kind == "anomaly"
+        if not self._as_dicom:
+            path = self.path(kind, ".nii.gz")
+            write_nifti(path, stored, scan, difference=anomaly)
+            return [path]
+        titles = {"pseudohealthy": "pseudo-healthy", "enhanced": "lesion-enhanced", "anomaly": "anomaly map"}
+        title = f"SYNTHETIC {titles[kind]} - NOT FOR DIAGNOSIS"
+        known = {**about, "Description": self._description}
+        return write_dicom(self.path(kind, ""), stored, scan, title, known, anomaly)
+
+    def _write_map(self, kind: str, values: NDArray[np.generic], scan: Scan) -> list[Path]:
+        """A mask or a map in units of its own, always as NIfTI."""
+        path = self.path(kind, ".nii.gz")
+        write_nifti(path, values, Scan(values, 1.0, 0.0, scan.header, scan.origin))
+        return [path]
+
+    def _describe_maps(self, twin: Twin, about: Mapping[str, Any]) -> None:
+        """A sidecar for each volume beside the main one, as BIDS asks."""
+        stripped = bool(about.get("SkullStripped", False))
+        maps = {
+            "anomaly": bids_sidecar(self.source, stripped, "Input minus pseudo-healthy, in the scan's units"),
+            "lesion": bids_mask_sidecar(self.source, stripped),
+        }
+        if twin.uncertainty is not None:
+            meaning = "Standard deviation of the change over test-time augmentations, in the scan's units"
+            maps["uncertainty"] = bids_sidecar(self.source, stripped, meaning)
+        if self.products.alpha is None:
+            for kind, content in maps.items():
+                write_json(self.path(kind, ".json"), {**content, "SyntheticData": True, "Warning": WARNING})
+
+    @property
+    def _description(self) -> str:
+        if self.products.alpha is None:
+            return "The scan with the network's pseudo-healthy residual added"
+        return f"The scan with its pathological residual added once more, times {self.products.alpha:g}"
+
+    @property
+    def _as_dicom(self) -> bool:
+        return self.source.kind == "dicom" and self.products.output_type != "nifti"
+
+    def _sidecar(
+        self,
+        twin: Twin,
+        written: NDArray[np.generic],
+        lesion: NDArray[np.bool_],
+        notes: list[str],
+        about: dict[str, Any],
+    ) -> dict[str, Any]:
+        alpha = self.products.alpha
+        deviation = twin.uncertainty
+        text, references = methods_text(twin, alpha, about)
+        return {
+            "Sources": [self.name if self.source.kind == "dicom" else self.source.path.name],
+            **bids_sidecar(self.source, bool(about.get("SkullStripped", False)), self._description),
+            "SyntheticData": True,
+            "Warning": WARNING if alpha is None else WARNING.replace("pseudo-healthy", "enhanced"),
+            "GeneratedBy": [{"Name": "phs-pipeline", "Version": __version__}],
+            # What MONAI's door does not tell; the command line does.
+            "Bundle": "unnamed",
+            "BundleVersion": None,
+            "Warnings": [],
+            **about,
+            "Window": [twin.window.low, twin.window.high],
+            "Steps": twin.steps,
+            "EditedVoxels": int(twin.edited.sum()),
+            "ChangedVoxels": int((written != twin.scan.stored).sum()),
+            "Change": amounts(twin, lesion),
+            "Uncertainty": None
+            if deviation is None
+            else {
+                "Mean": float(deviation[twin.edited].mean()) if twin.edited.any() else 0.0,
+                "LesionMean": float(deviation[lesion].mean()) if lesion.any() else None,
             },
-        )
-        return [*volumes, picture, self.sidecar], notes
+            "Notes": notes,
+            "Methods": text,
+            "References": references,
+        }
 
     def _draw(self, twin: Twin, path: Path) -> None:
         scan, window = twin.scan, twin.window
@@ -178,10 +315,10 @@ class Outputs:
         rows = []
         for before, after in zip(x_p[:, right, anterior], x_s[:, right, anterior], strict=True):
             panels = [grey(before), grey(after), difference(before - after)]
-            if self.alpha is not None:
-                panels.insert(1, grey(before + np.float32(self.alpha) * (before - after)))
+            if self.products.alpha is not None:
+                panels.insert(1, grey(before + np.float32(self.products.alpha) * (before - after)))
             rows.append([square(panel, (height_mm, width_mm)) for panel in panels])
         titles = ["input", "SYNTHETIC pseudo-healthy", "difference"]
-        if self.alpha is not None:
-            titles.insert(1, f"SYNTHETIC enhanced {self.alpha:g}")
+        if self.products.alpha is not None:
+            titles.insert(1, f"SYNTHETIC enhanced {self.products.alpha:g}")
         save_png(path, mosaic(titles, rows, f"{WARNING}; red: removed, blue: added"))

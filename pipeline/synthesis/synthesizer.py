@@ -1,6 +1,8 @@
 """A scan in, its pseudo-healthy twin out, on the scan's own grid."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,12 +17,16 @@ from pipeline.preprocessing.grid import Grid
 from pipeline.preprocessing.slab import WHOLE, Slab
 from pipeline.preprocessing.window import Window, WindowRule
 from pipeline.scans import Scan, check_same_grid
+from pipeline.synthesis.steps import Steps
 
 # Beyond the lesion mask, edits fade out over this distance, so that no seam is seen.
 MARGIN_MM = 5.0
 # The generators' stride: a field of view below it has nothing for them to see.
 MIN_PIXELS = 4
 INTEGERS = (np.int16, np.int32, np.int64)
+# Test-time augmentation: the slices mirrored right to left or not, and these factors of their intensities. A network
+# that is sure of its change makes it in all of them.
+BRIGHTNESS = (0.95, 1.0, 1.05)
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,9 @@ class Twin:
         edited: where the method was allowed to change the scan, bool, shape (X, Y, Z).
         window: what the network was shown as [0, 1], in scan units.
         notes: what the user should know, one sentence each.
+        uncertainty: standard deviation of the change over test-time augmentations, in scan units, float32, shape
+            (X, Y, Z), 0 outside `edited`; None if it was not asked for.
+        steps: what was done to the scan for the network's eyes, as a sidecar records it.
     """
 
     scan: Scan
@@ -41,6 +50,8 @@ class Twin:
     edited: NDArray[np.bool_]
     window: Window
     notes: list[str] = field(default_factory=list)
+    uncertainty: NDArray[np.float32] | None = None
+    steps: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def stored_anomaly(self) -> NDArray[np.generic]:
@@ -122,30 +133,67 @@ class Synthesizer:
             residual[batch] = back[:, 0].clamp(-1, 1).cpu().numpy()
         return residual
 
-    def __call__(self, scan: Scan, lesion: Scan | None = None) -> Twin:
+    def augmented_deviation(
+        self, windowed: NDArray[np.float32], spacing_mm: tuple[float, float]
+    ) -> NDArray[np.float32]:
+        """Standard deviation of `residual` over mirrored, darker and brighter versions of the slices, brought back.
+
+        Args:
+            windowed: axial slices in [0, 1], shape (slices, right, anterior).
+            spacing_mm: pixel size along (right, anterior).
+
+        Returns:
+            Same shape, in [0, 1].
+        """
+        residuals = []
+        for factor in BRIGHTNESS:
+            seen = np.minimum(windowed * np.float32(factor), np.float32(1))
+            residuals.append(self.residual(seen, spacing_mm) / np.float32(factor))
+            mirrored = self.residual(np.ascontiguousarray(seen[:, ::-1]), spacing_mm)
+            residuals.append(mirrored[:, ::-1] / np.float32(factor))
+        deviation: NDArray[np.float32] = np.std(residuals, axis=0, dtype=np.float32)
+        return deviation
+
+    def __call__(
+        self,
+        scan: Scan,
+        lesion: Scan | None = None,
+        steps: Steps | None = None,
+        uncertainty: bool = False,
+        check: Callable[[Scan, NDArray[np.float32]], list[str]] | None = None,
+    ) -> Twin:
         """Make the twin of a scan.
 
         Args:
             scan: the input.
             lesion: a lesion mask on the same grid; edits are then confined to it and a margin of `MARGIN_MM`, over
                 which they fade out, in whatever slice they lie. Without one, head or body is edited in the slab.
+            steps: what is done to the scan before the network sees it.
+            uncertainty: measure it too, by test-time augmentation.
+            check: called with what the network will see, and with its windowed axial slices, shape (slices, right,
+                anterior), before it does; its sentences become notes of the twin, and it may refuse the scan.
 
         Raises:
             ScanError: if the scan holds nothing brighter than air, its slices are too small for the network, the mask
-                lies on another grid or is empty, or the network gives no numbers.
+                lies on another grid or is empty, a step fails, or the network gives no numbers.
         """
-        intensities = scan.intensities()
+        view, notes, record = (steps or Steps()).view(scan)
+        seen = view.scan
+        intensities = seen.intensities()
         window = self.window.window(intensities, scan.origin)
-        axial = scan.axial(intensities)
+        axial = seen.axial(intensities)
         windowed = window.apply(axial)
-        weight, notes = self._edit_weight(scan, windowed, lesion)
+        _, height_mm, width_mm = seen.axial_spacing_mm
+        if check is not None:
+            notes += check(seen, windowed)
+        weight, more = self._edit_weight(seen, windowed, lesion if lesion is None else view.mask(lesion))
+        notes += more
         places = np.flatnonzero(weight.any(axis=(1, 2)))
         if not len(places):
             raise ScanError(
                 f"{scan.origin}: found nothing brighter than air in any slice, expected a head or body; check "
                 "the window"
             )
-        _, height_mm, width_mm = scan.axial_spacing_mm
         pixels = self.grid.resampled(axial.shape[1:], (height_mm, width_mm))
         if min(pixels) < MIN_PIXELS:
             raise ScanError(
@@ -155,13 +203,23 @@ class Synthesizer:
         span = slice(int(places[0]), int(places[-1]) + 1)
         residual = self.residual(windowed[span], (height_mm, width_mm))
         where = weight[span] > 0
-        change = window.residual(axial[span][where], residual[where] * weight[span][where])
+        change = np.zeros(seen.shape, dtype=np.float32)
+        seen.axial(change)[span][where] = window.residual(axial[span][where], residual[where] * weight[span][where])
+        edited = np.zeros(seen.shape, dtype=bool)
+        seen.axial(edited)[span] = where
+        deviation = None
+        if uncertainty:
+            deviation = np.zeros(seen.shape, dtype=np.float32)
+            spread = self.augmented_deviation(windowed[span], (height_mm, width_mm))
+            seen.axial(deviation)[span] = spread * weight[span] * np.float32(window.width)
+            deviation = view.back(deviation)
+        change = view.back(change)
+        if view.pose is not None:
+            edited = view.back(edited.astype(np.float32), in_units=False) > 0
 
         stored = scan.stored.copy(order="K")
-        edited = np.zeros(scan.shape, dtype=bool)
-        scan.axial(edited)[span] = where
-        notes += add_intensity(scan.axial(stored)[span], where, change, scan.slope)
-        return Twin(scan, stored, edited, window, notes)
+        notes += add_intensity(stored, edited, change[edited], scan.slope)
+        return Twin(scan, stored, edited, window, notes, deviation, record)
 
     def _edit_weight(
         self, scan: Scan, windowed: NDArray[np.float32], lesion: Scan | None

@@ -57,6 +57,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(bundles_folder() / "gvs" / "configs", folder / "configs")
     config = folder / "configs" / "inference.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | TINY))
+    metadata = folder / "configs" / "metadata.json"
+    # Trained on nothing in particular: the scans here are like no head.
+    content = json.loads(metadata.read_text())
+    metadata.write_text(json.dumps({key: value for key, value in content.items() if key != "training_domain"}))
     torch.manual_seed(0)
     network = JohnsonGenerator(filters=2, residual_blocks=1, upsampling="bilinear", output="residual")
     torch.nn.init.constant_(network.last.bias, -0.2)
@@ -88,15 +92,19 @@ def files(folder: Path) -> list[str]:
 
 
 class TestOutputs:
-    def test_twin_anomaly_sidecar_and_picture(self, run: Run, trained: Path, scan: Path, tmp_path: Path) -> None:
+    def test_twin_anomaly_mask_picture_and_page(self, run: Run, trained: Path, scan: Path, tmp_path: Path) -> None:
         result = run("synthesize", scan, "-b", trained, "-o", tmp_path / "out", "--device", "cpu")
         assert result.code == 0
         assert "not for diagnosis" in result.out
         assert files(tmp_path / "out") == [
+            "sub-01_desc-anomaly_FLAIR.json",
             "sub-01_desc-anomaly_FLAIR.nii.gz",
+            "sub-01_desc-pseudohealthy_FLAIR.html",
             "sub-01_desc-pseudohealthy_FLAIR.json",
             "sub-01_desc-pseudohealthy_FLAIR.nii.gz",
             "sub-01_desc-pseudohealthy_FLAIR.png",
+            "sub-01_label-lesion_desc-FLAIR_mask.json",
+            "sub-01_label-lesion_desc-FLAIR_mask.nii.gz",
         ]
         source, twin, anomaly = (
             nib.load(path)
@@ -212,7 +220,7 @@ class TestManyScans:
         bad.write_bytes(b"no scan")
         result = run("synthesize", bad, scan, "-b", trained, "-o", tmp_path / "out", "--device", "cpu")
         assert result.code == 1
-        assert "bad.nii.gz: failed" in result.err
+        assert "bad: failed" in result.err
         assert "1 written, 0 done before, 1 failed" in result.out
         assert "sub-01_desc-pseudohealthy_FLAIR.nii.gz" in files(tmp_path / "out")
         assert not [name for name in files(tmp_path / "out") if "bad" in name or "partial" in name]
@@ -261,7 +269,7 @@ def folder(path: Path) -> Path:
 
 BAD_SCANS: dict[str, tuple[Callable[[Path], Path], int, str]] = {
     "missing file": (lambda path: path, 2, "no such file; check the path"),
-    "directory instead of file": (folder, 2, "found a folder, expected a NIfTI file"),
+    "empty directory": (folder, 2, "holds no scan that can be used"),
     "truncated gz": (truncated, 1, "truncated or damaged"),
     "not a NIfTI": (no_nifti, 1, "expected a NIfTI file"),
     "empty volume": (lambda path: write(path, np.zeros((4, 0, 3), np.int16)), 1, "expected a volume with three axes"),
@@ -346,8 +354,9 @@ class TestWhatCannotStart:
         assert (result.code, "mask.nii.gz: found no file, expected a lesion mask" in result.err) == (2, True)
 
     def test_mask_of_several_scans(self, run: Run, trained: Path, scan: Path, tmp_path: Path) -> None:
-        result = run("synthesize", scan, scan, "-b", trained, "-o", tmp_path / "out", "--mask", scan)
-        assert (result.code, "--mask belongs to one scan, found 2" in result.err) == (2, True)
+        second = shutil.copyfile(scan, tmp_path / "second.nii.gz")
+        result = run("synthesize", scan, second, "-b", trained, "-o", tmp_path / "out", "--mask", scan)
+        assert (result.code, "a mask belongs to one scan, found 2" in result.err) == (2, True)
 
     def test_whole_with_a_mask(self, run: Run, trained: Path, scan: Path, tmp_path: Path) -> None:
         result = run("synthesize", scan, "-b", trained, "-o", tmp_path / "out", "--mask", scan, "--whole")
@@ -414,7 +423,7 @@ class TestRealScans:
 
         source = shared_data / name
         assert run("synthesize", source, "-b", trained, "-o", tmp_path, "--device", "cpu").code == 0
-        (twin,) = tmp_path.glob("*pseudohealthy*.nii.gz")
+        (twin,) = tmp_path.rglob("*pseudohealthy*.nii.gz")
         before, after = nib.load(source), nib.load(twin)
         for field in (
             "dim",

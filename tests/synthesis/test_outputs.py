@@ -1,6 +1,7 @@
 """The files of a scan: what they are called, and when they are taken for finished."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,12 @@ from torch import nn
 
 from pipeline.errors import UsageError
 from pipeline.scans import Scan
-from pipeline.synthesis import Synthesizer, Twin, enhance
+from pipeline.scans.sources import Source, open_sources
+from pipeline.synthesis import Products, Synthesizer, Twin, enhance
 from pipeline.synthesis.outputs import Outputs, output_names
 
+SOURCE = Source(Path("scan.nii.gz"), "scan", "nifti")
+ABOUT = {"Bundle": "gvs", "BundleVersion": "0.0.1", "WeightsSha256": "0" * 64}
 REQUEST = {"Source": {"Name": "scan.nii.gz"}, "Slab": {"slices": None}, "Window": (0.0, 1.0)}
 
 
@@ -23,34 +27,58 @@ def twin(scan: Scan, make_synthesizer: Callable[..., Synthesizer], darken: nn.Mo
     return make_synthesizer(darken)(scan)
 
 
+def nifti(path: str, dataset: Path | None = None) -> Source:
+    return Source(Path(path), Path(path).name.split(".")[0], "nifti", dataset)
+
+
 class TestNames:
+    def test_scans_are_named_as_they_are_and_with_their_folder_where_two_share_a_name(self) -> None:
+        names = output_names([nifti("a/flair.nii.gz"), nifti("b/flair.nii.gz"), nifti("c/t2.nii")])
+        assert list(names) == ["a_flair", "b_flair", "t2"]
+
     def test_a_scan_that_is_named_twice_is_one_scan(self) -> None:
-        scans = [Path("a/flair.nii.gz"), Path("a/t2.nii"), Path("a/flair.nii.gz")]
-        assert output_names(scans) == {scans[0]: "flair", scans[1]: "t2"}
+        scans = [nifti("a/flair.nii.gz"), nifti("a/t2.nii"), nifti("a/flair.nii.gz")]
+        assert output_names(scans) == {"flair": scans[0], "t2": scans[1]}
 
     def test_scans_that_would_still_share_a_name_are_refused(self) -> None:
-        scans = [Path("1/anat/flair.nii.gz"), Path("2/anat/flair.nii.gz")]
-        with pytest.raises(UsageError, match="2 scans would all be written as 'anat_flair'; run them one by one"):
+        scans = [nifti("1/anat/flair.nii.gz"), nifti("2/anat/flair.nii.gz")]
+        with pytest.raises(UsageError, match="two scans would both be written as 'anat_flair'; run them one by one"):
             output_names(scans)
+
+    def test_runs_that_share_the_scans_name_them_as_one_run_would(self) -> None:
+        scans = [nifti(f"{folder}/flair.nii.gz") for folder in "abcde"]
+        whole = output_names(scans)
+        parts = [output_names(scans, part=(k, 3)) for k in range(3)]
+        assert {name: source for part in parts for name, source in part.items()} == whole
+        assert sum(len(part) for part in parts) == len(whole)
+
+    def test_dicom_is_named_by_its_hash_unless_names_may_be_kept(
+        self, dicom_series: Callable[..., list[Path]], tmp_path: Path
+    ) -> None:
+        dicom_series(tmp_path / "DOE_JOHN", np.arange(960, dtype=np.int16).reshape(8, 12, 10))
+        with open_sources([tmp_path / "DOE_JOHN"]) as sources:
+            (name,) = output_names(sources)
+            assert re.fullmatch("dicom-[0-9a-f]{8}", name)
+            assert list(output_names(sources, keep_names=True)) == ["DOE_JOHN"]
 
 
 class TestDone:
     def test_what_the_same_request_wrote_is_done(self, twin: Twin, tmp_path: Path) -> None:
-        outputs = Outputs(tmp_path, "scan")
+        outputs = Outputs(tmp_path, "scan", SOURCE)
         assert not outputs.done(REQUEST)
-        outputs.write(twin, REQUEST, {})
+        outputs.write(twin, REQUEST, ABOUT)
         assert outputs.done(REQUEST)
 
     @pytest.mark.parametrize("lost", ["pseudohealthy", "anomaly"])
     def test_with_a_volume_missing_it_is_not_done(self, lost: str, twin: Twin, tmp_path: Path) -> None:
-        outputs = Outputs(tmp_path, "scan")
-        outputs.write(twin, REQUEST, {})
+        outputs = Outputs(tmp_path, "scan", SOURCE)
+        outputs.write(twin, REQUEST, ABOUT)
         outputs.path(lost, ".nii.gz").unlink()
         assert not outputs.done(REQUEST)
 
     def test_what_another_request_wrote_is_refused(self, twin: Twin, tmp_path: Path) -> None:
-        outputs = Outputs(tmp_path, "scan")
-        outputs.write(twin, REQUEST, {})
+        outputs = Outputs(tmp_path, "scan", SOURCE)
+        outputs.write(twin, REQUEST, ABOUT)
         with pytest.raises(UsageError, match=r"desc-pseudohealthy\.json: holds a result made from another scan"):
             outputs.done({**REQUEST, "Slab": {"slices": 60}})
 
@@ -68,8 +96,8 @@ class TestDone:
         ],
     )
     def test_sidecar_that_does_not_say_so_is_refused(self, sidecar: str, twin: Twin, tmp_path: Path) -> None:
-        outputs = Outputs(tmp_path, "scan")
-        outputs.write(twin, REQUEST, {})
+        outputs = Outputs(tmp_path, "scan", SOURCE)
+        outputs.write(twin, REQUEST, ABOUT)
         outputs.sidecar.write_text(sidecar)
         with pytest.raises(
             UsageError, match=r"desc-pseudohealthy\.json: holds a result made from another .* --overwrite"
@@ -82,16 +110,16 @@ class TestSidecar:
     def test_counts_the_voxels_in_which_the_volume_beside_it_differs_from_the_scan(
         self, alpha: float | None, kind: str, twin: Twin, tmp_path: Path
     ) -> None:
-        outputs = Outputs(tmp_path, "scan", alpha)
-        outputs.write(twin, REQUEST, {})
+        outputs = Outputs(tmp_path, "scan", SOURCE, Products(alpha))
+        outputs.write(twin, REQUEST, ABOUT)
         volume = nib.load(tmp_path / f"scan_desc-{kind}.nii.gz").dataobj.get_unscaled()
         assert sidecar(outputs)["ChangedVoxels"] == np.count_nonzero(volume != twin.scan.stored)
 
     def test_enhancement_that_the_data_type_swallows_changes_fewer_voxels_than_the_twin(
         self, twin: Twin, tmp_path: Path
     ) -> None:
-        outputs = Outputs(tmp_path, "scan", 0.001)
-        outputs.write(twin, REQUEST, {})
+        outputs = Outputs(tmp_path, "scan", SOURCE, Products(0.001))
+        outputs.write(twin, REQUEST, ABOUT)
         changed = np.count_nonzero(enhance(twin, 0.001)[0] != twin.scan.stored)
         assert sidecar(outputs)["ChangedVoxels"] == changed == 0
         assert (twin.stored != twin.scan.stored).any()
@@ -101,8 +129,8 @@ class TestSidecar:
             (None, "SYNTHETIC pseudo-healthy image for research - NOT FOR DIAGNOSIS"),
             (0.7, "SYNTHETIC enhanced image for research - NOT FOR DIAGNOSIS"),
         ):
-            outputs = Outputs(tmp_path, "scan", alpha)
-            outputs.write(twin, REQUEST, {})
+            outputs = Outputs(tmp_path, "scan", SOURCE, Products(alpha))
+            outputs.write(twin, REQUEST, ABOUT)
             assert sidecar(outputs)["Warning"] == warning
 
 

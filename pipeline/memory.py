@@ -1,0 +1,36 @@
+"""The highest memory of this process over a stretch of work."""
+
+import contextlib
+import re
+from pathlib import Path
+
+import torch
+
+STATUS = Path("/proc/self/status")
+CLEAR = Path("/proc/self/clear_refs")
+
+
+class PeakMemory:
+    """Starts to watch when it is made.
+
+    Args:
+        device: a GPU's own memory is watched instead of the process's.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.cuda = device if device.type == "cuda" else None
+        if self.cuda is not None:
+            torch.cuda.reset_peak_memory_stats(self.cuda)
+        else:
+            with contextlib.suppress(OSError):
+                CLEAR.write_text("5", encoding="ascii")  # Linux: forget the peak so far
+
+    def mib(self) -> float | None:
+        """The peak since then in MiB; None where the system does not tell."""
+        if self.cuda is not None:
+            return torch.cuda.max_memory_allocated(self.cuda) / 2**20
+        try:
+            found = re.search(r"^VmHWM:\s+(\d+) kB", STATUS.read_text(encoding="ascii"), flags=re.MULTILINE)
+        except OSError:
+            return None
+        return int(found[1]) / 1024 if found else None

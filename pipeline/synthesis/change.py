@@ -1,0 +1,61 @@
+"""What a method changed in a scan: a mask of the disease that it saw, and amounts in millilitres."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from pipeline.synthesis.synthesizer import Twin
+
+CHANGE = 0.1  # of the intensity window; fainter changes are seen by PSNR, not by readers
+# Smaller islands are noise of the network rather than lesions: a cube of less than 4 mm.
+SMALLEST_ML = 0.05
+NEIGHBOURS = np.ones((3, 3, 3), dtype=bool)
+
+
+def lesion_mask(twin: Twin) -> NDArray[np.bool_]:
+    """Where the method changed the scan by more than a tenth of the window, in islands of 0.05 ml or more.
+
+    It is what the method took for disease, brighter than healthy or darker; nobody drew it.
+
+    Returns:
+        Shape (X, Y, Z).
+    """
+    changed = np.abs(twin.anomaly) > CHANGE * twin.window.width
+    labels, _ = ndimage.label(changed, NEIGHBOURS)
+    sizes = np.bincount(labels.ravel())
+    large = sizes * _voxel_ml(twin) >= SMALLEST_ML
+    large[0] = False
+    mask: NDArray[np.bool_] = large[labels]
+    return mask
+
+
+def amounts(twin: Twin, lesion: NDArray[np.bool_]) -> dict[str, Any]:
+    """How much was changed, for the sidecar and the index.
+
+    Args:
+        twin: the result.
+        lesion: from `lesion_mask`.
+
+    Returns:
+        `ChangedMl`: |input − twin| above a tenth of the window; of this `RemovedMl` darker and `AddedMl` brighter in
+        the twin; `LesionMl`; `EditedMl`, where the method was allowed to change the scan; `ChangedPercent` of that, and
+        its `MeanAbsoluteChange` as a share of the window.
+    """
+    change = twin.anomaly / np.float32(twin.window.width)
+    removed, added, edited = (int(part.sum()) for part in (change > CHANGE, change < -CHANGE, twin.edited))
+    ml = _voxel_ml(twin)
+    return {
+        "ChangedMl": round((removed + added) * ml, 3),
+        "RemovedMl": round(removed * ml, 3),
+        "AddedMl": round(added * ml, 3),
+        "LesionMl": round(int(lesion.sum()) * ml, 3),
+        "EditedMl": round(edited * ml, 3),
+        "ChangedPercent": round(100 * (removed + added) / max(edited, 1), 3),
+        "MeanAbsoluteChange": round(float(np.abs(change[twin.edited]).mean()), 5) if edited else 0.0,
+    }
+
+
+def _voxel_ml(twin: Twin) -> float:
+    return abs(float(np.linalg.det(twin.scan.affine[:3, :3]))) / 1000

@@ -1,0 +1,189 @@
+"""A folder of scans as a user runs it: one model, shares of the work, a record, and a run that was killed."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+import torch
+
+from pipeline.bundles import bundles_folder
+from pipeline.cli.main import main
+from pipeline.files import sha256
+from pipeline.networks import JohnsonGenerator
+
+NETWORK = {"filters": 2, "residual_blocks": 1, "upsampling": "bilinear", "output": "residual"}
+SCANS = 6
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run's folder whose small network takes a known amount away, and does not say what it was trained on."""
+    folder = tmp_path_factory.mktemp("run")
+    shutil.copytree(bundles_folder() / "gvs" / "configs", folder / "configs")
+    for name, extra in (("inference", {**NETWORK, "spacing_mm": 2.0, "size": [32, 32]}), ("metadata", {})):
+        path = folder / "configs" / f"{name}.json"
+        content = json.loads(path.read_text())
+        content.pop("training_domain", None)
+        path.write_text(json.dumps(content | extra))
+    torch.manual_seed(0)
+    network = JohnsonGenerator(**NETWORK)
+    torch.nn.init.constant_(network.last.bias, -0.2)
+    (folder / "models").mkdir()
+    torch.save(network.state_dict(), folder / "models" / "model.pt")
+    return folder
+
+
+def head(seed: int) -> np.ndarray:
+    grid = np.stack(np.meshgrid(*(np.linspace(-1, 1, size) for size in (20, 24, 8)), indexing="ij"))
+    noise = np.random.default_rng(seed).integers(0, 200, grid.shape[1:])
+    return (((grid**2).sum(axis=0) < 0.8) * (300 + noise)).astype(np.int16)
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scans")
+    for place in range(SCANS):
+        image = nib.Nifti1Image(head(place), np.diag([-1.0, -1.0, 2.0, 1.0]))
+        nib.save(image, folder / f"scan{place}.nii.gz")
+    return folder
+
+
+def call(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as stop:
+        main([str(argument) for argument in arguments])
+    return int(stop.value.code or 0)
+
+
+def volumes(folder: Path) -> dict[str, str]:
+    return {path.name: sha256(path) for path in sorted(folder.rglob("*.nii.gz"))}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(trained: Path, scans: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("uninterrupted") / "out"
+    assert call("synthesize", scans, "-b", trained, "-o", folder, "--report", folder / "run.json") == 0
+    return folder
+
+
+def test_a_folder_gives_each_scan_a_page_and_an_index_of_them(uninterrupted: Path) -> None:
+    assert len(list(uninterrupted.glob("*_desc-pseudohealthy.nii.gz"))) == SCANS
+    index = (uninterrupted / "index.html").read_text(encoding="utf-8")
+    for page in uninterrupted.glob("scan*.html"):
+        assert page.name in index
+    rows = (uninterrupted / "scores.csv").read_text(encoding="utf-8").splitlines()
+    assert len(rows) == 1 + SCANS
+
+
+def test_the_record_has_versions_time_memory_and_outputs_of_each_scan(uninterrupted: Path) -> None:
+    record = json.loads((uninterrupted / "run.json").read_text())
+    assert record["Versions"]["torch"] == torch.__version__
+    assert record["Counts"] == {"written": SCANS, "skipped": 0, "failed": 0}
+    assert len(record["WeightsSha256"]) == 64
+    for scan in record["Scans"]:
+        assert set(scan["Seconds"]) == {"read", "synthesis", "write"}
+        assert all(Path(output).is_file() for output in scan["Outputs"])
+        if sys.platform == "linux":
+            assert scan["PeakMemoryMiB"] > 50
+
+
+def test_runs_that_share_a_folder_make_what_one_run_makes(
+    trained: Path, scans: Path, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert call("synthesize", scans, "-b", trained, "-o", tmp_path, "--num-parts", "2") == 0
+    first = volumes(tmp_path)
+    assert 0 < len(first) < len(volumes(uninterrupted))
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
+    assert call("synthesize", scans, "-b", trained, "-o", tmp_path, "--num-parts", "2") == 0
+    assert volumes(tmp_path) == volumes(uninterrupted)
+
+
+def test_a_share_that_does_not_exist_is_refused(trained: Path, scans: Path, tmp_path: Path) -> None:
+    assert call("synthesize", scans, "-b", trained, "-o", tmp_path, "--num-parts", "2", "--part-id", "2") == 2
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_and_ends_with_the_same_files(
+    trained: Path, scans: Path, uninterrupted: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "pipeline.cli", "synthesize", scans, "-b", trained, "-o", out, "--device", "cpu"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(out.glob("scan1_desc-pseudohealthy*")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    finished = {path: path.stat().st_mtime_ns for path in out.glob("*_desc-pseudohealthy.json")}
+    assert 0 < len(finished) < SCANS
+    for sidecar in finished:
+        for name, digest in json.loads(sidecar.read_text())["Outputs"].items():
+            assert sha256(out / name) == digest, "what a sidecar names is whole"
+    assert call("synthesize", scans, "-b", trained, "-o", out) == 0
+    assert volumes(out) == volumes(uninterrupted)
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished, "nothing is done twice"
+
+
+def test_a_synthetic_image_is_no_scan(trained: Path, uninterrupted: Path, tmp_path: Path) -> None:
+    for name in ("scan0_desc-pseudohealthy.nii.gz", "scan0_desc-pseudohealthy.json"):
+        shutil.copyfile(uninterrupted / name, tmp_path / name.replace("_desc-pseudohealthy", "-renamed"))
+    assert call("synthesize", tmp_path / "scan0-renamed.nii.gz", "-b", trained, "-o", tmp_path / "out") == 1
+    assert not list((tmp_path / "out").rglob("*.nii.gz"))
+
+
+class TestDicom:
+    @pytest.fixture
+    def series(self, dicom_series: Callable[..., list[Path]], tmp_path: Path) -> Path:
+        # The head in slices of pixels that a network of 2 mm has something to see in.
+        affine = np.diag([-1.0, -1.0, 2.0, 1.0])
+        dicom_series(tmp_path / "LEAKED_NAME", head(0), affine=affine)
+        return tmp_path / "LEAKED_NAME"
+
+    def test_a_series_comes_out_as_a_series_of_the_same_study(
+        self, series: Path, trained: Path, tmp_path: Path
+    ) -> None:
+        assert call("synthesize", series, "-b", trained, "-o", tmp_path / "out") == 0
+        (folder,) = (path for path in (tmp_path / "out").glob("*_desc-pseudohealthy") if path.is_dir())
+        source = pydicom.dcmread(next(series.iterdir()))
+        for file in folder.iterdir():
+            twin = pydicom.dcmread(file)
+            assert twin.StudyInstanceUID == source.StudyInstanceUID
+            assert twin.SeriesInstanceUID != source.SeriesInstanceUID
+            assert twin[0x0008, 0x001C].value == "YES"
+        assert len(list(folder.iterdir())) == len(list(series.iterdir()))
+        assert call("verify", folder, "--source", series) == 0
+
+    def test_nothing_of_the_patient_is_in_names_sidecars_pages_or_what_is_said(
+        self, series: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        out = tmp_path / "out"
+        assert call("synthesize", series, "-b", trained, "-o", out, "--report", out / "run.json") == 0
+        said = "".join(capsys.readouterr())
+        texts = [
+            said,
+            *(path.read_text(encoding="utf-8") for kind in ("json", "html") for path in out.rglob(f"*.{kind}")),
+        ]
+        assert len(texts) > 4
+        assert not [text for text in texts if "leaked" in text.lower()]
+        assert not [path for path in out.rglob("*") if "LEAKED" in path.name]
+        assert (
+            call(
+                "synthesize", series, "-b", trained, "-o", tmp_path / "named", "--keep-names", "--output-type", "nifti"
+            )
+            == 0
+        )
+        assert (tmp_path / "named" / "LEAKED_NAME_desc-pseudohealthy.nii.gz").is_file()
+
+    def test_dicom_cannot_be_made_of_nifti(self, trained: Path, scans: Path, tmp_path: Path) -> None:
+        scan = scans / "scan0.nii.gz"
+        assert call("synthesize", scan, "-b", trained, "-o", tmp_path, "--output-type", "dicom") == 1
+        assert not [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -1,0 +1,63 @@
+"""Amounts of change are counted in millilitres of the scan's own voxels."""
+
+from dataclasses import replace
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from pipeline.preprocessing.window import Window
+from pipeline.scans import Scan
+from pipeline.synthesis import Twin
+from pipeline.synthesis.change import amounts, lesion_mask
+
+
+@pytest.fixture
+def twin(scan: Scan) -> Twin:
+    """Voxels of 1 × 2 × 5 mm, a window of 1000: a cube made darker, a plate brighter, a speck darker, a cube less."""
+    header = scan.header.copy()
+    for write in (header.set_qform, header.set_sform):
+        write(np.diag([1.0, 2.0, 5.0, 1.0]), 1)
+    scan = replace(scan, stored=np.full((20, 24, 10), 500, dtype=np.int16), header=header)
+    stored = scan.stored.copy()
+    stored[2:6, 2:6, 2:4] -= 150  # 32 voxels of 10 mm³
+    stored[10:14, 10:14, 5] += 150  # 16
+    stored[18, 20, 8] -= 400  # 1: below 0.05 ml
+    stored[14:18, 2:6, 7] -= 99  # less than a tenth of the window
+    edited = np.zeros(scan.shape, dtype=bool)
+    edited[:, :, :9] = True
+    return Twin(scan, stored, edited, Window(0, 1000))
+
+
+def test_amounts_are_those_worked_out_by_hand(twin: Twin) -> None:
+    found = amounts(twin, lesion_mask(twin))
+    assert found == {
+        "ChangedMl": 0.49,
+        "RemovedMl": 0.33,
+        "AddedMl": 0.16,
+        "LesionMl": 0.48,
+        "EditedMl": 43.2,
+        "ChangedPercent": pytest.approx(100 * 49 / 4320, abs=1e-3),
+        "MeanAbsoluteChange": pytest.approx((48 * 0.15 + 0.4 + 16 * 0.099) / 4320, abs=1e-5),
+    }
+
+
+def test_the_mask_holds_islands_brighter_and_darker_and_no_speck(twin: Twin) -> None:
+    mask = lesion_mask(twin)
+    assert mask[2:6, 2:6, 2:4].all()
+    assert mask[10:14, 10:14, 5].all()
+    assert mask.sum() == 48
+
+
+def test_a_sheared_grid_counts_its_true_volume(twin: Twin) -> None:
+    header = nib.Nifti1Header()
+    header.set_data_shape(twin.scan.shape)
+    header.set_sform(np.array([[1, 0, 0.5, 0], [0, 2, 0, 0], [0, 0, 5, 0], [0, 0, 0, 1]]), 1)
+    sheared = replace(twin, scan=replace(twin.scan, header=header))
+    assert amounts(sheared, lesion_mask(sheared))["ChangedMl"] == 0.49
+
+
+def test_nothing_edited_is_nothing_changed(twin: Twin) -> None:
+    same = replace(twin, stored=twin.scan.stored, edited=np.zeros(twin.scan.shape, dtype=bool))
+    found = amounts(same, lesion_mask(same))
+    assert set(found.values()) == {0.0}
