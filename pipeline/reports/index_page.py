@@ -118,7 +118,7 @@ def index_page(folder: Path) -> str:
 def scores_csv(folder: Path) -> str:
     """The results under a folder as CSV with a header, one row for each, in the order of the page."""
     columns = [
-        *("scan", "kind", "state"),
+        *("Scan", "Kind", "State"),
         *VOLUMES,
         *("UncertaintyMean", "UncertaintyLesionMean", "Bundle", "BundleVersion", "Warnings", "Problems"),
     ]
@@ -127,14 +127,14 @@ def scores_csv(folder: Path) -> str:
     writer.writeheader()
     for entry in read_entries(folder):
         texts = {
-            "scan": entry.scan,
+            "Scan": entry.scan,
             "Bundle": entry.bundle[0],
             "BundleVersion": entry.bundle[1],
             "Warnings": " | ".join(entry.warnings),
             "Problems": " | ".join(entry.problems),
         }
         safe = {column: _no_formula(text) for column, text in texts.items()}
-        writer.writerow({"kind": entry.kind, "state": entry.state, **entry.numbers, **safe})
+        writer.writerow({"Kind": entry.kind, "State": entry.state, **entry.numbers, **safe})
     return file.getvalue()
 
 

@@ -248,14 +248,14 @@ class TestScores:
             Warnings=["The spacing is 5 mm, expected 1 mm.", "No brain."],
         )
         rows = list(csv.DictReader(io.StringIO(scores_csv(tmp_path))))
-        assert [row["scan"] for row in rows] == ["sub-1/worse", "calm"]
+        assert [row["Scan"] for row in rows] == ["sub-1/worse", "calm"]
         worse, calm = rows
         assert worse["Warnings"] == "The spacing is 5 mm, expected 1 mm. | No brain."
         assert (worse["ChangedPercent"], worse["LesionMl"], worse["EditedMl"]) == ("2.5", "0.9", "57.6")
         assert (worse["UncertaintyMean"], worse["UncertaintyLesionMean"]) == ("20.0", "")
-        assert (calm["state"], calm["Bundle"], calm["BundleVersion"], calm["Problems"]) == ("ok", "gvs", "0.2.0", "")
+        assert (calm["State"], calm["Bundle"], calm["BundleVersion"], calm["Problems"]) == ("ok", "gvs", "0.2.0", "")
 
     def test_a_spreadsheet_does_not_run_a_name(self, write: Callable[..., Path], tmp_path: Path) -> None:
         write("=cmd()", Warnings=["+1"])
         (row,) = csv.DictReader(io.StringIO(scores_csv(tmp_path)))
-        assert (row["scan"], row["Warnings"]) == ("'=cmd()", "'+1")
+        assert (row["Scan"], row["Warnings"]) == ("'=cmd()", "'+1")
