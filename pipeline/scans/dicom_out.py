@@ -141,7 +141,7 @@ def write_dicom(
         for number, (name, file) in enumerate(zip(names, files, strict=True), start=1):
             with _sound_attributes(like.origin):
                 file.become(number, layout, series).save_as(aside / name, enforce_file_format=True)
-        _remove_former(folder)
+        remove_series(folder)
     return [folder / name for name in names]
 
 
@@ -527,7 +527,12 @@ def _present_files(origin: Path) -> Iterator[None]:
         ) from error
 
 
-def _remove_former(folder: Path) -> None:
+def remove_series(folder: Path) -> None:
+    """Remove a folder that `write_dicom` wrote; nothing is done if it is not there.
+
+    Raises:
+        OutputError: if anything else lies in it.
+    """
     if not folder.is_dir():
         return
     for entry in folder.iterdir():

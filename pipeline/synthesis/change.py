@@ -57,5 +57,22 @@ def amounts(twin: Twin, lesion: NDArray[np.bool_]) -> dict[str, Any]:
     }
 
 
+def cut_off(twin: Twin, lesion: NDArray[np.bool_]) -> str | None:
+    """A warning where what was taken for disease reaches the last slice that may be edited: it may go on beyond.
+
+    Returns:
+        None where it does not.
+    """
+    edited, changed = (np.any(twin.scan.axial(part), axis=(1, 2)) for part in (twin.edited, lesion))
+    inside = np.flatnonzero(edited)
+    ends = [int(place) for place in inside[[0, -1]] if changed[place] and 0 < place < len(edited) - 1]
+    if not ends:
+        return None
+    return (
+        "what was taken for disease reaches the end of the edited slices, beyond which it would be left as it is; "
+        "compare with --whole, which edits all"
+    )
+
+
 def _voxel_ml(twin: Twin) -> float:
     return abs(float(np.linalg.det(twin.scan.affine[:3, :3]))) / 1000

@@ -1,5 +1,6 @@
 """What is written for a scan: volumes on its grid, a sidecar that says what was done, a picture, and a page."""
 
+import contextlib
 import hashlib
 import json
 import re
@@ -14,15 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import __version__
-from pipeline.errors import ScanError, UsageError
+from pipeline.errors import PipelineError, ScanError, UsageError
 from pipeline.files import sha256, write_json, write_text
 from pipeline.preprocessing.foreground import AIR
 from pipeline.reports.mosaic import body_box, difference, grey, mosaic, save_png, square
 from pipeline.scans import Scan, write_nifti
-from pipeline.scans.dicom_out import write_dicom
+from pipeline.scans.dicom_out import remove_series, write_dicom
 from pipeline.scans.sources import Source
 from pipeline.synthesis.bids import bids_mask_sidecar, bids_sidecar, derivative_folder
-from pipeline.synthesis.change import amounts, lesion_mask
+from pipeline.synthesis.change import amounts, cut_off, lesion_mask
 from pipeline.synthesis.enhance import enhance
 from pipeline.synthesis.methods_text import methods_text
 from pipeline.synthesis.synthesizer import Twin
@@ -179,10 +180,32 @@ class Outputs:
         Returns:
             The files, the main volume first, and notes for the user.
         """
-        if self.sidecar.is_file():
-            self.sidecar.unlink()
+        self._remove()
+        try:
+            return self._write(twin, request, about)
+        except PipelineError:
+            self._remove()
+            raise
+
+    def _remove(self) -> None:
+        """Remove what an earlier run, or this one before it failed, has written; the sidecar first."""
+        # An enhanced scan may lie beside a twin, whose maps are not its own.
+        maps = ("anomaly", "lesion", "uncertainty") if self.products.alpha is None else ()
+        for kind in (self.main, *maps):
+            for suffix in (".json", ".nii.gz", ".png", ".html"):
+                with contextlib.suppress(
+                    OSError
+                ):  # writing will tell
+                    self.path(kind, suffix).unlink()
+            remove_series(self.path(kind, ""))
+
+    def _write(self, twin: Twin, request: dict[str, Any], about: dict[str, Any]) -> tuple[list[Path], list[str]]:
         notes = list(twin.notes)
         lesion = lesion_mask(twin)
+        warning = cut_off(twin, lesion) if self.products.alpha is None else None
+        if warning:
+            notes.append(warning)
+            about = {**about, "Warnings": [*about.get("Warnings", ()), warning]}
         volumes: dict[str, NDArray[np.generic]] = {self.main: twin.stored}
         alpha = self.products.alpha
         if alpha is None:

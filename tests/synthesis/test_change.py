@@ -9,7 +9,7 @@ import pytest
 from pipeline.preprocessing.window import Window
 from pipeline.scans import Scan
 from pipeline.synthesis import Twin
-from pipeline.synthesis.change import amounts, lesion_mask
+from pipeline.synthesis.change import amounts, cut_off, lesion_mask
 
 
 @pytest.fixture
@@ -61,3 +61,16 @@ def test_nothing_edited_is_nothing_changed(twin: Twin) -> None:
     same = replace(twin, stored=twin.scan.stored, edited=np.zeros(twin.scan.shape, dtype=bool))
     found = amounts(same, lesion_mask(same))
     assert set(found.values()) == {0.0}
+
+
+def test_disease_that_reaches_the_end_of_the_edited_slices_gives_a_warning(twin: Twin) -> None:
+    mask = np.zeros(twin.scan.shape, dtype=bool)
+    mask[5, 5, 4] = True
+    assert cut_off(twin, mask) is None
+    mask[5, 5, 8] = True  # the last slice that may be edited, of ten
+    assert "--whole" in str(cut_off(twin, mask))
+
+
+def test_the_end_of_the_scan_cuts_nothing_off(twin: Twin) -> None:
+    whole = replace(twin, edited=np.ones(twin.scan.shape, dtype=bool))
+    assert cut_off(whole, np.ones(twin.scan.shape, dtype=bool)) is None

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from torch import nn
 
-from pipeline.errors import UsageError
+from pipeline.errors import ScanError, UsageError
 from pipeline.scans import Scan
 from pipeline.scans.sources import Source, open_sources
 from pipeline.synthesis import Products, Synthesizer, Twin, enhance
@@ -103,6 +103,25 @@ class TestDone:
             UsageError, match=r"desc-pseudohealthy\.json: holds a result made from another .* --overwrite"
         ):
             outputs.done(REQUEST)
+
+
+def test_an_enhanced_scan_leaves_the_twin_beside_it_alone(twin: Twin, tmp_path: Path) -> None:
+    Outputs(tmp_path, "scan", SOURCE).write(twin, REQUEST, ABOUT)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    Outputs(tmp_path, "scan", SOURCE, Products(0.7)).write(twin, REQUEST, ABOUT)
+    assert set(before) < {path.name for path in tmp_path.iterdir()}
+
+
+def test_what_cannot_be_written_whole_is_not_written_at_all(
+    twin: Twin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise ScanError("cannot be drawn")
+
+    monkeypatch.setattr(Outputs, "_draw", refuse)
+    with pytest.raises(ScanError, match="cannot be drawn"):
+        Outputs(tmp_path / "out", "scan", SOURCE).write(twin, REQUEST, ABOUT)
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 class TestSidecar:
