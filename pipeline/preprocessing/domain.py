@@ -71,6 +71,7 @@ class Features:
 
     Args:
         spacing_mm: along (slices, right, anterior).
+        thickness_mm: of all slices together.
         extent_mm: of head or body along (right, anterior), over all slices.
         ring: largest loss of mean brightness on the way from the border inwards, as a share of the brightness before:
             a bright scalp around a dark skull.
@@ -80,6 +81,7 @@ class Features:
     """
 
     spacing_mm: tuple[float, float, float]
+    thickness_mm: float
     extent_mm: tuple[float, float]
     ring: float
     border: NDArray[np.float64]
@@ -123,6 +125,7 @@ def describe(cohort: Path) -> dict[str, Any]:
         "format": FORMAT,
         "slab": prepared["settings"]["slab"],
         "scans": len(volumes),
+        "thickness_mm": _range([volume.thickness_mm for volume in volumes]),
         "slice_spacing_mm": _range([volume.spacing_mm[0] for volume in volumes]),
         "pixel_spacing_mm": _range([size for volume in volumes for size in volume.spacing_mm[1:]]),
         "layout": _rounded(np.mean([_standard(volume.layout) for volume in volumes], axis=0)),
@@ -161,7 +164,8 @@ def compare(scan: Scan, windowed: NDArray[np.float32], metadata: Mapping[str, An
             _compare_extent(features, kind, expected, findings)
             if kind == features.kind:
                 _compare_intensities(features, kind, expected, findings)
-            _compare_orientation(features, domain, findings)
+            if _covers(features, domain):  # a few slices do not show which way is up
+                _compare_orientation(features, domain["layout"], findings)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(
             "configs/metadata.json of the bundle: its training_domain or network_data_format is not as `phs-pipeline "
@@ -197,6 +201,7 @@ def measure(windowed: NDArray[np.float32], spacing_mm: tuple[float, float, float
     _, right, anterior = body[box].shape
     return Features(
         spacing_mm=spacing_mm,
+        thickness_mm=len(windowed) * spacing_mm[0],
         extent_mm=(right * GRID.spacing_mm, anterior * GRID.spacing_mm),
         ring=_ring(image, depth_mm),
         border=np.quantile(image[body & (depth_mm <= BORDER_MM)], QUANTILES),
@@ -301,6 +306,16 @@ def _compare_spacing(features: Features, domain: Mapping[str, Any], findings: Fi
                 f"found {name} {found} mm, the bundle was trained on {_from_to(low, high, 3)} mm; look whether detail "
                 "that the bundle needs is there, or train on such scans"
             )
+    if not _covers(features, domain):
+        low, high = domain["thickness_mm"]
+        findings.warnings.append(
+            f"found slices over {features.thickness_mm:.3g} mm, the bundle was trained on {_from_to(low, high, 3)} mm "
+            "of the middle of a head or body; look whether these are of it"
+        )
+
+
+def _covers(features: Features, domain: Mapping[str, Any]) -> bool:
+    return bool(features.thickness_mm * EXTENT_WARNS >= domain["thickness_mm"][0])
 
 
 def _compare_kind(features: Features, kinds: Mapping[str, Any], findings: Findings) -> str:
@@ -351,8 +366,8 @@ def _compare_intensities(features: Features, kind: str, expected: Mapping[str, A
     (findings.refusals if distance > INTENSITY_REFUSES * limit else findings.warnings).append(sentence)
 
 
-def _compare_orientation(features: Features, domain: Mapping[str, Any], findings: Findings) -> None:
-    expected = np.asarray(domain["layout"], dtype=float).reshape(LAYOUT)
+def _compare_orientation(features: Features, layout: Sequence[float], findings: Findings) -> None:
+    expected = np.asarray(layout, dtype=float).reshape(LAYOUT)
     # Left and right look alike.
     expected = _standard(expected + expected[:, ::-1])
     found = features.layout
@@ -363,11 +378,11 @@ def _compare_orientation(features: Features, domain: Mapping[str, Any], findings
         "turned by 90° in the axial plane": (side, side[:, :, ::-1]),
     }
 
-    def likeness(layout: NDArray[np.float64]) -> float:
-        return float((_standard(layout) * expected).sum())
+    def likeness(seen: NDArray[np.float64]) -> float:
+        return float((_standard(seen) * expected).sum())
 
     as_it_is = likeness(found)
-    how = {name: max(likeness(layout) for layout in layouts) for name, layouts in turned.items()}
+    how = {name: max(likeness(seen) for seen in ways) for name, ways in turned.items()}
     likeliest = max(how, key=lambda name: how[name])
     if how[likeliest] > as_it_is + TURNED:
         findings.warnings.append(

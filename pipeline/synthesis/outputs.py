@@ -193,9 +193,7 @@ class Outputs:
         maps = ("anomaly", "lesion", "uncertainty") if self.products.alpha is None else ()
         for kind in (self.main, *maps):
             for suffix in (".json", ".nii.gz", ".png", ".html"):
-                with contextlib.suppress(
-                    OSError
-                ):  # writing will tell
+                with contextlib.suppress(OSError):  # writing will tell
                     self.path(kind, suffix).unlink()
             remove_series(self.path(kind, ""))
 
