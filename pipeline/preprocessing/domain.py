@@ -1,7 +1,8 @@
 """What a bundle was trained on, in numbers, and how a new scan differs from it: told before any network runs.
 
 A network answers to everything, also to what it has never seen. Whether a scan is like those of the training is
-therefore asked of the scan, in terms that a user can check: modality, spacing, extent, skull, intensities, orientation.
+therefore asked of the scan, in terms that a user can check: modality, contrast, spacing, extent, skull, intensities,
+orientation.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,9 +22,12 @@ from pipeline.preprocessing.foreground import AIR
 from pipeline.preprocessing.grid import Grid
 from pipeline.preprocessing.slab import Slab
 from pipeline.scans import Scan
+from pipeline.scans.contrast import named_contrast
 
 FORMAT = 1
 KINDS = {"whole": "whole heads", "stripped": "skull-stripped brains"}
+# Of scans whose names tell no contrast.
+UNNAMED = "unnamed"
 
 # On this grid and in so many slices, spread over the slab, a scan is measured in a tenth of a second.
 GRID = Grid(2.0, (16, 16))
@@ -101,9 +105,9 @@ def describe(cohort: Path) -> dict[str, Any]:
         cohort: folder made by `preprocess`.
 
     Returns:
-        Plain JSON: the slab that was measured, number of scans, ranges of spacing, mean layout; and for whole heads and
-        skull-stripped brains, as far as there are any: number, ranges, mean quantiles, and which distance from these
-        is unusual.
+        Plain JSON: the slab that was measured, number of scans, contrasts that their names tell, ranges of spacing,
+        mean layout; and for whole heads and skull-stripped brains, as far as there are any: number, ranges, mean
+        quantiles, and which distance from these is unusual.
 
     Raises:
         UsageError: if the folder is no preprocessed cohort or has no training volume.
@@ -125,6 +129,7 @@ def describe(cohort: Path) -> dict[str, Any]:
         "format": FORMAT,
         "slab": prepared["settings"]["slab"],
         "scans": len(volumes),
+        "contrasts": sorted({named_contrast(record["source"]["image"]["name"]) or UNNAMED for record in records}),
         "thickness_mm": _range([volume.thickness_mm for volume in volumes]),
         "slice_spacing_mm": _range([volume.spacing_mm[0] for volume in volumes]),
         "pixel_spacing_mm": _range([size for volume in volumes for size in volume.spacing_mm[1:]]),
@@ -137,7 +142,7 @@ def compare(scan: Scan, windowed: NDArray[np.float32], metadata: Mapping[str, An
     """How a scan differs from what a bundle was trained on.
 
     Args:
-        scan: the scan, for its spacing and its DICOM modality.
+        scan: the scan, for its spacing, its name, and its DICOM modality and description.
         windowed: all its axial slices in the bundle's window, in [0, 1], shape (slices, right, anterior); those in the
             middle slab of the training are measured.
         metadata: of the bundle: the modality of its input, and under `training_domain` what `describe` gave.
@@ -154,6 +159,7 @@ def compare(scan: Scan, windowed: NDArray[np.float32], metadata: Mapping[str, An
                 "the bundle does not say what it was trained on, so whether this scan is like that was not checked"
             )
             return findings
+        _compare_contrast(scan, set(domain["contrasts"]), findings)
         first, last = Slab(**domain["slab"]).range(len(windowed), scan.axial_spacing_mm[0])
         features = measure(windowed[first:last], scan.axial_spacing_mm)
         if features is not None:
@@ -291,6 +297,15 @@ def _compare_modality(scan: Scan, metadata: Mapping[str, Any], findings: Finding
         findings.refusals.append(
             f"found a {found} series, the bundle was trained on {trained}; give such a scan, or a bundle for this "
             "modality"
+        )
+
+
+def _compare_contrast(scan: Scan, trained: set[str], findings: Findings) -> None:
+    found = named_contrast(scan.dicom.description if scan.dicom else scan.origin.name)
+    if found is not None and not {found, UNNAMED} & trained:
+        findings.warnings.append(
+            f"found a scan that is named {found}, the bundle was trained on {' and '.join(sorted(trained))}; give such "
+            "a scan, or a bundle for this contrast"
         )
 
 

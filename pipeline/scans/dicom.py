@@ -50,7 +50,6 @@ class FoundSeries(DicomSeries):
         label: what `--series` takes: the series' number, with a count behind it ("4.2") where several volumes have it.
         shape: columns, rows, slices.
         spacing_mm: of columns, rows and slices; 0 for slices that make up no stack.
-        description: Series Description, printable ASCII, at most 40 characters.
         original: whether Image Type calls it original and not derived.
         problem: why it cannot be read, if it cannot.
         is_scan: whether it is meant as a volume; a screenshot, a localizer of one slice or a synthetic series is not.
@@ -59,7 +58,6 @@ class FoundSeries(DicomSeries):
     label: str = ""
     shape: tuple[int, int, int] = (0, 0, 0)
     spacing_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    description: str = ""
     original: bool = True
     problem: str | None = None
     is_scan: bool = True

@@ -44,12 +44,14 @@ class DicomSeries:
         uid: Series Instance UID.
         modality: for example MR or CT.
         number: Series Number, None if the series has none.
+        description: Series Description, printable ASCII, at most 40 characters.
     """
 
     slices: tuple[DicomSlice, ...]
     uid: str
     modality: str
     number: int | None
+    description: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Scans of the training's kind pass; others are told apart by what a user can check."""
 
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -227,6 +228,41 @@ def test_a_dicom_series_of_another_modality_is_refused(whole_heads, scan, modali
         assert all("found a CT series, the bundle was trained on MR; give such a scan" in text for text in refusals)
 
 
+@pytest.mark.parametrize(
+    ("name", "warned"),
+    [
+        ("sub-01_T1w.nii.gz", "T1w"),
+        ("BraTS-GLI-00001-000-t1c.nii.gz", "contrast-enhanced T1w"),
+        ("sub-01_ce-gadolinium_T1w.nii", "contrast-enhanced T1w"),
+        ("head_T2.nrrd", "T2w"),
+        ("sub-01_FLAIR.nii.gz", None),
+        ("Brats18_2013_1_1_flair.nii.gz", None),
+        ("VSD.Brain.XX.O.MR_Flair.70613.nii", None),
+        ("scan.nii", None),
+        ("PATIENT1_SPLIT2.nii", None),
+    ],
+)
+@pytest.mark.parametrize("door", ["file", "dicom"])
+def test_a_scan_that_is_named_after_another_contrast_is_warned_of(whole_heads, scan, name, warned, door):
+    made = scan()
+    origin = Path(name) if door == "file" else made.origin
+    described = DicomSeries((DicomSlice(Path("1.dcm")),), "1.2.3", "MR", 4, name) if door == "dicom" else None
+    warnings = found(
+        Scan(made.stored, made.slope, made.intercept, made.header, origin, described), whole_heads
+    ).warnings
+    expected = f"found a scan that is named {warned}, the bundle was trained on FLAIR; give such a scan"
+    assert bool(warned) == any(expected in warning for warning in warnings)
+    assert bool(warned) == bool(warnings)
+
+
+def test_any_name_will_do_where_the_training_s_names_tell_nothing(whole_heads, scan):
+    made = scan()
+    metadata = copy.deepcopy(whole_heads)
+    metadata["training_domain"]["contrasts"] = ["unnamed"]
+    named = Scan(made.stored, made.slope, made.intercept, made.header, Path("sub-01_T1w.nii.gz"))
+    assert passes(found(named, metadata))
+
+
 @pytest.mark.parametrize("domain", [None, {"format": 0}])
 def test_a_bundle_that_does_not_say_what_it_was_trained_on_gives_one_note(scan, domain):
     findings = found(scan(), {**MR, "training_domain": domain})
@@ -240,6 +276,7 @@ def test_a_bundle_that_does_not_say_what_it_was_trained_on_gives_one_note(scan, 
 @pytest.mark.parametrize(
     "damage",
     [
+        {"contrasts": 1},
         {"thickness_mm": 60},
         {"kinds": {}},
         {"kinds": {"whole": {}}},
