@@ -7,13 +7,14 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import OutputError
 
 PARTIAL = ".partial-"
+DIGITS = 8
 UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOTEMPTY,
     errno.ENAMETOOLONG, errno.EFBIG, errno.EIO)  # fmt: skip
 
@@ -30,7 +31,7 @@ def written_aside(path: Path) -> Iterator[Path]:
         OutputError: if `path` cannot be written, or the disk is full.
     """
     path = Path(path)
-    aside = path.with_name(f"{PARTIAL}{uuid.uuid4().hex[:8]}-{path.name}")
+    aside = path.with_name(f"{PARTIAL}{uuid.uuid4().hex[:DIGITS]}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield aside
@@ -43,11 +44,24 @@ def written_aside(path: Path) -> Iterator[Path]:
             raise OutputError(f"{path}: cannot be written ({reason}); choose a writable output folder") from error
         raise
     finally:
-        with contextlib.suppress(OSError):
-            if aside.is_dir():
-                shutil.rmtree(aside)
-            else:
-                aside.unlink(missing_ok=True)
+        _remove(aside)
+
+
+def remove_partials(paths: Iterable[Path]) -> None:
+    """Remove what killed processes have left of these files or folders, which all lie in one folder."""
+    names = {path.name: path.parent for path in paths}
+    for folder in set(names.values()):
+        for left in folder.glob(f"{PARTIAL}*"):
+            if left.name[len(PARTIAL) + DIGITS + 1 :] in names:
+                _remove(left)
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

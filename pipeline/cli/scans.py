@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from pipeline.cli.say import say
 
@@ -79,6 +80,8 @@ def run_over_scans(
         UsageError: if nothing could be started.
         ScanError: if some scans failed.
     """
+    if num_parts == 1 and _from_environment("part_id"):
+        part_id = 0  # a job array that shares something else
     _check(scans, mask, brain_mask, register_to, whole, num_parts, part_id, alpha)
 
     from pipeline.bundles import find_bundle, load_synthesizer
@@ -110,7 +113,7 @@ def run_over_scans(
         outcome = synthesize_scans(sources, synthesizer, provenance, output, _report, request, found.metadata)
     if report is not None:
         write_run_report(report, outcome, synthesizer, provenance, keep_names)
-    index = write_folder_pages(output, outcome) if alpha is None else None
+    index = write_folder_pages(output, outcome, len(sources)) if alpha is None else None
     written, skipped, failed = (outcome.of(status) for status in ("written", "skipped", "failed"))
     say(f"{output}: {len(written)} written, {len(skipped)} done before, {len(failed)} failed")
     if index is not None:
@@ -118,6 +121,10 @@ def run_over_scans(
     say(f"Synthetic images for research, not for diagnosis. Please cite: {found.metadata['references'][0]}")
     if failed:
         raise ScanError(f"{len(failed)} of {len(outcome.records)} scan(s) failed, for the reasons above")
+
+
+def _from_environment(name: str) -> bool:
+    return click.get_current_context().get_parameter_source(name) is ParameterSource.ENVIRONMENT
 
 
 def _check(

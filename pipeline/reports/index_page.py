@@ -20,6 +20,8 @@ from pipeline.reports.mosaic import PANEL_PIXELS, TITLE_HEIGHT
 
 # The sidecars of scans, not those of their anomaly maps and masks.
 SIDECAR = re.compile(r"_desc-(pseudohealthy|enhanced)(_[A-Za-z0-9]+)?\.json$")
+# In this subfolder, a file for each scan that failed.
+FAILED = "failed"
 VOLUMES = ("ChangedPercent", "ChangedMl", "RemovedMl", "AddedMl", "LesionMl", "EditedMl", "MeanAbsoluteChange")
 KINDS = {"pseudohealthy": "pseudo-healthy", "enhanced": "enhanced"}
 STATES = ("failed", "warnings", "ok")
@@ -35,7 +37,7 @@ SPREADSHEET_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 @dataclass(frozen=True)
 class Entry:
-    """One scan's result, as its sidecar tells it.
+    """One scan's result, as its sidecar tells it, or the note that it failed.
 
     Attributes:
         sidecar: the file.
@@ -76,6 +78,7 @@ def read_entries(folder: Path) -> list[Entry]:
         if SIDECAR.search(path.name)
         if (entry := _entry(path, folder)) is not None
     ]
+    entries += [_failed(path) for path in sorted((folder / FAILED).glob("*.json"))]
     return sorted(
         entries, key=lambda entry: (STATES.index(entry.state), -entry.numbers.get("ChangedPercent", math.inf))
     )
@@ -158,7 +161,7 @@ def _entry(path: Path, folder: Path) -> Entry | None:
             sidecar=path,
             scan=scan,
             kind=kind,
-            problems=[*problems, *map(str, sidecar.get("Errors", []))],
+            problems=problems,
             warnings=[str(sentence) for sentence in sidecar["Warnings"]],
             numbers=_numbers(sidecar),
             bundle=(str(sidecar["Bundle"]), str(sidecar["BundleVersion"])),
@@ -168,6 +171,14 @@ def _entry(path: Path, folder: Path) -> Entry | None:
         return Entry(
             path, scan, kind, problems=[f"The sidecar {path.name} is damaged or of another version; {REPAIR}."]
         )
+
+
+def _failed(note: Path) -> Entry:
+    try:
+        reason = str(json.loads(note.read_text(encoding="utf-8"))["Error"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        reason = f"The note {note.name} cannot be read; run the scan again."
+    return Entry(note, note.stem, "pseudohealthy", problems=[reason])
 
 
 def _numbers(sidecar: Mapping[str, Any]) -> dict[str, float]:

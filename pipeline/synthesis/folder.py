@@ -8,22 +8,37 @@ from typing import Any
 
 from pipeline import __version__
 from pipeline.files import write_json, write_text
-from pipeline.reports.index_page import index_page, scores_csv
-from pipeline.synthesis.run import Outcome
+from pipeline.reports.index_page import FAILED, index_page, scores_csv
+from pipeline.scans.sources import Source
+from pipeline.synthesis.run import Outcome, Record
 from pipeline.synthesis.synthesizer import Synthesizer
 
 PACKAGES = ("torch", "monai", "numpy", "nibabel", "pydicom", "SimpleITK")
 
 
-def write_folder_pages(folder: Path, outcome: Outcome) -> Path | None:
-    """Write `index.html` and `scores.csv` of all results in the folder, of this run or an earlier one.
+def write_folder_pages(folder: Path, outcome: Outcome, asked: int) -> Path | None:
+    """Write `index.html` and `scores.csv` of all scans of the folder, of this run or an earlier one.
+
+    Scans that failed are noted in a subfolder until they succeed, so that runs which share a cohort show all of them.
+
+    Args:
+        folder: output folder.
+        outcome: of the run.
+        asked: number of scans that were asked for, of which the run may have taken a share.
 
     Returns:
-        The index; None if one scan was run, which has a page of its own, or none has a result.
+        The index; None if no run has had a result, or if one scan was asked for and the folder has no index: the scan
+        has a page of its own.
     """
-    if len(outcome.records) == 1 or len(outcome.of("failed")) == len(outcome.records):
-        return None
     index = folder / "index.html"
+    if not folder.is_dir() or (asked == 1 and not index.is_file()):
+        return None
+    for source, record in outcome.records.items():
+        note = folder / FAILED / f"{record.name}.json"
+        if record.status == "failed":
+            write_json(note, {"Scan": record.name, "Error": _without_path(source, record)})
+        else:
+            note.unlink(missing_ok=True)
     write_text(index, index_page(folder))
     write_text(folder / "scores.csv", scores_csv(folder))
     return index
@@ -43,14 +58,12 @@ def write_run_report(
     """
     scans = []
     for source, record in outcome.records.items():
-        error = record.error
-        if error is not None and source.kind == "dicom" and not keep_names:
-            error = error.replace(str(source.path), record.name)
+        hidden = source.kind == "dicom" and not keep_names
         scans.append(
             {
                 "Name": record.name,
                 "Status": record.status,
-                "Error": error,
+                "Error": _without_path(source, record) if hidden else record.error,
                 "Seconds": {what: round(seconds, 3) for what, seconds in record.seconds.items()},
                 "PeakMemoryMiB": record.peak_memory_mib and round(record.peak_memory_mib, 1),
                 "Outputs": [str(file) for file in record.files],
@@ -68,3 +81,8 @@ def write_run_report(
             "Scans": scans,
         },
     )
+
+
+def _without_path(source: Source, record: Record) -> str | None:
+    """Why a scan failed, without where it lies: a folder may be named after a patient."""
+    return record.error and record.error.replace(str(source.path), record.name)

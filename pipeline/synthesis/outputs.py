@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline import __version__
 from pipeline.errors import PipelineError, ScanError, UsageError
-from pipeline.files import sha256, write_json, write_text
+from pipeline.files import remove_partials, sha256, write_json, write_text
 from pipeline.preprocessing.foreground import AIR
 from pipeline.reports.mosaic import body_box, difference, grey, mosaic, save_png, square
 from pipeline.scans import Scan, write_nifti
@@ -169,7 +169,7 @@ class Outputs:
             "--overwrite or another output folder"
         )
 
-    def write(self, twin: Twin, request: dict[str, Any], about: dict[str, Any]) -> tuple[list[Path], list[str]]:
+    def write(self, twin: Twin, request: dict[str, Any], about: dict[str, Any]) -> tuple[list[Path], dict[str, Any]]:
         """Write volumes, picture, sidecar and page.
 
         Args:
@@ -178,7 +178,7 @@ class Outputs:
             about: further facts for the sidecar.
 
         Returns:
-            The files, the main volume first, and notes for the user.
+            The files, the main volume first, and the sidecar's content.
         """
         self._remove()
         try:
@@ -191,13 +191,15 @@ class Outputs:
         """Remove what an earlier run, or this one before it failed, has written; the sidecar first."""
         # An enhanced scan may lie beside a twin, whose maps are not its own.
         maps = ("anomaly", "lesion", "uncertainty") if self.products.alpha is None else ()
+        suffixes = (".json", ".nii.gz", ".png", ".html")
         for kind in (self.main, *maps):
-            for suffix in (".json", ".nii.gz", ".png", ".html"):
+            for suffix in suffixes:
                 with contextlib.suppress(OSError):  # writing will tell
                     self.path(kind, suffix).unlink()
             remove_series(self.path(kind, ""))
+        remove_partials(self.path(kind, suffix) for kind in (self.main, *maps) for suffix in (*suffixes, ""))
 
-    def _write(self, twin: Twin, request: dict[str, Any], about: dict[str, Any]) -> tuple[list[Path], list[str]]:
+    def _write(self, twin: Twin, request: dict[str, Any], about: dict[str, Any]) -> tuple[list[Path], dict[str, Any]]:
         notes = list(twin.notes)
         lesion = lesion_mask(twin)
         warning = cut_off(twin, lesion) if self.products.alpha is None else None
@@ -234,7 +236,7 @@ class Outputs:
             path.relative_to(self.folder).as_posix(): sha256(path) for path in [*written, picture, *[page] * with_page]
         }
         write_json(self.sidecar, {**content, "Request": request})
-        return [*written, picture, *[page] * with_page, self.sidecar], notes
+        return [*written, picture, *[page] * with_page, self.sidecar], content
 
     def _write_volume(self, kind: str, stored: NDArray[np.generic], twin: Twin, about: Mapping[str, Any]) -> list[Path]:
         """The twin, the enhanced scan or the anomaly map, in the kind of file that was asked for."""

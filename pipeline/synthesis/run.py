@@ -80,6 +80,14 @@ class Record:
     seconds: dict[str, float] = field(default_factory=dict)
     peak_memory_mib: float | None = None
 
+    @property
+    def main(self) -> str:
+        """Name of the main volume's file, or of its folder if it is a DICOM series."""
+        if not self.files:
+            return ""
+        first = self.files[0]
+        return first.parent.name if first.suffix == ".dcm" else first.name
+
 
 @dataclass
 class Outcome:
@@ -143,13 +151,13 @@ def synthesize_scans(
             record.status, record.error, notes = "failed", str(error), []
         outcome.records[source] = record
         said = {
-            "written": f"wrote {record.files[0].name if record.files else ''}",
+            "written": f"wrote {record.main}",
             "skipped": "done before, skipped",
             "failed": f"failed: {record.error}",
         }
         report(record.name, said[record.status])
         for note in notes:
-            report(record.name, f"note: {note}")
+            report(record.name, note)
 
     with ThreadPoolExecutor(1) as writer:
         before: tuple[Source, Record, Future[list[str]] | None] | None = None
@@ -264,11 +272,12 @@ class _Work:
         return Record(name, "written", seconds=seconds, peak_memory_mib=memory.mib()), twin, about
 
     def write(self, record: Record, loaded: _Loaded, twin: Twin, about: dict[str, Any]) -> list[str]:
-        """Write all files of a scan; returns notes for the user."""
+        """Write all files of a scan; returns warnings and notes for the user."""
         start = time.monotonic()
-        record.files, notes = loaded.outputs.write(twin, loaded.request, about)
+        record.files, sidecar = loaded.outputs.write(twin, loaded.request, about)
         record.seconds["write"] = time.monotonic() - start
-        return notes
+        warnings = [f"warning: {sentence}" for sentence in sidecar["Warnings"]]
+        return warnings + [f"note: {note}" for note in sidecar["Notes"] if note not in sidecar["Warnings"]]
 
 
 def _file(path: Path | None) -> dict[str, str] | None:

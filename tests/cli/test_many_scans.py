@@ -107,6 +107,38 @@ def test_runs_that_share_a_folder_make_what_one_run_makes(
     assert volumes(tmp_path) == volumes(uninterrupted)
 
 
+def test_the_number_of_a_job_array_counts_only_where_scans_are_shared(
+    trained: Path, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "7")
+    assert call("synthesize", scans / "scan0.nii.gz", "-b", trained, "-o", tmp_path / "one") == 0
+    assert call("synthesize", scans / "scan0.nii.gz", "-b", trained, "-o", tmp_path / "two", "--part-id", "7") == 2
+
+
+def test_a_bad_scan_is_passed_over_and_on_top_of_the_index_until_it_succeeds(
+    trained: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cohort, out = tmp_path / "cohort", tmp_path / "out"
+    cohort.mkdir()
+    for name in ("scan1.nii.gz", "scan2.nii.gz"):
+        shutil.copyfile(scans / name, cohort / name)
+    whole = (scans / "scan0.nii.gz").read_bytes()
+    (cohort / "scan0.nii.gz").write_bytes(whole[: len(whole) // 2])
+    assert call("synthesize", cohort, "-b", trained, "-o", out) == 1
+    said = capsys.readouterr()
+    assert "1 of 3 scan(s) failed" in said.err
+    index = (out / "index.html").read_text(encoding="utf-8")
+    assert "<p>1 failed" in index
+    assert index.index("scan0: found voxels that cannot be read") < index.index("scan1")
+    assert str(tmp_path) not in index
+    # Another share of the cohort does not forget it, and mended it is gone.
+    assert call("synthesize", cohort, "-b", trained, "-o", out, "--num-parts", "3", "--part-id", "1") == 0
+    assert "<p>1 failed" in (out / "index.html").read_text(encoding="utf-8")
+    (cohort / "scan0.nii.gz").write_bytes(whole)
+    assert call("synthesize", cohort / "scan0.nii.gz", "-b", trained, "-o", out) == 0
+    assert "<p>0 failed" in (out / "index.html").read_text(encoding="utf-8")
+
+
 def test_a_share_that_does_not_exist_is_refused(trained: Path, scans: Path, tmp_path: Path) -> None:
     assert call("synthesize", scans, "-b", trained, "-o", tmp_path, "--num-parts", "2", "--part-id", "2") == 2
 

@@ -73,9 +73,22 @@ class TestOrder:
         assert "2 failed, 2 with warnings, 2 without." in html
         assert "Missing: lost_desc-pseudohealthy.nii.gz; run the scan again with --overwrite." in html
 
-    def test_reported_errors_count_as_failed(self, write: Callable[..., Path], tmp_path: Path) -> None:
-        write("scan", Errors=["The map could not be written."])
-        assert [entry.state for entry in read_entries(tmp_path)] == ["failed"]
+    def test_scans_without_a_result_are_on_top_with_the_reason(
+        self, write: Callable[..., Path], tmp_path: Path
+    ) -> None:
+        write("scan", Warnings=["unlike the training"])
+        failed = tmp_path / "failed"
+        failed.mkdir()
+        (failed / "cut.json").write_text(json.dumps({"Scan": "cut", "Error": "cut.nii.gz: is <b>truncated</b>"}))
+        (failed / "odd.json").write_text("[]")
+        entries = read_entries(tmp_path)
+        assert [(entry.scan, entry.state) for entry in entries] == [
+            ("cut", "failed"),
+            ("odd", "failed"),
+            ("scan", "warnings"),
+        ]
+        assert "cut.nii.gz: is &lt;b&gt;truncated&lt;/b&gt;" in index_page(tmp_path)
+        assert entries[1].problems == ["The note odd.json cannot be read; run the scan again."]
 
     def test_an_empty_folder_says_so(self, tmp_path: Path) -> None:
         assert "No result of phs-pipeline was found" in index_page(tmp_path)
