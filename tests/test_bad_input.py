@@ -6,8 +6,11 @@ Each case is bytes on disk, as a broken disk, a hostile sender or a careless con
 import gzip
 import io
 import json
+import os
 import shutil
 import signal
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -166,6 +169,156 @@ def claiming(voxels: int) -> bytes:
     return bytes(header.binaryblock) + b"\0" * 700
 
 
+KINDS = (".nii", ".nii.gz", ".mha", ".nrrd", "dicom", ".zip")
+
+
+@pytest.fixture
+def save(dicom_series: Callable[..., list[Path]], tmp_path: Path) -> Callable[..., Path]:
+    """Write voxels as a scan of some kind, in a folder of its own."""
+
+    def write(kind: str, voxels: np.ndarray, affine: np.ndarray | None = None) -> Path:
+        affine = np.diag([-1.0, -1.0, 2.0, 1.0]) if affine is None else affine
+        folder = tmp_path / "given"
+        folder.mkdir()
+        path = folder / f"scan{kind}"
+        if kind in (".nii", ".nii.gz"):
+            content = nifti(voxels, affine)
+            path.write_bytes(gzip.compress(content) if kind == ".nii.gz" else content)
+        elif kind in (".mha", ".nrrd"):
+            image = SimpleITK.GetImageFromArray(np.moveaxis(voxels, (0, 1, 2), (-1, -2, -3)))
+            image.SetSpacing([*np.abs(np.diag(affine)[:3]), 1.0][: image.GetDimension()])
+            SimpleITK.WriteImage(image, str(path))
+        else:
+            files = dicom_series(folder / "series", voxels, affine=affine)
+            if kind == "dicom":
+                return folder / "series"
+            with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+                for file in files:
+                    archive.write(file, file.name)
+            shutil.rmtree(folder / "series")
+        return path
+
+    return write
+
+
+def with_value(value: float) -> np.ndarray:
+    voxels = head(np.float32)
+    voxels[3, 4, 5] = value
+    return voxels
+
+
+UNUSABLE: dict[str, np.ndarray] = {
+    "all zero": np.zeros((20, 24, 8), np.int16),
+    "constant": np.full((20, 24, 8), 700, np.int16),
+    "smaller than the network's stride": head()[:3, :3],
+    "NaN": with_value(np.nan),
+    "infinite": with_value(-np.inf),
+    "many volumes": np.stack([head()] * 3, axis=-1),
+}
+
+
+# A DICOM series of images holds neither NaN nor a fourth axis.
+UNUSABLE_BY_KIND = [
+    (case, kind)
+    for case, voxels in UNUSABLE.items()
+    for kind in KINDS
+    if kind not in ("dicom", ".zip") or (voxels.ndim == 3 and voxels.dtype.kind == "i")
+]
+
+
+@pytest.mark.parametrize(("case", "kind"), UNUSABLE_BY_KIND)
+def test_voxels_that_are_no_scan_are_refused_whatever_the_kind_of_file(
+    case: str, kind: str, attempt: Callable[..., int], save: Callable[..., Path]
+) -> None:
+    assert attempt(save(kind, UNUSABLE[case])) == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("spacing_mm", [1e-4, 1e5])
+def test_voxels_of_absurd_size_are_refused(
+    spacing_mm: float, kind: str, attempt: Callable[..., int], save: Callable[..., Path]
+) -> None:
+    assert attempt(save(kind, head(), np.diag([-spacing_mm, -spacing_mm, spacing_mm, 1]))) in (1, 2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "content", [b"", b"\0" * 4096, b"not a scan\n" * 99, b"\x1f\x8b", b"PK\x03\x04", b"NRRD0004\n"]
+)
+def test_files_of_anything_else_are_refused(
+    content: bytes, kind: str, attempt: Callable[..., int], tmp_path: Path
+) -> None:
+    path = tmp_path / "given" / ("series" if kind == "dicom" else "") / f"scan{'.dcm' if kind == 'dicom' else kind}"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    assert attempt(path.parent if kind == "dicom" else path) in (1, 2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_not_there_or_a_folder_instead_of_a_file_is_refused(
+    kind: str, attempt: Callable[..., int], tmp_path: Path
+) -> None:
+    path = tmp_path / "given" / f"scan{kind}"
+    assert attempt(path) == 2
+    path.mkdir(parents=True)
+    assert attempt(path) == 2
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(path.parent / f"pipe{kind}")
+        assert attempt(path.parent / f"pipe{kind}") in (1, 2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("option", ["--mask", "--brain-mask"])
+def test_a_mask_on_another_grid_or_of_nothing_is_refused(
+    option: str, kind: str, attempt: Callable[..., int], save: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = save(kind, head())
+    for name, voxels in (("other", np.ones((9, 9, 9), np.uint8)), ("text", None)):
+        mask = tmp_path / f"{name}.nii"
+        mask.write_bytes(b"text" if voxels is None else nifti(voxels))
+        assert attempt(path, option, str(mask)) in (1, 2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_output_folder_that_cannot_be_written_is_refused(
+    kind: str, trained: Path, save: Callable[..., Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = save(kind, head())
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit) as stop:
+        main(["synthesize", str(path), "-b", str(trained), "-o", str(tmp_path / "file" / "out"), "--device", "cpu"])
+    assert stop.value.code in (1, 2)
+    said = capfd.readouterr().err
+    assert "choose a writable output folder" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs limits of the system")
+@pytest.mark.parametrize("kind", [".nii", "dicom"])
+def test_a_disk_that_is_full_leaves_nothing_half_written(
+    kind: str, trained: Path, save: Callable[..., Path], tmp_path: Path
+) -> None:
+    """A limit on the size of files stands in for the disk: the first large file cannot be finished."""
+    noise = np.random.default_rng(0).integers(300, 900, (60, 60, 20)).astype(np.int16)
+    path = save(kind, np.where(np.pad(np.ones((50, 50, 20)), ((5, 5), (5, 5), (0, 0))) > 0, noise, 0).astype(np.int16))
+    limited = (
+        "import resource, runpy; resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000)); "
+        "runpy.run_module('pipeline.cli', run_name='__main__', alter_sys=True)"
+    )
+    arguments = ["synthesize", path, "-b", trained, "-o", tmp_path / "out", "--device", "cpu"]
+    done = subprocess.run(
+        [sys.executable, "-c", limited, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert done.returncode in (1, 2), done.stderr
+    assert "Traceback" not in done.stderr
+    assert "file too large" in done.stderr or "free some" in done.stderr
+    assert not [file for file in (tmp_path / "out").rglob("*") if file.is_file()]
+
+
 SHAPES = {
     "one voxel": (1, 1, 1),
     "one slice": (40, 40, 1),
@@ -173,6 +326,7 @@ SHAPES = {
     "tiny slices": (3, 3, 30),
     "wide": (600, 600, 2),
     "long": (24, 24, 300),
+    "2000 x 2000": (2000, 2000, 1),
 }
 
 
@@ -184,6 +338,32 @@ def test_unusual_shapes_in_all_data_types(
     voxels = np.random.default_rng(0).integers(20, 120, shape).astype(dtype)
     (tmp_path / "scan.nii").write_bytes(nifti(voxels, np.eye(4)))
     attempt(tmp_path / "scan.nii", "--whole")
+
+
+@pytest.mark.slow
+def test_a_scan_of_512_x_512_x_1200_is_made_in_bounded_memory(trained: Path, tmp_path: Path) -> None:
+    """A process of its own tells its peak: 315 million voxels, some of them in several arrays of 4 bytes."""
+    shape = (512, 512, 1200)
+    voxels = np.zeros(shape, np.uint8)
+    voxels[100:400, 100:400, 100:1100] = np.random.default_rng(0).integers(60, 120, (300, 300, 1000), np.uint8)
+    (tmp_path / "scan.nii").write_bytes(nifti(voxels, np.diag([-0.4, -0.4, 0.15, 1.0])))
+    del voxels
+    measured = (
+        "import resource, runpy\ntry:\n runpy.run_module('pipeline.cli', run_name='__main__', alter_sys=True)\n"
+        "finally:\n print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    arguments = ["synthesize", tmp_path / "scan.nii", "-b", trained, "-o", tmp_path / "out", "--device", "cpu"]
+    done = subprocess.run(
+        [sys.executable, "-c", measured, *map(str, [*arguments, "--no-page"])],
+        capture_output=True,
+        text=True,
+        timeout=10 * SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert nib.load(tmp_path / "out" / "scan_desc-pseudohealthy.nii.gz").shape == shape
+    if sys.platform == "linux":  # in KiB there
+        assert int(done.stdout.split()[-1]) < 10 << 20
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32, np.float32, np.float64])
