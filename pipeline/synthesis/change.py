@@ -22,12 +22,12 @@ def lesion_mask(twin: Twin) -> NDArray[np.bool_]:
     Returns:
         Shape (X, Y, Z).
     """
-    changed = np.abs(twin.anomaly) > CHANGE * twin.window.width
-    labels, _ = ndimage.label(changed, NEIGHBOURS)
-    sizes = np.bincount(labels.ravel())
-    large = sizes * _voxel_ml(twin) >= SMALLEST_ML
-    large[0] = False
-    mask: NDArray[np.bool_] = large[labels]
+    mask: NDArray[np.bool_] = np.abs(twin.anomaly) > CHANGE * twin.window.width
+    for box in ndimage.find_objects(mask.view(np.uint8)):  # one, or none if nothing changed
+        labels, _ = ndimage.label(mask[box], NEIGHBOURS)
+        large = np.bincount(labels.ravel()) * _voxel_ml(twin) >= SMALLEST_ML
+        large[0] = False
+        mask[box] = large[labels]
     return mask
 
 

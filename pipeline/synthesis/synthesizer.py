@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,7 @@ class Twin:
     uncertainty: NDArray[np.float32] | None = None
     steps: list[dict[str, Any]] = field(default_factory=list)
 
-    @property
+    @cached_property
     def stored_anomaly(self) -> NDArray[np.generic]:
         """Input − pseudo-healthy in stored units, in the smallest type that holds it, shape (X, Y, Z)."""
         change = np.subtract(self.scan.stored, self.stored, dtype=_difference_type(self.stored.dtype))
