@@ -19,7 +19,7 @@ def enhance(twin: Twin, alpha: float) -> tuple[NDArray[np.generic], list[str]]:
         alpha: degree of enhancement; 0 gives the input back, bit for bit. The paper tries 0.3 to 1.0.
 
     Returns:
-        Stored voxels in the scan's data type, and notes for the user.
+        Stored voxels in the scan's data type, or in a wider one if it does not hold them, and notes for the user.
     """
     if not np.isfinite(alpha):
         raise UsageError(f"alpha must be a finite number, found {alpha}")
@@ -28,4 +28,4 @@ def enhance(twin: Twin, alpha: float) -> tuple[NDArray[np.generic], list[str]]:
         return stored, []
     anomaly = twin.anomaly
     where = anomaly != 0
-    return stored, add_intensity(stored, where, np.float32(alpha) * anomaly[where], twin.scan.slope)
+    return add_intensity(stored, where, np.float32(alpha) * anomaly[where], twin.scan.slope)

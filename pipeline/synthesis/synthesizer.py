@@ -25,6 +25,7 @@ MARGIN_MM = 5.0
 # The generators' stride: a field of view below it has nothing for them to see.
 MIN_PIXELS = 4
 INTEGERS = (np.int16, np.int32, np.int64)
+WIDER = {"uint8": "int16", "int8": "int16", "uint16": "int32", "int16": "int32"}
 # Test-time augmentation: the slices mirrored right to left or not, and these factors of their intensities. A network
 # that is sure of its change makes it in all of them.
 BRIGHTNESS = (0.95, 1.0, 1.05)
@@ -36,8 +37,8 @@ class Twin:
 
     Args:
         scan: the input.
-        stored: the twin's voxels in the input's stored units and data type, shape (X, Y, Z); equal to the input's,
-            bit for bit, outside `edited`.
+        stored: the twin's voxels in the input's stored units, shape (X, Y, Z), and in its data type, or in a wider one
+            if that does not hold them; equal to the input's outside `edited`.
         edited: where the method was allowed to change the scan, bool, shape (X, Y, Z).
         window: what the network was shown as [0, 1], in scan units.
         notes: what the user should know, one sentence each.
@@ -218,9 +219,8 @@ class Synthesizer:
         if view.pose is not None:
             edited = view.back(edited.astype(np.float32), in_units=False) > 0
 
-        stored = scan.stored.copy(order="K")
-        notes += add_intensity(stored, edited, change[edited], scan.slope)
-        return Twin(scan, stored, edited, window, notes, deviation, record)
+        stored, more = add_intensity(scan.stored.copy(order="K"), edited, change[edited], scan.slope)
+        return Twin(scan, stored, edited, window, notes + more, deviation, record)
 
     def _edit_weight(
         self, scan: Scan, windowed: NDArray[np.float32], lesion: Scan | None
@@ -253,31 +253,49 @@ class Synthesizer:
 
 def add_intensity(
     stored: NDArray[np.generic], where: NDArray[np.bool_], change: NDArray[np.float32], slope: float
-) -> list[str]:
-    """Add intensities to some stored voxels in place, in their data type.
+) -> tuple[NDArray[np.generic], list[str]]:
+    """Add intensities to some stored voxels, in their data type or, if it does not hold the sums, in a wider one.
 
-    Integers are rounded and kept within their type's limits.
+    Integers are rounded. The 0 of unsigned integers is taken for the floor of the scanner's own scale: no signal, or
+    air; what would lie below it is held there.
 
     Args:
-        stored: voxels in stored units.
+        stored: voxels in stored units; changed in place where their type is kept.
         where: voxels to touch, same shape; all others keep their exact value.
         change: what to add to these, in scan units, shape (number of them,).
         slope: scan units a stored unit.
 
     Returns:
-        A note for the user if voxels were held at the limits of the data type.
+        The voxels, and notes for the user if some were held or the type is another.
     """
     step = change / np.float32(slope)
     if not np.issubdtype(stored.dtype, np.integer):
         stored[where] = stored[where] + step.astype(stored.dtype)
-        return []
-    limits = np.iinfo(stored.dtype)  # type: ignore[type-var]
-    wide = stored[where].astype(_difference_type(stored.dtype))
-    wide += np.rint(step).astype(wide.dtype)
-    held = np.clip(wide, limits.min, limits.max)
-    stored[where] = held.astype(stored.dtype)
-    clipped = int((wide != held).sum())
-    return [f"{clipped} voxels reached the limits of {stored.dtype} and were clipped there"] if clipped else []
+        return stored, []
+    notes = []
+    sums = stored[where].astype(_difference_type(stored.dtype))
+    sums += np.rint(step).astype(sums.dtype)
+    if stored.dtype.kind == "u" and slope > 0 and (below := sums < 0).any():
+        sums[below] = 0
+        notes.append(f"{below.sum()} voxels reached 0, below which {stored.dtype} has no values, and were held there")
+    dtype = stored.dtype
+    if sums.size:
+        dtype = _holding(float(sums.min()), float(sums.max()), dtype)
+    if dtype != stored.dtype:
+        notes.append(f"values beyond the limits of {stored.dtype} are kept in {dtype}")
+        stored = stored.astype(dtype)
+    stored[where] = sums.astype(dtype)
+    return stored, notes
+
+
+def _holding(low: float, high: float, dtype: np.dtype[np.generic]) -> np.dtype[np.generic]:
+    """An integer type, or the next wider one that holds these values and that programs for NIfTI read."""
+    while dtype.kind != "f":
+        limits = np.iinfo(dtype)  # type: ignore[type-var]
+        if limits.min <= low and high <= limits.max:
+            break
+        dtype = np.dtype(WIDER.get(dtype.name, "float64"))
+    return dtype
 
 
 def _difference_type(dtype: np.dtype[np.generic]) -> type[np.generic]:

@@ -1,13 +1,14 @@
 """Enhancement adds the pathological residual (GVS, Section III-C), and α = 0 changes nothing."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 from torch import nn
 
 from pipeline.errors import UsageError
-from pipeline.scans import Scan
+from pipeline.scans import Scan, read_nifti
 from pipeline.synthesis import Synthesizer, Twin, enhance
 
 
@@ -52,9 +53,24 @@ def test_alpha_that_is_no_number_is_refused(twin: Twin) -> None:
         enhance(twin, float("nan"))
 
 
-def test_values_are_kept_within_the_data_type_and_that_is_said(twin: Twin) -> None:
+def test_values_beyond_the_data_type_are_kept_in_a_wider_one_and_that_is_said(twin: Twin) -> None:
     enhanced, notes = enhance(twin, 200.0)
-    limit = np.iinfo(np.int16).max
-    assert enhanced.max() == limit
-    assert notes == [f"{(enhanced == limit).sum()} voxels reached the limits of int16 and were clipped there"]
+    np.testing.assert_array_equal(enhanced, twin.scan.stored + np.rint(200 * twin.anomaly))
+    assert enhanced.dtype == np.int32
+    assert notes == ["values beyond the limits of int16 are kept in int32"]
     assert enhance(twin, 0.7)[1] == []
+
+
+def test_no_signal_is_the_least_that_a_voxel_shows(
+    head: np.ndarray, write_scan: Callable[..., Path], make_synthesizer: Callable[..., Synthesizer]
+) -> None:
+    class Brighten(nn.Module):
+        def forward(self, image):
+            return image + 0.2
+
+    twin = make_synthesizer(Brighten())(read_nifti(write_scan((head / 4).astype(np.uint8), scaling=(4.0, 0.0))))
+    enhanced, notes = enhance(twin, 5.0)
+    assert enhanced.dtype == np.uint8
+    assert not enhanced[twin.edited & (head < 600)].any()
+    (note,) = notes
+    assert note.endswith("voxels reached 0, below which uint8 has no values, and were held there")

@@ -77,18 +77,35 @@ def test_clipped_excess_of_what_is_left_alone_stays(
     assert make_synthesizer(identity)(read_nifti(write_scan(head))).stored[10, 12, 5] == 3000
 
 
-def test_values_are_kept_within_the_data_type_and_that_is_said(
-    head: np.ndarray, write_scan: Callable[..., Path], make_synthesizer: Make
+@pytest.mark.parametrize(
+    ("dtype", "wider"),
+    [
+        (np.uint8, np.int16),
+        (np.int8, np.int16),
+        (np.uint16, np.int32),
+        (np.int16, np.int32),
+        (np.int32, np.float64),
+        (np.uint32, np.float64),
+    ],
+)
+def test_values_beyond_the_data_type_are_kept_in_a_wider_one_and_that_is_said(
+    head: np.ndarray, dtype: type, wider: type, write_scan: Callable[..., Path], make_synthesizer: Make
 ) -> None:
     class Brighten(nn.Module):
         def forward(self, image):
             return image + 0.5
 
-    voxels = (head / 800 * 250).astype(np.uint8)
-    twin = make_synthesizer(Brighten())(read_nifti(write_scan(voxels, scaling=(4.0, 0.0))))
-    assert twin.stored.dtype == np.uint8
-    assert twin.stored.max() == 255
-    assert any("limits of uint8" in note for note in twin.notes)
+    largest = float(np.iinfo(dtype).max)
+    slope = 800 / largest
+    voxels = (head * (0.999 / slope)).astype(dtype)
+    path = write_scan(voxels, scaling=(slope, 0.0))
+    twin = make_synthesizer(Brighten())(read_nifti(path))
+    assert twin.stored.dtype == wider
+    bright = head > 600
+    np.testing.assert_allclose(twin.stored[bright] - voxels[bright].astype(float), 500 / slope, rtol=0.01)
+    np.testing.assert_array_equal(twin.stored[~twin.edited], voxels[~twin.edited])
+    np.testing.assert_allclose(twin.scan.stored - twin.stored_anomaly.astype(float), twin.stored)
+    assert twin.notes == [f"values beyond the limits of {np.dtype(dtype)} are kept in {np.dtype(wider)}"]
 
 
 def test_scaled_integers_are_edited_in_their_own_units(
