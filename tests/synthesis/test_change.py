@@ -65,9 +65,11 @@ def test_nothing_edited_is_nothing_changed(twin: Twin) -> None:
 
 def test_disease_that_reaches_the_end_of_the_edited_slices_gives_a_warning(twin: Twin) -> None:
     mask = np.zeros(twin.scan.shape, dtype=bool)
-    mask[5, 5, 4] = True
+    mask[5, 5:10, 4] = True
     assert cut_off(twin, mask) is None
-    mask[5, 5, 8] = True  # the last slice that may be edited, of ten
+    mask[5, 5, 8] = True  # the last slice that may be edited, of ten: a fifth of the largest area
+    assert cut_off(twin, mask) is None
+    mask[5, 6, 8] = True
     assert "--whole" in str(cut_off(twin, mask))
 
 
