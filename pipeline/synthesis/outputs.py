@@ -204,7 +204,6 @@ class Outputs:
         lesion = lesion_mask(twin)
         warning = cut_off(twin, lesion) if self.products.alpha is None else None
         if warning:
-            notes.append(warning)
             about = {**about, "Warnings": [*about.get("Warnings", ()), warning]}
         volumes: dict[str, NDArray[np.generic]] = {self.main: twin.stored}
         alpha = self.products.alpha

@@ -254,7 +254,7 @@ class _Work:
             if findings.refusals and not self.request.force:
                 raise ScanError(f"{source.path}: {'; '.join(findings.refusals)}; --force makes it all the same")
             warnings.extend([*findings.refusals, *findings.warnings])
-            return [*warnings, *findings.notes]
+            return findings.notes
 
         memory, start = PeakMemory(self.synthesizer.device), time.monotonic()
         try:
@@ -277,7 +277,7 @@ class _Work:
         record.files, sidecar = loaded.outputs.write(twin, loaded.request, about)
         record.seconds["write"] = time.monotonic() - start
         warnings = [f"warning: {sentence}" for sentence in sidecar["Warnings"]]
-        return warnings + [f"note: {note}" for note in sidecar["Notes"] if note not in sidecar["Warnings"]]
+        return warnings + [f"note: {note}" for note in sidecar["Notes"]]
 
 
 def _file(path: Path | None) -> dict[str, str] | None:
