@@ -179,8 +179,9 @@ def _facts(sidecar: Mapping[str, Any], window_width: float) -> list[tuple[str, s
 def _settings(sidecar: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The rest of the sidecar, nested values as `Outer: Inner`; of the request, what is not said before."""
     yield from _flat({key: value for key, value in sidecar.items() if key not in TOLD})
-    request = sidecar.get("Request", {})
-    yield from _flat({key: value for key, value in request.items() if sidecar.get(key) != value})
+    told = {key: value for key, value in sidecar.get("Request", {}).items() if sidecar.get(key) != value}
+    if told:
+        yield from _flat(told)
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:

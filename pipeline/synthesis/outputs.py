@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
@@ -223,7 +224,7 @@ class Outputs:
         self._draw(twin, picture)
         page = self.path(self.main, ".html")
         with_page = self.products.page and alpha is None
-        content = self._sidecar(twin, volumes[self.main], lesion, notes, about)
+        content = {**self._sidecar(twin, volumes[self.main], lesion, notes, about), "Request": request}
         content["Page"] = page.name if with_page else None
         self._describe_maps(twin, about)
         if with_page:
@@ -234,7 +235,7 @@ class Outputs:
         content["Outputs"] = {
             path.relative_to(self.folder).as_posix(): sha256(path) for path in [*written, picture, *[page] * with_page]
         }
-        write_json(self.sidecar, {**content, "Request": request})
+        write_json(self.sidecar, content)
         return [*written, picture, *[page] * with_page, self.sidecar], content
 
     def _write_volume(self, kind: str, stored: NDArray[np.generic], twin: Twin, about: Mapping[str, Any]) -> list[Path]:
@@ -301,6 +302,7 @@ class Outputs:
             "BundleVersion": None,
             "Warnings": [],
             **about,
+            "Orientation": "".join(nib.orientations.ornt2axcodes(twin.scan.orientation)),
             "Window": [twin.window.low, twin.window.high],
             "Steps": twin.steps,
             "EditedVoxels": int(twin.edited.sum()),

@@ -62,6 +62,16 @@ class TestNames:
             assert list(output_names(sources, keep_names=True)) == ["DOE_JOHN"]
 
 
+def test_the_page_tells_all_settings_and_nothing_without_a_name(twin: Twin, tmp_path: Path) -> None:
+    outputs = Outputs(tmp_path, "scan", SOURCE)
+    outputs.write(twin, {**REQUEST, "Slab": {"thickness_mm": 47.5}}, ABOUT)
+    page = outputs.path("pseudohealthy", ".html").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"<th[^>]*>([^<]*)</th>\s*<td[^>]*>([^<]*)</td>", page))
+    assert rows["Slab: thickness_mm"] == "47.5"
+    assert rows["Orientation"] == "RAS"
+    assert "" not in rows
+
+
 class TestDone:
     def test_what_the_same_request_wrote_is_done(self, twin: Twin, tmp_path: Path) -> None:
         outputs = Outputs(tmp_path, "scan", SOURCE)
