@@ -24,7 +24,7 @@ def scan_options(command: Callable[..., Any]) -> Callable[..., Any]:
                      help="Lesion mask on the scan's grid; only it and a margin of 5 mm are edited."),
         click.option("--whole", is_flag=True, help="Also edit slices outside the slab of the training cohort."),
         click.option("--series", metavar="NUMBER", help="Which DICOM series, by its number or UID."),
-        click.option("--modality", help="DICOM series of this modality only, e.g. MR."),
+        click.option("--modality", help="DICOM of this modality (MR), or BIDS scans of this suffix (FLAIR), only."),
         click.option("--brain-mask", metavar="FILE", type=FILE,
                      help="Brain mask on the scan's grid, for a network trained on skull-stripped scans."),
         click.option("--n4", is_flag=True, help="Correct the bias field for the network's eyes (N4)."),
