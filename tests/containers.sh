@@ -38,6 +38,15 @@ run train gvs --preset laptop --epochs 1 --set filters=4 --set segmentor_filters
 run synthesize data/phantom/sub-001/anat/sub-001_FLAIR.nii.gz
 run enhance data/phantom/sub-001/anat/sub-001_FLAIR.nii.gz
 run evaluate --judge-iterations 2
+run verify "out/pseudohealthy/sub-001/anat/sub-001_desc-pseudohealthy_FLAIR.nii.gz"
+run doctor
+if [ -d ../shared/data/dicom_t1 ]; then
+  cp -r ../shared/data/dicom_t1 "$work/data/"
+  run synthesize data/dicom_t1 --force
+  series=$(find "$work/out/pseudohealthy" -maxdepth 1 -type d -name 'dicom-*_desc-pseudohealthy')
+  [ "$(find "$series" -name '*.dcm' | wc -l)" = "$(find "$work/data/dicom_t1" -type f | wc -l)" ] || fail "slices are missing"
+  run verify "out/pseudohealthy/${series##*/}" --source data/dicom_t1
+fi
 
 for made in runs/run/models/model.pt runs/run/curves.png out/evaluation/report.md; do
   [ -s "$work/$made" ] || fail "$made is missing"
