@@ -1,7 +1,9 @@
 """Fixtures that several rooms' tests use."""
 
 import importlib.util
+import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -74,6 +76,30 @@ def laptop_run(phantom_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -
 
     folder = tmp_path_factory.mktemp("runs") / "laptop"
     train(find_bundle("gvs"), phantom_cohort, folder, ["laptop"], {**TINY, "epochs": 3, "device_name": "cpu"})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run's folder whose small network takes a known amount away, and does not say what it was trained on."""
+    import torch
+
+    from pipeline.bundles import bundles_folder
+    from pipeline.networks import JohnsonGenerator
+
+    settings = {"filters": 2, "residual_blocks": 1, "upsampling": "bilinear", "output": "residual"}
+    folder = tmp_path_factory.mktemp("trained")
+    shutil.copytree(bundles_folder() / "gvs" / "configs", folder / "configs")
+    for name, changes in (("inference", {**settings, "spacing_mm": 2.0, "size": [32, 32]}), ("metadata", {})):
+        path = folder / "configs" / f"{name}.json"
+        content = json.loads(path.read_text())
+        content.pop("training_domain", None)
+        path.write_text(json.dumps(content | changes))
+    torch.manual_seed(0)
+    network = JohnsonGenerator(**settings)
+    torch.nn.init.constant_(network.last.bias, -0.2)
+    (folder / "models").mkdir()
+    torch.save(network.state_dict(), folder / "models" / "model.pt")
     return folder
 
 

@@ -5,7 +5,6 @@ Each case is bytes on disk, as a broken disk, a hostile sender or a careless con
 
 import gzip
 import io
-import json
 import os
 import shutil
 import signal
@@ -20,30 +19,11 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK
-import torch
 
-from pipeline.bundles import bundles_folder
 from pipeline.cli.main import main
-from pipeline.networks import JohnsonGenerator
 
 SECONDS = 60
 FLIPS, CUTS = 36, 16
-NETWORK = {"filters": 2, "residual_blocks": 1, "upsampling": "bilinear", "output": "residual"}
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("run")
-    shutil.copytree(bundles_folder() / "gvs" / "configs", folder / "configs")
-    for name, extra in (("inference", {**NETWORK, "spacing_mm": 2.0, "size": [32, 32]}), ("metadata", {})):
-        path = folder / "configs" / f"{name}.json"
-        content = json.loads(path.read_text())
-        content.pop("training_domain", None)
-        path.write_text(json.dumps(content | extra))
-    torch.manual_seed(0)
-    (folder / "models").mkdir()
-    torch.save(JohnsonGenerator(**NETWORK).state_dict(), folder / "models" / "model.pt")
-    return folder
 
 
 @pytest.fixture

@@ -16,31 +16,10 @@ import pydicom
 import pytest
 import torch
 
-from pipeline.bundles import bundles_folder
 from pipeline.cli.main import main
 from pipeline.files import sha256
-from pipeline.networks import JohnsonGenerator
 
-NETWORK = {"filters": 2, "residual_blocks": 1, "upsampling": "bilinear", "output": "residual"}
 SCANS = 6
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run's folder whose small network takes a known amount away, and does not say what it was trained on."""
-    folder = tmp_path_factory.mktemp("run")
-    shutil.copytree(bundles_folder() / "gvs" / "configs", folder / "configs")
-    for name, extra in (("inference", {**NETWORK, "spacing_mm": 2.0, "size": [32, 32]}), ("metadata", {})):
-        path = folder / "configs" / f"{name}.json"
-        content = json.loads(path.read_text())
-        content.pop("training_domain", None)
-        path.write_text(json.dumps(content | extra))
-    torch.manual_seed(0)
-    network = JohnsonGenerator(**NETWORK)
-    torch.nn.init.constant_(network.last.bias, -0.2)
-    (folder / "models").mkdir()
-    torch.save(network.state_dict(), folder / "models" / "model.pt")
-    return folder
 
 
 def head(seed: int) -> np.ndarray:

@@ -14,18 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.bundles import bundles_folder
 from pipeline.cli.main import main
-from pipeline.networks import JohnsonGenerator
-
-TINY = {
-    "filters": 2,
-    "residual_blocks": 1,
-    "upsampling": "bilinear",
-    "output": "residual",
-    "spacing_mm": 2.0,
-    "size": [32, 32],
-}
 
 
 class Result(NamedTuple):
@@ -48,25 +37,6 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
         return Result(int(stop.value.code or 0), captured.out, captured.err)
 
     return call
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run's folder whose small network takes a known amount away."""
-    folder = tmp_path_factory.mktemp("run")
-    shutil.copytree(bundles_folder() / "gvs" / "configs", folder / "configs")
-    config = folder / "configs" / "inference.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | TINY))
-    metadata = folder / "configs" / "metadata.json"
-    # Trained on nothing in particular: the scans here are like no head.
-    content = json.loads(metadata.read_text())
-    metadata.write_text(json.dumps({key: value for key, value in content.items() if key != "training_domain"}))
-    torch.manual_seed(0)
-    network = JohnsonGenerator(filters=2, residual_blocks=1, upsampling="bilinear", output="residual")
-    torch.nn.init.constant_(network.last.bias, -0.2)
-    (folder / "models").mkdir()
-    torch.save(network.state_dict(), folder / "models" / "model.pt")
-    return folder
 
 
 @pytest.fixture
