@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ import pytest
 from pipeline.phantoms import brain_phantom
 from pipeline.preprocessing.cohort import Settings, preprocess
 from pipeline.preprocessing.slab import Slab
+
+# Programs that came with the test requirements are found without the virtual environment being activated.
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
 
 # Two trainings end with the same bits if they compute with the same number of threads; processes inherit this.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -144,6 +144,26 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_files(
     assert {path: path.stat().st_mtime_ns for path in finished} == finished, "nothing is done twice"
 
 
+@pytest.mark.skipif(not shutil.which("bids-validator-deno"), reason="bids-validator-deno is not installed")
+def test_a_bids_dataset_gives_a_derivative_that_the_validator_takes_though_a_scan_failed(
+    trained: Path, scans: Path, tmp_path: Path
+) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    for place, scan in enumerate(sorted(scans.iterdir())[:3]):
+        copy = raw / f"sub-{place:02}" / "anat" / f"sub-{place:02}_FLAIR.nii.gz"
+        copy.parent.mkdir(parents=True)
+        copy.write_bytes(scan.read_bytes()[: None if place else 300])
+    about = {"Name": "three scans", "BIDSVersion": "1.10.0"}
+    (raw / "dataset_description.json").write_text(json.dumps(about))
+    assert call("synthesize", raw, "-b", trained, "-o", out, "--uncertainty", "--report", out / "run.json") == 1
+    assert (out / "failed" / "sub-00_FLAIR.json").is_file()
+    assert len(list(out.rglob("*_desc-pseudohealthy_FLAIR.nii.gz"))) == 2
+    done = subprocess.run(["bids-validator-deno", out, "--format", "json"], capture_output=True, text=True, check=False)
+    report = json.loads(done.stdout)
+    assert sorted(report["summary"]["subjects"]) == ["01", "02"]
+    assert not [issue for issue in report["issues"]["issues"] if issue["severity"] == "error"]
+
+
 def test_a_synthetic_image_is_no_scan(trained: Path, uninterrupted: Path, tmp_path: Path) -> None:
     for name in ("scan0_desc-pseudohealthy.nii.gz", "scan0_desc-pseudohealthy.json"):
         shutil.copyfile(uninterrupted / name, tmp_path / name.replace("_desc-pseudohealthy", "-renamed"))
