@@ -5,7 +5,10 @@ import errno
 import hashlib
 import json
 import os
+import platform
+import re
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -14,7 +17,10 @@ from typing import Any
 from pipeline.errors import OutputError
 
 PARTIAL = ".partial-"
-DIGITS = 8
+SCRATCH = "phs-pipeline-"
+# Who writes it: the machine, by digits of its name's hash, and the process.
+MACHINE = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+WRITER = re.compile(r"(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-z_]{8}(-(?P<name>.*))?", re.DOTALL)
 UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOTEMPTY,
     errno.ENAMETOOLONG, errno.EFBIG, errno.EIO)  # fmt: skip
 
@@ -31,7 +37,7 @@ def written_aside(path: Path) -> Iterator[Path]:
         OutputError: if `path` cannot be written, or the disk is full.
     """
     path = Path(path)
-    aside = path.with_name(f"{PARTIAL}{uuid.uuid4().hex[:DIGITS]}-{path.name}")
+    aside = path.with_name(f"{PARTIAL}{MACHINE}-{os.getpid()}-{uuid.uuid4().hex[:8]}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield aside
@@ -48,12 +54,37 @@ def written_aside(path: Path) -> Iterator[Path]:
 
 
 def remove_partials(paths: Iterable[Path]) -> None:
-    """Remove what killed processes have left of these files or folders, which all lie in one folder."""
+    """Remove what processes of this machine that were killed have left of these files or folders."""
     names = {path.name: path.parent for path in paths}
     for folder in set(names.values()):
         for left in folder.glob(f"{PARTIAL}*"):
-            if left.name[len(PARTIAL) + DIGITS + 1 :] in names:
+            writer = WRITER.fullmatch(left.name.removeprefix(PARTIAL))
+            if writer and writer["name"] in names and _is_dead(writer):
                 _remove(left)
+
+
+@contextlib.contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A temporary folder for as long as the block lasts; those of killed processes, which may hold scans, go too."""
+    for left in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*"):
+        writer = WRITER.fullmatch(left.name.removeprefix(SCRATCH))
+        if writer and _is_dead(writer):
+            _remove(left)
+    with tempfile.TemporaryDirectory(prefix=f"{SCRATCH}{MACHINE}-{os.getpid()}-") as folder:
+        yield Path(folder)
+
+
+def _is_dead(writer: re.Match[str]) -> bool:
+    """Whether it was a process of this machine that is no more."""
+    if writer["machine"] != MACHINE or os.name == "nt":  # where asking would end it
+        return False
+    try:
+        os.kill(int(writer["process"]), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):  # it is another user's, or no process's number
+        return False
+    return False
 
 
 def _remove(path: Path) -> None:

@@ -5,7 +5,7 @@ another file of that name, a mix-up of versions) from the result itself; it is n
 someone who writes a sidecar to go with a file.
 
 A sidecar may come from anywhere: it is read up to a limit, and the names in it are compared with the name of the file
-in question, never opened.
+in question; of a sidecar in question, files beside it are hashed.
 """
 
 import json
@@ -31,7 +31,8 @@ class Standing(Enum):
     UNCHANGED = "ours and unchanged"
     CHANGED = "ours, but changed since it was written"
     UNRECORDED = f"made by {NAME}, but no sidecar beside it says what it was"
-    SIDECAR = f"a sidecar of {NAME}, whose own hash nothing records; verify the files that it names"
+    SIDECAR = "a sidecar of ours, whose own hash nothing records; the files that it names are unchanged"
+    STALE = "a sidecar of ours; files that it names are not as it records them"
     FOREIGN = "not ours: no sidecar beside it names it, and it does not say so itself"
 
 
@@ -89,7 +90,7 @@ class Verdict:
     @property
     def is_sound(self) -> bool:
         """Whether all is as it was recorded."""
-        return self.standing is Standing.UNCHANGED and self.same_source is not False
+        return self.standing in (Standing.UNCHANGED, Standing.SIDECAR) and self.same_source is not False
 
     def lines(self) -> list[str]:
         """All of it in words: the verdict, then an account of what it was made from."""
@@ -127,7 +128,7 @@ class Register:
 
     def _verify_file(self, path: Path) -> Verdict:
         if path.name in self._in(path.parent):
-            return Verdict(Standing.SIDECAR, sidecar=self._in(path.parent)[path.name])
+            return _verdict_on(self._in(path.parent)[path.name], path.parent)
         if not path.is_file():  # a pipe, a device
             return Verdict(Standing.FOREIGN)
         digest = sha256(path)
@@ -194,6 +195,26 @@ class Register:
         return self._read[folder]
 
 
+def _verdict_on(sidecar: Sidecar, folder: Path) -> Verdict:
+    """Of a sidecar: on the files that it names, as far as they lie where it lies or in a series beside it."""
+    wrong = []
+    for name, recorded in sidecar.outputs.items():
+        parts = Path(name).parts
+        file = folder / name
+        beside = len(parts) <= 2 and ".." not in parts and not Path(name).is_absolute()
+        linked = file.is_symlink() or (folder / parts[0] if parts else folder).is_symlink()
+        if not beside or linked or not file.is_file() or sha256(file) != recorded:
+            wrong.append(plain(name))
+    if not wrong:
+        return Verdict(Standing.SIDECAR, f"{len(sidecar.outputs)} files", sidecar)
+    return Verdict(Standing.STALE, f"{len(wrong)} of {len(sidecar.outputs)}, the first is {wrong[0]}", sidecar)
+
+
+def sidecars_below(folder: Path) -> list[Path]:
+    """The sidecars of ours that tell from what their results were made, in a folder of results and its subfolders."""
+    return [path for path in sorted(folder.rglob("*.json")) if path.is_file() and read_sidecar(path)]
+
+
 def read_sidecar(path: Path) -> Sidecar | None:
     """A sidecar of ours; None for any other file, however large or broken."""
     try:
@@ -233,14 +254,19 @@ def facts(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def says_ours(path: Path) -> bool:
-    """Whether a DICOM file says of itself that this software made it."""
+    """Whether a DICOM or NIfTI file says of itself that this software made it."""
+    import nibabel as nib
     import pydicom
 
+    from pipeline.scans.nifti import is_marked, is_nifti
+
     try:
+        if is_nifti(path):
+            return is_marked(nib.load(path).header)
         tags: list[Any] = ["SyntheticData", "ContributingEquipmentSequence"]
         header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
         makers = [item.get("Manufacturer") for item in header.get("ContributingEquipmentSequence", [])]
-    except Exception:  # pydicom raises whatever its parser stumbles over
+    except Exception:  # both raise whatever their parsers stumble over
         return False
     return bool(header.get("SyntheticData") == "YES" and NAME in makers)
 

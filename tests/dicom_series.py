@@ -58,11 +58,13 @@ def write_series(
     """
     folder.mkdir(parents=True, exist_ok=True)
     lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ (oblique() if affine is None else affine)
+    # What is said to be of one series is of one study and one space.
+    series = attributes.get("SeriesInstanceUID") or generate_uid()
     common = {
         **_common(volume, lps, modality),
-        "StudyInstanceUID": study or generate_uid(),
-        "SeriesInstanceUID": generate_uid(),
-        "FrameOfReferenceUID": generate_uid(),
+        "StudyInstanceUID": study or generate_uid(entropy_srcs=["study", str(series)]),
+        "SeriesInstanceUID": series,
+        "FrameOfReferenceUID": generate_uid(entropy_srcs=["space", str(series)]),
     }
     write = _write_frames if multiframe else _write_slices
     return write(folder, volume, lps, common, SOP_CLASSES[modality, multiframe], attributes)

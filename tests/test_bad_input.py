@@ -403,6 +403,17 @@ def test_series_whose_attributes_place_them_nowhere_or_are_no_image(
     assert attempt(tmp_path / "series") in (1, 2)
 
 
+@pytest.mark.parametrize("keyword", ["PatientID", "PatientName", "StudyInstanceUID", "FrameOfReferenceUID"])
+def test_a_series_of_two_people_studies_or_spaces_is_refused(
+    keyword: str, attempt: Callable[..., int], dicom_series: Callable[..., list[Path]], tmp_path: Path
+) -> None:
+    for file in dicom_series(tmp_path / "series", head(), affine=np.diag([-1.0, -1.0, 2.0, 1.0]))[4:]:
+        dataset = pydicom.dcmread(file)
+        setattr(dataset, keyword, "9.8.7654")
+        dataset.save_as(file)
+    assert attempt(tmp_path / "series") in (1, 2)
+
+
 @pytest.mark.parametrize("missing", range(1, 7))
 def test_a_series_with_a_slice_missing_is_refused(
     missing: int, attempt: Callable[..., int], dicom_series: Callable[..., list[Path]], tmp_path: Path

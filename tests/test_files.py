@@ -4,12 +4,25 @@
 import errno
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from pipeline.errors import OutputError
-from pipeline.files import PARTIAL, sha256, write_json, write_text, written_aside
+from pipeline.files import (
+    MACHINE,
+    PARTIAL,
+    SCRATCH,
+    remove_partials,
+    scratch_folder,
+    sha256,
+    write_json,
+    write_text,
+    written_aside,
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -104,3 +117,40 @@ def test_sha256_is_that_of_the_bytes(tmp_path: Path) -> None:
     content = bytes(range(256)) * 9000  # more than one block
     (tmp_path / "a").write_bytes(content)
     assert sha256(tmp_path / "a") == hashlib.sha256(content).hexdigest()
+
+
+class TestKilled:
+    @pytest.fixture
+    def dead(self) -> int:
+        """The number of a process that is no more."""
+        process = subprocess.Popen([sys.executable, "-c", ""])
+        process.wait()
+        return process.pid
+
+    def test_what_a_killed_process_left_of_a_file_goes_and_what_others_write_stays(
+        self, dead: int, tmp_path: Path
+    ) -> None:
+        kept = [
+            f"{PARTIAL}{MACHINE}-{os.getpid()}-0123abcd-a.txt",
+            f"{PARTIAL}{MACHINE}-{dead}-0123abcd-b.txt",
+            f"{PARTIAL}{'0' * 8}-{dead}-0123abcd-a.txt",
+            f"{PARTIAL}a.txt",
+        ]
+        for name in (*kept, f"{PARTIAL}{MACHINE}-{dead}-0123abcd-a.txt"):
+            (tmp_path / name).write_text("half")
+        remove_partials([tmp_path / "a.txt", tmp_path / "c.txt"])
+        assert names(tmp_path) == sorted(kept)
+
+    def test_unpacked_scans_of_a_killed_process_go(
+        self, dead: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+        left, others = (tmp_path / f"{SCRATCH}{MACHINE}-{process}-0123abcd" for process in (dead, os.getppid()))
+        for folder in (left, others):
+            folder.mkdir()
+            (folder / "1.dcm").write_text("a slice")
+        with scratch_folder() as folder:
+            assert folder.parent == tmp_path
+            assert not left.exists()
+            assert others.is_dir()
+        assert names(tmp_path) == [others.name]

@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.files import sha256
 from pipeline.provenance import SIDECAR_LIMIT, Register, Standing, read_sidecar, says_ours, source_hashes
-from pipeline.scans import Scan
+from pipeline.scans import Scan, read_nifti, write_nifti
 from pipeline.scans.dicom import find_series
 from pipeline.scans.dicom_out import write_dicom
 
@@ -96,10 +96,35 @@ class TestFile:
         (twin.parent / "a.json").write_text(json.dumps(stale))
         assert standing(twin) is Standing.UNCHANGED
 
-    def test_a_sidecar_itself_is_named_as_such(self, twin: Path) -> None:
-        verdict = Register().verify(sidecar(twin.parent, [twin]))
+    def test_a_sidecar_itself_is_named_as_such_and_stands_for_the_files_that_it_names(self, twin: Path) -> None:
+        path = sidecar(twin.parent, [twin])
+        verdict = Register().verify(path)
         assert verdict.standing is Standing.SIDECAR
+        assert verdict.is_sound
+        twin.write_bytes(b"something else")
+        verdict = Register().verify(path)
+        assert verdict.standing is Standing.STALE
         assert not verdict.is_sound
+
+    @pytest.mark.parametrize("name", ["../secret", "/etc/hostname", "a/b/c", "..", "link/secret", ""])
+    def test_a_sidecar_does_not_lead_out_of_its_folder(self, name: str, twin: Path, tmp_path: Path) -> None:
+        elsewhere = tmp_path / "elsewhere"
+        elsewhere.mkdir()
+        (elsewhere / "secret").write_text("secret")
+        (twin.parent / "link").symlink_to(elsewhere)
+        path = sidecar(twin.parent, [twin])
+        content = json.loads(path.read_text())
+        content["Outputs"][name] = sha256(elsewhere / "secret")
+        path.write_text(json.dumps(content))
+        assert Register().verify(path).standing is Standing.STALE
+
+    def test_a_marked_file_without_a_sidecar_is_ours_though_it_is_not_known_what_it_was(self, tmp_path: Path) -> None:
+        image = nib.Nifti1Image(np.arange(8, dtype=np.int16).reshape(2, 2, 2), np.eye(4))
+        nib.save(image, tmp_path / "scan.nii")
+        scan = read_nifti(tmp_path / "scan.nii")
+        write_nifti(tmp_path / "renamed.nii.gz", scan.stored, scan)
+        assert standing(tmp_path / "scan.nii") is Standing.FOREIGN
+        assert standing(tmp_path / "renamed.nii.gz") is Standing.UNRECORDED
 
     def test_is_found_by_a_relative_path(self, twin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         sidecar(twin.parent, [twin])

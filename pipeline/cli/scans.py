@@ -1,5 +1,6 @@
 """What `synthesize` and `enhance` share: options, and the run over the scans."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,6 @@ def scan_options(command: Callable[..., Any]) -> Callable[..., Any]:
                      help="DICOM needs a DICOM source.  [default: as the source]"),
         click.option("--keep-names", is_flag=True,
                      help="Name results of DICOM after its folder, which may be the patient's name, not by its hash."),
-        click.option("--no-page", is_flag=True, help="Write no HTML page."),
         click.option("--num-parts", default=1, show_default=True, type=click.IntRange(min=1),
                      help="Share the scans among so many runs."),
         click.option("--part-id", envvar="SLURM_ARRAY_TASK_ID", default=0, show_default=True,
@@ -64,7 +64,6 @@ def run_over_scans(
     force: bool,
     output_type: str | None,
     keep_names: bool,
-    no_page: bool,
     num_parts: int,
     part_id: int,
     report: Path | None,
@@ -73,6 +72,7 @@ def run_over_scans(
     alpha: float | None = None,
     uncertainty: bool = False,
     viewer: bool = False,
+    page: bool = False,
 ) -> None:
     """Load the model once, work through the scans, and say what became of them.
 
@@ -83,6 +83,8 @@ def run_over_scans(
     if num_parts == 1 and _from_environment("part_id"):
         part_id = 0  # a job array that shares something else
     _check(scans, mask, brain_mask, register_to, whole, num_parts, part_id, alpha)
+    if report is not None:
+        _check_report(report)
 
     from pipeline.bundles import find_bundle, load_synthesizer
     from pipeline.errors import ScanError, UsageError
@@ -99,7 +101,7 @@ def run_over_scans(
         if whole:
             synthesizer.slab = WHOLE
         request = Request(
-            products=Products(alpha, output_type, page=not no_page, viewer=viewer),
+            products=Products(alpha, output_type, page=page, viewer=viewer),
             mask=mask,
             brain=brain_mask,
             bias_correction=n4,
@@ -153,6 +155,17 @@ def _check(
         raise UsageError(
             f"--part-id {part_id}: expected a number from 0 to {num_parts - 1}, with --num-parts {num_parts}"
         )
+
+
+def _check_report(report: Path) -> None:
+    """Refuse what would be found out, or harm, after all the work."""
+    from pipeline.errors import UsageError
+
+    if report.suffix.lower() != ".json":
+        raise UsageError(f"--report {report}: expected a name that ends with .json; choose another")
+    above = next(folder for folder in report.absolute().parents if folder.exists())
+    if report.is_dir() or not above.is_dir() or not os.access(above, os.W_OK):
+        raise UsageError(f"--report {report}: cannot be written, expected a file in a writable folder; choose another")
 
 
 def _report(name: str, what: str) -> None:

@@ -11,7 +11,8 @@ from pipeline.cli.scans import run_over_scans, scan_options
 @scan_options
 @click.option("--uncertainty", is_flag=True, help="Write a map of the network's uncertainty too: seven times the work.")
 @click.option("--viewer", is_flag=True, help="Put an interactive viewer into the page.")
-def synthesize(**options: Any) -> None:
+@click.option("--no-page", is_flag=True, help="Write no HTML page.")
+def synthesize(no_page: bool, **options: Any) -> None:
     """Write the pseudo-healthy twin of each SCAN on the scan's own grid.
 
     SCAN is a NIfTI file, a folder or zip of DICOM, another format that SimpleITK reads (NRRD, MHA, …), or a folder of
@@ -21,4 +22,4 @@ def synthesize(**options: Any) -> None:
     sidecar, a picture and a page to look at; for many scans an index of the pages. DICOM comes out as DICOM. Scans that
     are done are skipped.
     """
-    run_over_scans(**options)
+    run_over_scans(**options, page=not no_page)

@@ -14,19 +14,20 @@ from pipeline.cli.say import say
 def verify(files: tuple[Path, ...], source: Path | None, series: str | None) -> None:
     """Tell whether each FILE is one of ours, unchanged, and what it was made from.
 
-    A FILE is a NIfTI or DICOM file, a picture, a page, or the folder of a DICOM series. It is compared with the hash in
-    the sidecar beside it; its source, if it lies beside it or is given, with the hash there. Exit code 0 if all is as
-    recorded, else 1.
+    A FILE is a NIfTI or DICOM file, a picture, a page, the folder of a DICOM series, or a folder of results. It is
+    compared with the hash in the sidecar beside it; its source, if it lies beside it or is given, with the hash there.
+    Exit code 0 if all is as recorded, else 1.
     """
     from pipeline.errors import ScanError, UsageError
-    from pipeline.provenance import Register, source_hashes
+    from pipeline.provenance import Register, sidecars_below, source_hashes
 
     for path in (*files, *([source] if source else [])):
         if not path.exists():
             raise UsageError(f"{path}: no such file; check the path")
     register = Register(source_hashes(source, series) if source else None)
     unsound = 0
-    for path in files:
+    looked_at = [each for path in files for each in (path.is_dir() and sidecars_below(path)) or [path]]
+    for path in looked_at:
         verdict = register.verify(path)
         unsound += not verdict.is_sound
         head, *account = verdict.lines()
@@ -34,4 +35,4 @@ def verify(files: tuple[Path, ...], source: Path | None, series: str | None) -> 
         for line in account:
             say(f"  {line}")
     if unsound:
-        raise ScanError(f"{unsound} of {len(files)} are not as they were written, or not from that scan; see above")
+        raise ScanError(f"{unsound} of {len(looked_at)} are not as they were written, or not from that scan; see above")

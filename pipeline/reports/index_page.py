@@ -78,7 +78,10 @@ def read_entries(folder: Path) -> list[Entry]:
         if SIDECAR.search(path.name)
         if (entry := _entry(path, folder)) is not None
     ]
-    entries += [_failed(path) for path in sorted((folder / FAILED).glob("*.json"))]
+    made = {Path(entry.scan).name for entry in entries}
+    failed = map(_failed, sorted((folder / FAILED).glob("*.json")))
+    # A scan that has a result, which other settings did not replace, is not without one.
+    entries += [entry for entry in failed if entry.scan not in made]
     return sorted(
         entries, key=lambda entry: (STATES.index(entry.state), -entry.numbers.get("ChangedPercent", math.inf))
     )
@@ -175,10 +178,11 @@ def _entry(path: Path, folder: Path) -> Entry | None:
 
 def _failed(note: Path) -> Entry:
     try:
-        reason = str(json.loads(note.read_text(encoding="utf-8"))["Error"])
+        content = json.loads(note.read_text(encoding="utf-8"))
+        scan, reason = str(content["Scan"]), str(content["Error"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        reason = f"The note {note.name} cannot be read; run the scan again."
-    return Entry(note, note.stem, "pseudohealthy", problems=[reason])
+        scan, reason = note.stem, f"The note {note.name} cannot be read; run the scan again."
+    return Entry(note, scan, "pseudohealthy", problems=[reason])
 
 
 def _numbers(sidecar: Mapping[str, Any]) -> dict[str, float]:

@@ -1,6 +1,16 @@
 """Scans and cohorts as they lie on disk."""
 
 from pipeline.scans.nifti import is_nifti, read_nifti, stem, write_nifti
-from pipeline.scans.scan import DicomSeries, DicomSlice, Scan, check_same_grid
+from pipeline.scans.scan import DicomSeries, DicomSlice, Scan, check_labels, check_same_grid
 
-__all__ = ["DicomSeries", "DicomSlice", "Scan", "check_same_grid", "is_nifti", "read_nifti", "stem", "write_nifti"]
+__all__ = [
+    "DicomSeries",
+    "DicomSlice",
+    "Scan",
+    "check_labels",
+    "check_same_grid",
+    "is_nifti",
+    "read_nifti",
+    "stem",
+    "write_nifti",
+]

@@ -6,7 +6,6 @@ What does not fall into such stacks is refused with the reason.
 """
 
 import itertools
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -25,8 +24,8 @@ from pydicom.uid import (
 )
 
 from pipeline.errors import ScanError
-from pipeline.files import sha256
-from pipeline.scans.dicom_frames import Frame, frames_of
+from pipeline.files import scratch_folder, sha256
+from pipeline.scans.dicom_frames import IDENTITY, Frame, frames_of
 from pipeline.scans.itk_reader import read_with_itk
 from pipeline.scans.lps import scan_from_lps
 from pipeline.scans.scan import GRID_TOLERANCE, DicomSeries, Scan
@@ -135,8 +134,8 @@ def read_series(series: DicomSeries, origin: Path) -> Scan:
     dtype = first.dtype if same_rescale else np.dtype(np.float32)
     try:
         stored = np.empty((first.columns, first.rows, len(frames)), dtype, order="F")
-        with tempfile.TemporaryDirectory(prefix="phs-pipeline-") as folder:
-            pixels = _decode(files, frames, origin, Path(folder))
+        with scratch_folder() as folder:
+            pixels = _decode(files, frames, origin, folder)
             for k, frame in enumerate(frames):
                 plane = pixels[frame.place.file][frame.place.frame or 0].T
                 stored[:, :, k] = plane if same_rescale else plane * frame.slope + frame.intercept
@@ -203,6 +202,7 @@ def _volumes(frames: Sequence[Frame]) -> list[FoundSeries]:
         found.append(_entry(others, others[0].fault, is_scan=False))
     if slices:
         slices, problem = _without_copies(slices)
+        problem = problem or _mixed(slices)
         if problem:
             return [*found, _entry(slices, problem)]
         groups = _by_plane(slices)
@@ -249,6 +249,17 @@ def _without_copies(frames: Sequence[Frame]) -> tuple[list[Frame], str | None]:
                 f"{frame.place.file.name}), expected a UID for each; keep the right one"
             )
     return list(kept.values()), None
+
+
+def _mixed(frames: Sequence[Frame]) -> str | None:
+    """A problem if the frames of a series are not of one person, study and space, whatever their series says."""
+    for keyword, values in zip(IDENTITY, zip(*(frame.identity for frame in frames), strict=True), strict=True):
+        if len(set(values)) > 1:
+            return (
+                f"found slices of {len(set(values))} different {keyword} in one series, expected one person, study and "
+                "frame of reference; the files were mixed up, export the series again"
+            )
+    return None
 
 
 def _by_plane(frames: Iterable[Frame]) -> list[list[Frame]]:

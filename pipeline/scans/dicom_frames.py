@@ -22,7 +22,10 @@ pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 warnings.filterwarnings("ignore", module=r"pydicom(\..*)?")
 
 MAGIC_END = 132
+# One series is of one person, one study and one space.
+IDENTITY = ("PatientID", "PatientName", "StudyInstanceUID", "FrameOfReferenceUID")
 ATTRIBUTES = [
+    *IDENTITY,
     "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Modality", "ImageType",
     "SyntheticData", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation",
     "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "ModalityLUTSequence", "RescaleSlope",
@@ -87,6 +90,7 @@ class Frame:
         axes: unit vectors along which columns and rows count up and the normal of the two, shape (3, 3), by row.
         spacing_mm: distance of neighbouring columns and of neighbouring rows.
         parts: attributes that may tell apart the volumes of a series.
+        identity: the values of `IDENTITY`; a patient's, so for comparing only.
         fault: why it cannot be used, if it cannot.
         is_scan: whether it is meant as a slice of a volume; a screenshot is not.
     """
@@ -107,6 +111,7 @@ class Frame:
     axes: NDArray[np.float64] = field(default_factory=lambda: np.eye(3))
     spacing_mm: tuple[float, float] = (1.0, 1.0)
     parts: tuple[str, ...] = ()
+    identity: tuple[str, ...] = field(default=(), repr=False)
     fault: str | None = None
     is_scan: bool = True
 
@@ -182,6 +187,7 @@ def _frames(file: Path, attributes: Dataset, opened: BinaryIO) -> list[Frame]:
         number=None if attributes.get("SeriesNumber") is None else int(attributes.SeriesNumber),
         description=_printable(str(attributes.get("SeriesDescription") or "")),
         original="DERIVED" not in image_type,
+        identity=tuple(str(attributes.get(keyword) or "") for keyword in IDENTITY),
         rows=int(attributes.get("Rows") or 0),
         columns=int(attributes.get("Columns") or 0),
     )

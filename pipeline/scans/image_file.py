@@ -1,12 +1,12 @@
 """NRRD, MetaImage, MINC, GIPL and NIfTI pairs in, through SimpleITK."""
 
 import re
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from pipeline.errors import ScanError
+from pipeline.files import scratch_folder
 from pipeline.scans.itk_reader import read_with_itk
 from pipeline.scans.lps import scan_from_lps
 from pipeline.scans.nifti import DEFLATE_LIMIT
@@ -51,8 +51,8 @@ def read_image(path: Path) -> Scan:
     files = files_of(path)
     size = sum(file.stat().st_size for file in files)
     most_bytes = min(MOST_BYTES, size * (DEFLATE_LIMIT if _may_be_compressed(path) else 1))
-    with tempfile.TemporaryDirectory(prefix="phs-pipeline-") as folder:
-        image = read_with_itk([path], READERS[suffix(path)], most_bytes, Path(folder))[0]
+    with scratch_folder() as folder:
+        image = read_with_itk([path], READERS[suffix(path)], most_bytes, folder)[0]
         if image.problem:
             raise ScanError(
                 f"{path}: found a file that {image.problem}, expected one volume of real numbers that fits its {size} "

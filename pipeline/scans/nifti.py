@@ -13,7 +13,9 @@ from pipeline.scans.scan import Scan
 
 # Deflate cannot compress better than 1032:1, so a header that claims more than that lies about its size.
 DEFLATE_LIMIT = 1032
-SUFFIXES = (".nii", ".nii.gz")
+SUFFIXES = (".nii", ".nii.gz", ".NII", ".NII.GZ")
+# In the header's description, which every viewer shows: a file that is renamed still says what it is.
+MARK = b"SYNTHETIC by phs-pipeline - NOT FOR DIAGNOSIS"
 
 
 def is_nifti(path: Path) -> bool:
@@ -27,7 +29,13 @@ def stem(path: Path) -> str:
     >>> stem(Path("sub-01_FLAIR.nii.gz"))
     'sub-01_FLAIR'
     """
-    return path.name.removesuffix(".gz").removesuffix(".nii")
+    suffix = max((end for end in SUFFIXES if path.name.endswith(end)), key=len, default="")
+    return path.name.removesuffix(suffix)
+
+
+def is_marked(header: nib.Nifti1Header) -> bool:
+    """Whether a header says that `write_nifti` wrote the file."""
+    return bool(header["descrip"].item().startswith(MARK))
 
 
 def read_nifti(path: Path, constant_ok: bool = False) -> Scan:
@@ -107,7 +115,7 @@ def _check_kind(path: Path, image: nib.Nifti1Image) -> None:
         )
     claimed = image.dataobj.offset + int(np.prod(shape, dtype=object)) * dtype.itemsize
     size = path.stat().st_size
-    if claimed > (size * DEFLATE_LIMIT if path.name.endswith(".gz") else size):
+    if claimed > (size * DEFLATE_LIMIT if path.name.lower().endswith(".gz") else size):
         raise ScanError(
             f"{path}: found {size} bytes, expected a file that holds the {claimed} bytes its header claims; it is "
             "truncated or damaged, copy it again"
@@ -127,7 +135,9 @@ def _check_spacing(path: Path, image: nib.Nifti1Image) -> None:
 
 
 def write_nifti(path: Path, stored: NDArray[np.generic], like: Scan, difference: bool = False) -> None:
-    """Write voxels on the grid of `like`: same shape, affine, qform and sform codes, units, NIfTI version.
+    """Write synthetic voxels on the grid of `like`: same shape, affine, qform and sform codes, units, NIfTI version.
+
+    The header is marked as synthetic; free text of the source, which may be a patient's, is left out.
 
     Args:
         path: `.nii` or `.nii.gz`; appears whole or not at all.
@@ -138,7 +148,10 @@ def write_nifti(path: Path, stored: NDArray[np.generic], like: Scan, difference:
     """
     header = like.header.copy()
     header.set_data_dtype(stored.dtype)
-    # A display range and extensions belong to the source's voxels (extensions may hold patient text).
+    # A display range belongs to the source's voxels.
+    header["descrip"] = MARK
+    for text in {"db_name", "aux_file", "intent_name"} & set(header.keys()):
+        header[text] = b""
     header["cal_min"] = header["cal_max"] = 0
     header.extensions.clear()
     kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image

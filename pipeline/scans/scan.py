@@ -20,6 +20,9 @@ SPACING_LIMITS_MM = (0.01, 100.0)
 # Share of the smallest voxel side. A spacing rounded to four decimals moves the far corner of a 512×512 slice by two
 # hundredths of a voxel, which is harmless, and no mask is drawn to a twentieth of a voxel.
 GRID_TOLERANCE = 0.05
+# Lesion masks have up to four labels, and some count the lesions.
+MOST_LABELS = 255
+LABEL_SAMPLE = 100_000
 
 
 @dataclass(frozen=True)
@@ -182,3 +185,18 @@ def check_same_grid(scan: Scan, other: Scan, kind: str) -> None:
     apart_mm = np.linalg.norm(apply_affine(other.affine, corners) - apply_affine(scan.affine, corners), axis=1).max()
     if apart_mm > GRID_TOLERANCE * min(scan.spacing_mm):
         raise ScanError(f"{other.origin}: the {kind} lies up to {apart_mm:.3g} mm away from the scan; {remedy}")
+
+
+def check_labels(mask: Scan) -> None:
+    """Refuse a scan that was given as a mask.
+
+    Raises:
+        ScanError: if it holds more different values than a mask has labels.
+    """
+    inside = mask.stored[mask.stored != 0]
+    found = len(np.unique(inside[:: max(1, inside.size // LABEL_SAMPLE)]))
+    if found > MOST_LABELS:
+        raise ScanError(
+            f"{mask.origin}: found {found} different values and more, expected a mask of few labels; give the mask, "
+            "not the scan, and threshold a map of probabilities"
+        )

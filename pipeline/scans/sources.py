@@ -8,7 +8,6 @@ slices lie in.
 import hashlib
 import os
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -122,6 +121,11 @@ def open_sources(
         found = [source for path in paths for source in search.named(Path(path))]
         if series is not None and not any(source.kind == "dicom" for source in found):
             raise UsageError(f"--series {series}: found no DICOM among the scans, expected some; leave it out")
+        if modality is not None and not any(source.kind == "dicom" or source.dataset for source in found):
+            raise UsageError(
+                f"--modality {modality}: found neither DICOM nor a BIDS dataset among the scans, which alone tell "
+                "theirs; leave it out"
+            )
         yield list(dict.fromkeys(found))
 
 
@@ -197,8 +201,7 @@ class _Search:
             return [Source(archive, archive.stem, "dicom", fault=str(error))]
 
     def _unpacked(self, archive: Path) -> list[Path]:
-        folder = self.stack.enter_context(tempfile.TemporaryDirectory(prefix="phs-pipeline-"))
-        return unpack(archive, Path(folder))
+        return unpack(archive, self.stack.enter_context(files.scratch_folder()))
 
     def _wanted(self, entry: FoundSeries) -> bool:
         numbers = {entry.label, entry.uid, str(entry.number)}

@@ -61,11 +61,13 @@ def amounts(twin: Twin, lesion: NDArray[np.bool_]) -> dict[str, Any]:
 
 
 def cut_off(twin: Twin, lesion: NDArray[np.bool_]) -> str | None:
-    """A warning where what was taken for disease is still large in the last slice that may be edited.
+    """A warning where what was taken for disease is still large in the slab's last slice.
 
     Returns:
-        None where it is not.
+        None where it is not, or nothing lies outside the slab.
     """
+    if not twin.left_out:
+        return None
     edited, areas = (np.count_nonzero(twin.scan.axial(part), axis=(1, 2)) for part in (twin.edited, lesion))
     inside = np.flatnonzero(edited)
     ends = [place for place in inside[[0, -1]] if areas[place] and 0 < place < len(edited) - 1]

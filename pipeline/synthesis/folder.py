@@ -1,5 +1,8 @@
 """What is written once for a run: an index of the pages, tables, and the record that `--report` asks for."""
 
+import hashlib
+import json
+import os
 import platform
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -13,6 +16,7 @@ from pipeline.scans.sources import Source
 from pipeline.synthesis.run import Outcome, Record
 from pipeline.synthesis.synthesizer import Synthesizer
 
+LONGEST_NAME = 50  # characters of up to four bytes
 PACKAGES = ("torch", "monai", "numpy", "nibabel", "pydicom", "SimpleITK")
 
 
@@ -33,12 +37,17 @@ def write_folder_pages(folder: Path, outcome: Outcome, asked: int) -> Path | Non
     index = folder / "index.html"
     if not folder.is_dir() or (asked == 1 and not index.is_file()):
         return None
+    # A mended scan has another hash, and so may have another name.
+    known = {path: _noted(path) for path in (folder / FAILED).glob("*.json")}
     for source, record in outcome.records.items():
-        note = folder / FAILED / f"{record.name}.json"
+        place = hashlib.sha256(os.fsencode(source.path.absolute()) + source.stem.encode()).hexdigest()[:8]
+        for path, known_of in known.items():
+            if known_of.get("Scan") == record.name or known_of.get("Place") == place:
+                path.unlink(missing_ok=True)
         if record.status == "failed":
-            write_json(note, {"Scan": record.name, "Error": _without_path(source, record)})
-        else:
-            note.unlink(missing_ok=True)
+            error = _without_path(source, record)
+            note = folder / FAILED / f"{record.name[:LONGEST_NAME]}_{place}.json"
+            write_json(note, {"Scan": record.name, "Place": place, "Error": error})
     write_text(index, index_page(folder))
     write_text(folder / "scores.csv", scores_csv(folder))
     return index
@@ -83,6 +92,22 @@ def write_run_report(
     )
 
 
+def _noted(path: Path) -> dict[str, Any]:
+    try:
+        note = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return note if isinstance(note, dict) else {}
+
+
 def _without_path(source: Source, record: Record) -> str | None:
-    """Why a scan failed, without where it lies: a folder may be named after a patient."""
-    return record.error and record.error.replace(str(source.path), record.name)
+    """Why a scan failed, without where it lies and what its DICOM files are called: a name may be a patient's."""
+    error = record.error
+    if error is None:
+        return None
+    error = error.replace(str(source.path), record.name)
+    for number, file in enumerate(
+        dict.fromkeys(each.file for each in source.series.slices) if source.series else (), 1
+    ):
+        error = error.replace(str(file), f"file {number}").replace(file.name, f"file {number}")
+    return error

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -31,6 +32,8 @@ from pipeline.synthesis.synthesizer import Twin
 
 WARNING = "SYNTHETIC pseudo-healthy image for research - NOT FOR DIAGNOSIS"
 MOSAIC_ROWS = 5
+# File systems allow 255 bytes, of which a file that is being written takes some.
+LONGEST_NAME = 200
 BIDS = re.compile(r"(sub-[A-Za-z0-9]+(?:_[a-z]+-[A-Za-z0-9]+)*)_([A-Za-z0-9]+)")
 
 
@@ -53,19 +56,25 @@ def output_names(
     sources = list(dict.fromkeys(sources))
     # In a BIDS dataset, results lie in folders of their own; elsewhere, all in one.
     shared = Counter((source.dataset, source.stem) for source in sources)
-    named: dict[str, Source] = {}
+    names: list[str | None] = []
+    keys: dict[str, Source] = {}
+    for source in sources:
+        name = None
+        # To hash a series means to read it, which each run does with its own share alone.
+        key = source.series.uid + source.series.label if source.series else ""
+        if source.kind != "dicom" or keep_names:
+            alone = shared[source.dataset, source.stem] == 1
+            key = name = source.stem if alone else f"{source.path.absolute().parent.name}_{source.stem}"
+        if key and key in keys:
+            raise UsageError(
+                f"{keys[key].path} and {source.path}: found two scans whose results would have one name, expected a "
+                "name for each; run them one by one into different folders"
+            )
+        keys[key] = source
+        names.append(name)
     first, step = part
-    for source in sources[first::step]:
-        if source.kind == "dicom" and not keep_names:
-            name = f"dicom-{_digits(source)}"
-        elif shared[source.dataset, source.stem] == 1:
-            name = source.stem
-        else:
-            name = f"{source.path.absolute().parent.name}_{source.stem}"
-        if name in named:
-            raise UsageError(f"two scans would both be written as {name!r}; run them one by one into different folders")
-        named[name] = source
-    return named
+    share = list(zip(sources, names, strict=True))[first::step]
+    return {name or f"dicom-{_digits(source)}": source for source, name in share}
 
 
 def _digits(source: Source) -> str:
@@ -149,6 +158,12 @@ class Outputs:
                 f"{self.source.path}: is no DICOM, expected a DICOM series as the source of --output-type dicom, whose "
                 "patient, study and geometry the new series keeps; leave --output-type out"
             )
+        longest = max(len(os.fsencode(self.path(kind, ".nii.gz").name)) for kind in (self.main, "lesion"))
+        if longest > LONGEST_NAME:
+            raise UsageError(
+                f"{self.source.path}: found a name that gives results names of {longest} bytes, expected at most "
+                f"{LONGEST_NAME}; rename it"
+            )
 
     def done(self, request: dict[str, Any]) -> bool:
         """Whether the results are there and were made by this request.
@@ -226,7 +241,7 @@ class Outputs:
         with_page = self.products.page and alpha is None
         content = {**self._sidecar(twin, volumes[self.main], lesion, notes, about), "Request": request}
         content["Page"] = page.name if with_page else None
-        self._describe_maps(twin, about)
+        written += self._describe_maps(twin, about)
         if with_page:
             from pipeline.reports.scan_page import scan_page
 
@@ -256,7 +271,7 @@ class Outputs:
         write_nifti(path, values, Scan(values, 1.0, 0.0, scan.header, scan.origin))
         return [path]
 
-    def _describe_maps(self, twin: Twin, about: Mapping[str, Any]) -> None:
+    def _describe_maps(self, twin: Twin, about: Mapping[str, Any]) -> list[Path]:
         """A sidecar for each volume beside the main one, as BIDS asks."""
         stripped = bool(about.get("SkullStripped", False))
         maps = {
@@ -266,9 +281,11 @@ class Outputs:
         if twin.uncertainty is not None:
             meaning = "Standard deviation of the change over test-time augmentations, in the scan's units"
             maps["uncertainty"] = bids_sidecar(self.source, stripped, meaning)
-        if self.products.alpha is None:
-            for kind, content in maps.items():
-                write_json(self.path(kind, ".json"), {**content, "SyntheticData": True, "Warning": WARNING})
+        if self.products.alpha is not None:
+            return []
+        for kind, content in maps.items():
+            write_json(self.path(kind, ".json"), {**content, "SyntheticData": True, "Warning": WARNING})
+        return [self.path(kind, ".json") for kind in maps]
 
     @property
     def _description(self) -> str:

@@ -5,7 +5,6 @@ most are in memory, however many there are.
 """
 
 import json
-import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from pipeline.errors import OutputError, PipelineError, ScanError
@@ -21,13 +21,15 @@ from pipeline.files import sha256
 from pipeline.memory import PeakMemory
 from pipeline.preprocessing.domain import compare
 from pipeline.scans import Scan, is_nifti, read_nifti, stem
+from pipeline.scans.nifti import is_marked
 from pipeline.scans.sources import Source
 from pipeline.synthesis.bids import write_dataset_description
 from pipeline.synthesis.outputs import Outputs, Products, output_names
 from pipeline.synthesis.steps import Steps
 from pipeline.synthesis.synthesizer import Synthesizer, Twin
 
-logger = logging.getLogger(__name__)
+# Of torch's allocator for the CPU, which has no exception of its own.
+NO_MEMORY = "DefaultCPUAllocator"
 
 
 @dataclass(frozen=True)
@@ -212,12 +214,15 @@ class _Work:
             loaded.outputs.check()
             loaded.request = self.asked(name, source)
             if self.request.overwrite or not loaded.outputs.done(loaded.request):
-                _refuse_synthetic(source)
                 mask = self.request.mask
                 loaded.lesion = read_nifti(mask, constant_ok=True) if mask else None
-                loaded.scan = source.read()
+                scan = source.read()
+                _refuse_synthetic(source, scan)
+                loaded.scan = scan
         except PipelineError as error:
             loaded.error = error
+        except MemoryError:
+            loaded.error = _too_large(source)
         loaded.seconds = time.monotonic() - start
         return loaded
 
@@ -261,6 +266,12 @@ class _Work:
             twin = self.synthesizer(loaded.scan, loaded.lesion, self.steps, self.request.uncertainty, check)
         except PipelineError as error:
             return Record(name, "failed", error=str(error)), None, {}
+        except (MemoryError, torch.OutOfMemoryError):
+            return Record(name, "failed", error=str(_too_large(source))), None, {}
+        except RuntimeError as error:
+            if NO_MEMORY not in str(error):
+                raise
+            return Record(name, "failed", error=str(_too_large(source))), None, {}
         seconds = {"read": loaded.seconds, "synthesis": time.monotonic() - start}
         about = {
             **self.provenance,
@@ -274,7 +285,16 @@ class _Work:
     def write(self, record: Record, loaded: _Loaded, twin: Twin, about: dict[str, Any]) -> list[str]:
         """Write all files of a scan; returns warnings and notes for the user."""
         start = time.monotonic()
-        record.files, sidecar = loaded.outputs.write(twin, loaded.request, about)
+        source = loaded.outputs.source
+        try:
+            record.files, sidecar = loaded.outputs.write(twin, loaded.request, about)
+        except MemoryError as error:
+            raise _too_large(source) from error
+        except FileNotFoundError as error:
+            raise ScanError(
+                f"{source.path}: found that results went while they were written, expected them to stay; another run "
+                "may write into the same folder, start again when it has ended"
+            ) from error
         record.seconds["write"] = time.monotonic() - start
         warnings = [f"warning: {sentence}" for sentence in sidecar["Warnings"]]
         return warnings + [f"note: {note}" for note in sidecar["Notes"]]
@@ -284,8 +304,17 @@ def _file(path: Path | None) -> dict[str, str] | None:
     return {"Name": path.name, "Sha256": sha256(path)} if path else None
 
 
-def _refuse_synthetic(source: Source) -> None:
-    """A NIfTI file does not say that it is synthetic; the sidecar beside it does; DICOM says so itself."""
+def _too_large(source: Source) -> ScanError:
+    return ScanError(
+        f"{source.path}: found too little memory for a scan of this size, expected some twelve times what its voxels "
+        "take; free memory, crop the scan, or run fewer at once"
+    )
+
+
+def _refuse_synthetic(source: Source, scan: Scan) -> None:
+    """Results of ours say so in their header, those of others in the sidecar beside them; DICOM is refused before."""
+    if is_marked(scan.header):
+        raise ScanError(f"{source.path}: is synthetic already, as its header says, expected a scan of a scanner")
     if not is_nifti(source.path):
         return
     sidecar = source.path.with_name(f"{stem(source.path)}.json")

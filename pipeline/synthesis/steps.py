@@ -14,13 +14,16 @@ from nibabel.affines import apply_affine
 from numpy.typing import NDArray
 
 from pipeline.errors import ScanError
-from pipeline.scans import Scan, check_same_grid
+from pipeline.scans import Scan, check_labels, check_same_grid
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 # N4 (Tustison et al. 2010) looks for a field that changes over centimetres: voxels of this size are enough.
 FIELD_MM = 4.0
 FIELD_ITERATIONS = (50, 50, 30, 20)
 SEED = 1
+# Mattes mutual information of scans that lie on each other: heads of two people, contrasts and scanners have 0.19 to
+# 0.38, a head and noise 0.01 at most.
+LEAST_INFORMATION = 0.05
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,7 @@ class Steps:
         record: list[dict[str, Any]] = []
         if self.brain is not None:
             check_same_grid(scan, self.brain, "brain mask")
+            check_labels(self.brain)
             inside = self.brain.intensities() > 0
             if not inside.any():
                 raise ScanError(f"{self.brain.origin}: the brain mask is empty, expected a brain; check the mask")
@@ -182,11 +186,10 @@ def rigid_pose(fixed: Scan, moving: Scan) -> tuple[sitk.Euler3DTransform, float,
         register.SmoothingSigmasAreSpecifiedInPhysicalUnitsOn()
         register.SetInitialTransform(start, inPlace=True)
         register.Execute(target, image)
+        if -register.GetMetricValue() < LEAST_INFORMATION:
+            raise _unrelated(moving, fixed)
     except RuntimeError as error:
-        raise ScanError(
-            f"{moving.origin}: no registration to {fixed.origin.name} was found, expected scans of the same part of "
-            "the body; leave --register-to out"
-        ) from error
+        raise _unrelated(moving, fixed) from error
     pose = sitk.Euler3DTransform(start)
     turn = np.reshape(pose.GetMatrix(), (3, 3))
     degrees = float(np.degrees(np.arccos(np.clip((np.trace(turn) - 1) / 2, -1, 1))))
@@ -243,7 +246,11 @@ def _check_overlap(scan: Scan, template: Scan, pose: sitk.Transform) -> None:
     point = np.asarray(pose.TransformPoint(middle.tolist()))
     index = apply_affine(np.linalg.inv(LPS @ scan.affine), point)
     if (index < 0).any() or (index > np.subtract(scan.shape, 1)).any():
-        raise ScanError(
-            f"{scan.origin}: no registration to {template.origin.name} was found, expected scans of the same part of "
-            "the body; leave --register-to out"
-        )
+        raise _unrelated(scan, template)
+
+
+def _unrelated(scan: Scan, template: Scan) -> ScanError:
+    return ScanError(
+        f"{scan.origin}: no registration to {template.origin.name} was found, expected scans of the same part of the "
+        "body; leave --register-to out"
+    )

@@ -17,7 +17,7 @@ from pipeline.preprocessing.foreground import foreground
 from pipeline.preprocessing.grid import Grid
 from pipeline.preprocessing.slab import WHOLE, Slab
 from pipeline.preprocessing.window import Window, WindowRule
-from pipeline.scans import Scan, check_same_grid
+from pipeline.scans import Scan, check_labels, check_same_grid
 from pipeline.synthesis.steps import Steps
 
 # Beyond the lesion mask, edits fade out over this distance, so that no seam is seen.
@@ -45,6 +45,7 @@ class Twin:
         uncertainty: standard deviation of the change over test-time augmentations, in scan units, float32, shape
             (X, Y, Z), 0 outside `edited`; None if it was not asked for.
         steps: what was done to the scan for the network's eyes, as a sidecar records it.
+        left_out: slices with tissue that were left alone because they lie outside the slab.
     """
 
     scan: Scan
@@ -54,6 +55,7 @@ class Twin:
     notes: list[str] = field(default_factory=list)
     uncertainty: NDArray[np.float32] | None = None
     steps: list[dict[str, Any]] = field(default_factory=list)
+    left_out: int = 0
 
     @cached_property
     def stored_anomaly(self) -> NDArray[np.generic]:
@@ -188,8 +190,8 @@ class Synthesizer:
         _, height_mm, width_mm = seen.axial_spacing_mm
         if check is not None:
             notes += check(seen, windowed)
-        weight, more = self._edit_weight(seen, windowed, lesion if lesion is None else view.mask(lesion))
-        notes += more
+        weight, left_out, more = self._edit_weight(seen, windowed, lesion if lesion is None else view.mask(lesion))
+        notes += more if view.pose is None else [f"on the grid that it was registered to, {note}" for note in more]
         places = np.flatnonzero(weight.any(axis=(1, 2)))
         if not len(places):
             raise ScanError(
@@ -220,11 +222,11 @@ class Synthesizer:
             edited = view.back(edited.astype(np.float32), in_units=False) > 0
 
         stored, more = add_intensity(scan.stored.copy(order="K"), edited, change[edited], scan.slope)
-        return Twin(scan, stored, edited, window, notes + more, deviation, record)
+        return Twin(scan, stored, edited, window, notes + more, deviation, record, left_out)
 
     def _edit_weight(
         self, scan: Scan, windowed: NDArray[np.float32], lesion: Scan | None
-    ) -> tuple[NDArray[np.float32] | NDArray[np.bool_], list[str]]:
+    ) -> tuple[NDArray[np.float32] | NDArray[np.bool_], int, list[str]]:
         notes = []
         if scan.header["qform_code"] == 0 == scan.header["sform_code"]:
             notes.append("the header does not say how the scan lies in space; its axes were taken as NIfTI's default")
@@ -238,8 +240,9 @@ class Synthesizer:
                 notes.append(
                     f"{outside} slices outside the {seen}, which are like those of the training, were left alone"
                 )
-            return region, notes
+            return region, outside, notes
         check_same_grid(scan, lesion, "mask")
+        check_labels(lesion)
         inside = scan.axial(lesion.intensities()) > 0
         if not inside.any():
             raise ScanError(
@@ -248,7 +251,7 @@ class Synthesizer:
         distance_mm = ndimage.distance_transform_edt(~inside, sampling=scan.axial_spacing_mm)
         fading = np.clip(1 - distance_mm / MARGIN_MM, 0, 1).astype(np.float32)
         fading[~region & ~inside] = 0
-        return fading, notes
+        return fading, 0, notes
 
 
 def add_intensity(

@@ -18,6 +18,8 @@ import torch
 
 from pipeline.cli.main import main
 from pipeline.files import sha256
+from pipeline.scans import Scan
+from pipeline.synthesis import Synthesizer
 
 SCANS = 6
 
@@ -118,6 +120,121 @@ def test_a_bad_scan_is_passed_over_and_on_top_of_the_index_until_it_succeeds(
     assert "<p>0 failed" in (out / "index.html").read_text(encoding="utf-8")
 
 
+def test_a_name_too_long_for_results_stops_no_other_scan(trained: Path, scans: Path, tmp_path: Path) -> None:
+    cohort = tmp_path / "cohort"
+    cohort.mkdir()
+    for name in ("a" * 230 + ".nii.gz", "ü" * 120 + ".nii.gz", "fine.nii.gz"):
+        shutil.copyfile(scans / "scan0.nii.gz", cohort / name)
+    assert call("synthesize", cohort, "-b", trained, "-o", tmp_path / "out") == 1
+    assert (tmp_path / "out" / "fine_desc-pseudohealthy.nii.gz").is_file()
+
+
+def test_a_mended_dicom_series_is_no_longer_listed_as_failed_though_its_hash_and_name_are_others(
+    trained: Path, scans: Path, dicom_series: Callable[..., list[Path]], tmp_path: Path
+) -> None:
+    cohort, out = tmp_path / "cohort", tmp_path / "out"
+    files = dicom_series(cohort / "LEAKED", head(1), affine=np.diag([-1.0, -1.0, 2.0, 1.0]))
+    shutil.copyfile(scans / "scan0.nii.gz", cohort / "scan0.nii.gz")
+    lost = files[3].read_bytes()
+    files[3].unlink()
+    assert call("synthesize", cohort, "-b", trained, "-o", out) == 1
+    assert "<p>1 failed" in (out / "index.html").read_text(encoding="utf-8")
+    assert "LEAKED" not in (out / "index.html").read_text(encoding="utf-8")
+    files[3].write_bytes(lost)
+    assert call("synthesize", cohort, "-b", trained, "-o", out) == 0
+    assert "<p>0 failed" in (out / "index.html").read_text(encoding="utf-8")
+
+
+def test_no_name_of_a_dicom_file_is_in_the_record(
+    trained: Path, dicom_series: Callable[..., list[Path]], tmp_path: Path
+) -> None:
+    files = dicom_series(tmp_path / "series", head(1), affine=np.diag([-1.0, -1.0, 2.0, 1.0]))
+    for number, file in enumerate(files):
+        if number == 3:
+            file.write_bytes(file.read_bytes()[:-2000])
+        file.rename(file.with_name(f"LEAKED_{number}.dcm"))
+    record = tmp_path / "run.json"
+    assert call("synthesize", tmp_path / "series", "-b", trained, "-o", tmp_path / "out", "--report", record) == 1
+    assert json.loads(record.read_text())["Counts"]["failed"] == 1
+    assert "LEAKED" not in record.read_text()
+
+
+def test_two_runs_into_one_folder_leave_whole_files(trained: Path, scans: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "pipeline.cli", "synthesize", scans, "-b", trained, "-o", out, "--device", "cpu"]
+    runs = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    for run in runs:
+        _, said = run.communicate(timeout=300)
+        assert run.returncode in (0, 1)
+        assert "Traceback" not in said
+    assert call("synthesize", scans, "-b", trained, "-o", out) == 0
+    assert call("verify", out) == 0
+    assert not list(out.glob(".partial*"))
+
+
+@pytest.mark.parametrize("name", ["scan0.nii.gz", "run.txt", "file.json/run.json"])
+def test_a_record_that_would_replace_a_scan_or_cannot_be_written_is_refused_at_once(
+    name: str, trained: Path, scans: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file.json").write_text("")
+    scan = tmp_path / "scan0.nii.gz"
+    shutil.copyfile(scans / "scan0.nii.gz", scan)
+    before = scan.read_bytes()
+    assert call("synthesize", scan, "-b", trained, "-o", tmp_path / "out", "--report", tmp_path / name) == 2
+    assert scan.read_bytes() == before
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_modality_that_no_scan_tells_is_refused(trained: Path, scans: Path, tmp_path: Path) -> None:
+    assert call("synthesize", scans / "scan0.nii.gz", "-b", trained, "-o", tmp_path, "--modality", "CT") == 2
+
+
+def test_a_scan_is_no_mask(trained: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    noisy = tmp_path / "noisy.nii"
+    grid = nib.load(scans / "scan0.nii.gz")
+    many = np.arange(grid.shape[0] * grid.shape[1] * grid.shape[2], dtype=np.int16).reshape(grid.shape)
+    nib.save(nib.Nifti1Image(many, grid.affine), noisy)
+    for option in ("--mask", "--brain-mask"):
+        assert call("synthesize", scans / "scan0.nii.gz", "-b", trained, "-o", tmp_path / "out", option, noisy) == 1
+        assert "expected a mask of few labels" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), torch.OutOfMemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")],
+    ids=repr,
+)
+def test_too_little_memory_for_a_scan_stops_no_other(
+    error: BaseException,
+    trained: Path,
+    scans: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    make = Synthesizer.__call__
+
+    def starved(self: Synthesizer, scan: Scan, *rest: object) -> object:
+        if scan.origin.name == "scan1.nii.gz":
+            raise error
+        return make(self, scan, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Synthesizer, "__call__", starved)
+    assert call("synthesize", scans, "-b", trained, "-o", tmp_path) == 1
+    assert "found too little memory for a scan of this size" in capsys.readouterr().err
+    assert len(list(tmp_path.glob("*_desc-pseudohealthy.nii.gz"))) == SCANS - 1
+
+
+def test_everything_in_a_folder_of_results_is_verified(uninterrupted: Path, tmp_path: Path) -> None:
+    assert call("verify", uninterrupted) == 0
+    assert call("verify", *(path for path in uninterrupted.glob("scan0*"))) == 0
+    copy = tmp_path / "copy"
+    shutil.copytree(uninterrupted, copy)
+    with (copy / "scan2_desc-anomaly.json").open("a") as file:
+        file.write(" ")
+    assert call("verify", copy) == 1
+
+
 def test_a_share_that_does_not_exist_is_refused(trained: Path, scans: Path, tmp_path: Path) -> None:
     assert call("synthesize", scans, "-b", trained, "-o", tmp_path, "--num-parts", "2", "--part-id", "2") == 2
 
@@ -156,12 +273,18 @@ def test_a_bids_dataset_gives_a_derivative_that_the_validator_takes_though_a_sca
     about = {"Name": "three scans", "BIDSVersion": "1.10.0"}
     (raw / "dataset_description.json").write_text(json.dumps(about))
     assert call("synthesize", raw, "-b", trained, "-o", out, "--uncertainty", "--report", out / "run.json") == 1
-    assert (out / "failed" / "sub-00_FLAIR.json").is_file()
+    assert len(list((out / "failed").glob("sub-00_FLAIR_*.json"))) == 1
     assert len(list(out.rglob("*_desc-pseudohealthy_FLAIR.nii.gz"))) == 2
     done = subprocess.run(["bids-validator-deno", out, "--format", "json"], capture_output=True, text=True, check=False)
     report = json.loads(done.stdout)
     assert sorted(report["summary"]["subjects"]) == ["01", "02"]
     assert not [issue for issue in report["issues"]["issues"] if issue["severity"] == "error"]
+
+
+def test_a_renamed_twin_is_no_scan_even_without_its_sidecar(trained: Path, uninterrupted: Path, tmp_path: Path) -> None:
+    shutil.copyfile(uninterrupted / "scan0_desc-pseudohealthy.nii.gz", tmp_path / "scan.nii.gz")
+    assert call("synthesize", tmp_path / "scan.nii.gz", "-b", trained, "-o", tmp_path / "out") == 1
+    assert not list((tmp_path / "out").rglob("*.nii.gz"))
 
 
 def test_a_synthetic_image_is_no_scan(trained: Path, uninterrupted: Path, tmp_path: Path) -> None:

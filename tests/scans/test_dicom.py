@@ -283,6 +283,13 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
 
 
 class TestRefused:
+    def test_slices_of_two_people_and_the_sentence_names_neither(self, dicom_series: Writer, tmp_path: Path) -> None:
+        files = dicom_series(tmp_path, voxels(), PatientName=lambda k: "Smith^John" if k % 2 else "Doe^Jane")
+        (series,) = find_series(files)
+        assert "found slices of 2 different PatientName in one series, expected one person" in str(series.problem)
+        assert "Smith" not in str(series.problem)
+        assert "Doe" not in str(series.problem)
+
     @pytest.mark.parametrize(
         ("reason", "attributes"), REFUSED, ids=lambda value: value if isinstance(value, str) else ""
     )

@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from pipeline.errors import OutputError, PipelineError, ScanError, UsageError
-from pipeline.scans import read_nifti, write_nifti
+from pipeline.scans import read_nifti, stem, write_nifti
+from pipeline.scans.nifti import is_marked
 
 DTYPES = ("uint8", "int8", "int16", "uint16", "int32", "float32", "float64")
 KEPT_FIELDS = ("dim", "pixdim", "xyzt_units", "qform_code", "sform_code", "srow_x", "srow_y", "srow_z", "quatern_b",
-    "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z", "datatype", "bitpix", "descrip")  # fmt: skip
+    "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z", "datatype", "bitpix")  # fmt: skip
 
 
 @st.composite
@@ -153,11 +154,29 @@ class TestSameGrid:
         image = nib.Nifti1Image(volume(), np.eye(4))
         image.header["cal_max"] = 1
         image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"Erika Mustermann"))
+        for field in ("descrip", "db_name", "aux_file", "intent_name"):
+            image.header[field] = b"Mustermann"
         nib.save(image, tmp_path / "a.nii")
         scan = read_nifti(tmp_path / "a.nii")
         write_nifti(tmp_path / "b.nii", scan.stored, scan)
         assert b"Mustermann" not in (tmp_path / "b.nii").read_bytes()
         assert nib.load(tmp_path / "b.nii").header["cal_max"] == 0
+
+    def test_what_is_written_says_that_it_is_synthetic(self, tmp_path: Path) -> None:
+        scan = read_nifti(save(tmp_path / "a.nii", volume()))
+        write_nifti(tmp_path / "b.nii.gz", scan.stored, scan)
+        header = read_nifti(tmp_path / "b.nii.gz").header
+        assert header["descrip"].item() == b"SYNTHETIC by phs-pipeline - NOT FOR DIAGNOSIS"
+        assert is_marked(header)
+        assert not is_marked(scan.header)
+
+    @pytest.mark.parametrize("name", ["A.NII", "A.NII.GZ"])
+    def test_names_may_be_in_capitals(self, name: str, tmp_path: Path) -> None:
+        save(tmp_path / "a.nii", volume())
+        content = (tmp_path / "a.nii").read_bytes()
+        (tmp_path / name).write_bytes(gzip.compress(content) if name.lower().endswith("gz") else content)
+        assert stem(Path(name)) == "A"
+        np.testing.assert_array_equal(read_nifti(tmp_path / name).stored, volume())
 
     def test_output_below_a_file_is_refused(self, tmp_path: Path) -> None:
         scan = read_nifti(save(tmp_path / "a.nii.gz", volume()))

@@ -26,7 +26,7 @@ def twin(scan: Scan) -> Twin:
     stored[14:18, 2:6, 7] -= 99  # less than a tenth of the window
     edited = np.zeros(scan.shape, dtype=bool)
     edited[:, :, :9] = True
-    return Twin(scan, stored, edited, Window(0, 1000))
+    return Twin(scan, stored, edited, Window(0, 1000), left_out=1)
 
 
 def test_amounts_are_those_worked_out_by_hand(twin: Twin) -> None:
@@ -71,6 +71,13 @@ def test_disease_that_reaches_the_end_of_the_edited_slices_gives_a_warning(twin:
     assert cut_off(twin, mask) is None
     mask[5, 6, 8] = True
     assert "--whole" in str(cut_off(twin, mask))
+
+
+def test_the_end_of_the_head_cuts_nothing_off(twin: Twin) -> None:
+    mask = np.zeros(twin.scan.shape, dtype=bool)
+    mask[5, 5, 8] = True
+    assert cut_off(twin, mask) is not None
+    assert cut_off(replace(twin, left_out=0), mask) is None
 
 
 def test_the_end_of_the_scan_cuts_nothing_off(twin: Twin) -> None:

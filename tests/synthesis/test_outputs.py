@@ -42,8 +42,10 @@ class TestNames:
 
     def test_scans_that_would_still_share_a_name_are_refused(self) -> None:
         scans = [nifti("1/anat/flair.nii.gz"), nifti("2/anat/flair.nii.gz")]
-        with pytest.raises(UsageError, match="two scans would both be written as 'anat_flair'; run them one by one"):
+        with pytest.raises(UsageError, match=r"1/anat/flair.* and .*2/anat/flair.*: found two scans whose.*"):
             output_names(scans)
+        with pytest.raises(UsageError, match="would have one name"):  # also where each has one of them
+            output_names(scans, part=(1, 2))
 
     def test_runs_that_share_the_scans_name_them_as_one_run_would(self) -> None:
         scans = [nifti(f"{folder}/flair.nii.gz") for folder in "abcde"]

@@ -131,6 +131,11 @@ class TestRegistration:
         with pytest.raises(ScanError, match="no registration"):
             rigid_pose(flat, brain)
 
+    def test_noise_is_nothing_to_register_to(self, brain: Scan) -> None:
+        noise = np.random.default_rng(0).integers(0, 1000, brain.shape).astype(np.int16)
+        with pytest.raises(ScanError, match="expected scans of the same part of the body"):
+            rigid_pose(replace(brain, stored=noise), brain)
+
 
 class TestUncertainty:
     def test_a_network_that_does_not_care_is_sure(
