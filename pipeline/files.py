@@ -9,6 +9,7 @@ import platform
 import re
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from pipeline.errors import OutputError
 
 PARTIAL = ".partial-"
 SCRATCH = "phs-pipeline-"
+LONGEST_WRITE_S = 24 * 3600
 # Who writes it: the machine, by digits of its name's hash, and the process.
 MACHINE = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 WRITER = re.compile(r"(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-z_]{8}(-(?P<name>.*))?", re.DOTALL)
@@ -54,12 +56,12 @@ def written_aside(path: Path) -> Iterator[Path]:
 
 
 def remove_partials(paths: Iterable[Path]) -> None:
-    """Remove what processes of this machine that were killed have left of these files or folders."""
+    """Remove what killed processes have left of these files or folders."""
     names = {path.name: path.parent for path in paths}
     for folder in set(names.values()):
         for left in folder.glob(f"{PARTIAL}*"):
             writer = WRITER.fullmatch(left.name.removeprefix(PARTIAL))
-            if writer and writer["name"] in names and _is_dead(writer):
+            if writer and writer["name"] in names and _is_left(left, writer):
                 _remove(left)
 
 
@@ -68,17 +70,17 @@ def scratch_folder() -> Iterator[Path]:
     """A temporary folder for as long as the block lasts; those of killed processes, which may hold scans, go too."""
     for left in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*"):
         writer = WRITER.fullmatch(left.name.removeprefix(SCRATCH))
-        if writer and _is_dead(writer):
+        if writer and _is_left(left, writer):
             _remove(left)
     with tempfile.TemporaryDirectory(prefix=f"{SCRATCH}{MACHINE}-{os.getpid()}-") as folder:
         yield Path(folder)
 
 
-def _is_dead(writer: re.Match[str]) -> bool:
-    """Whether it was a process of this machine that is no more."""
-    if writer["machine"] != MACHINE or os.name == "nt":  # where asking would end it
-        return False
+def _is_left(path: Path, writer: re.Match[str]) -> bool:
+    """Whether its process is no more, or is one that cannot be asked and has not written for a day."""
     try:
+        if writer["machine"] != MACHINE or os.name == "nt":  # where asking a process would end it
+            return time.time() - path.lstat().st_mtime > LONGEST_WRITE_S
         os.kill(int(writer["process"]), 0)
     except ProcessLookupError:
         return True

@@ -136,8 +136,10 @@ class TestKilled:
             f"{PARTIAL}{'0' * 8}-{dead}-0123abcd-a.txt",
             f"{PARTIAL}a.txt",
         ]
-        for name in (*kept, f"{PARTIAL}{MACHINE}-{dead}-0123abcd-a.txt"):
+        long_ago = tmp_path / f"{PARTIAL}{'0' * 8}-1-0123abcd-c.txt"
+        for name in (*kept, f"{PARTIAL}{MACHINE}-{dead}-0123abcd-a.txt", long_ago.name):
             (tmp_path / name).write_text("half")
+        os.utime(long_ago, (0, 0))
         remove_partials([tmp_path / "a.txt", tmp_path / "c.txt"])
         assert names(tmp_path) == sorted(kept)
 
