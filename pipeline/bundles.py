@@ -16,6 +16,7 @@ from pipeline.errors import UsageError
 from pipeline.files import sha256
 
 NETWORKS = ("pipeline.networks.", "monai.networks.nets.")
+UNLESS = "with your rights unless you give --trust-bundle, because you trust who wrote it"
 PARTS = (
     "pipeline.preprocessing.grid.Grid",
     "pipeline.preprocessing.slab.Slab",
@@ -141,8 +142,16 @@ def _code(value: Any, place: str = "") -> dict[str, str]:
     return {place: value} if isinstance(value, str) and value.startswith(("$", "%")) else {}
 
 
-def load_synthesizer(bundle: Bundle, device: str = "auto", batch_size: int | None = None) -> tuple[Any, dict[str, Any]]:
+def load_synthesizer(
+    bundle: Bundle, device: str = "auto", batch_size: int | None = None, trust: bool = False
+) -> tuple[Any, dict[str, Any]]:
     """The trained model of a bundle or run.
+
+    Args:
+        bundle: with weights.
+        device: as for `pick_device`.
+        batch_size: slices at once; None takes the config's.
+        trust: run the code in its inference config; weights are loaded safely all the same.
 
     Returns:
         A `pipeline.synthesis.Synthesizer`, and the provenance for sidecars: bundle, version, hashes of weights and
@@ -156,7 +165,7 @@ def load_synthesizer(bundle: Bundle, device: str = "auto", batch_size: int | Non
             f"{bundle.root}: the bundle {bundle.name!r} has no weights yet ({bundle.weights.name} is missing); "
             f"train it with `phs-pipeline train {bundle.name} --data COHORT -o RUN` and give the run with -b RUN"
         )
-    parts = build(bundle, ("network_def", "grid", "window", "slab", "batch_size"))
+    parts = build(bundle, ("network_def", "grid", "window", "slab", "batch_size"), trust)
 
     from pipeline.devices import pick_device
     from pipeline.synthesis import Synthesizer, load_weights
@@ -179,7 +188,7 @@ def load_synthesizer(bundle: Bundle, device: str = "auto", batch_size: int | Non
     return synthesizer, provenance
 
 
-def load_cycle(bundle: Bundle) -> Any:
+def load_cycle(bundle: Bundle, trust: bool = False) -> Any:
     """The way back of a run whose method has one: a module from (pseudo-healthy, pathological) images; else None.
 
     Raises:
@@ -188,7 +197,7 @@ def load_cycle(bundle: Bundle) -> Any:
     weights = bundle.weights.with_name("cycle.pt")
     if "cycle_def" not in read_config(bundle.config("inference")) or not weights.is_file():
         return None
-    cycle = build(bundle, ("cycle_def",))["cycle_def"]
+    cycle = build(bundle, ("cycle_def",), trust)["cycle_def"]
 
     from pipeline.synthesis import load_weights
 
@@ -196,8 +205,8 @@ def load_cycle(bundle: Bundle) -> Any:
     return cycle
 
 
-def build(bundle: Bundle, ids: tuple[str, ...]) -> dict[str, Any]:
-    """Build parts of a bundle's inference config, without evaluating expressions.
+def build(bundle: Bundle, ids: tuple[str, ...], trust: bool = False) -> dict[str, Any]:
+    """Build parts of a bundle's inference config, without evaluating expressions unless `trust` says so.
 
     Raises:
         UsageError: if a part contains an expression or names a class that is not a network, grid or window.
@@ -207,10 +216,13 @@ def build(bundle: Bundle, ids: tuple[str, ...]) -> dict[str, Any]:
     path = bundle.config("inference")
     config = read_config(path)
     wanted = {key: config[key] for key in config if key in _needed(config, ids, path)}
-    for key, value in wanted.items():
-        _refuse_code(value, f"{path}: {key}")
-    parser = ConfigParser(wanted)
+    if not trust:
+        for key, value in wanted.items():
+            _refuse_code(value, f"{path}: {key}")
+    parser = ConfigParser(config if trust else wanted)
     try:
+        if trust and "imports" in config:
+            parser.get_parsed_content("imports")
         return {key: parser.get_parsed_content(key) for key in ids}
     except Exception as error:  # whatever a constructor raises for the values in the file
         reason = (str(error.__cause__ or error).strip().splitlines() or [type(error).__name__])[0]
@@ -245,7 +257,8 @@ def _refuse_code(value: Any, where: str) -> None:
         target = value.get("_target_")
         if "_mode_" in value or (target is not None and not _is_trusted(str(target))):
             raise UsageError(
-                f"{where}: names {target!r}, expected a network of pipeline or MONAI; code from a bundle is not run"
+                f"{where}: names {target!r}, expected a network of pipeline or MONAI; code from a bundle is not run "
+                f"{UNLESS}"
             )
         for item in value.values():
             _refuse_code(item, where)
@@ -254,7 +267,7 @@ def _refuse_code(value: Any, where: str) -> None:
             _refuse_code(item, where)
     elif isinstance(value, str) and value.startswith(("$", "%")):
         raise UsageError(
-            f"{where}: contains the expression {value!r}, expected plain values; code from a bundle is not run"
+            f"{where}: contains the expression {value!r}, expected plain values; code from a bundle is not run {UNLESS}"
         )
 
 

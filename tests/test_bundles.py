@@ -181,6 +181,25 @@ def test_code_hidden_deeper_is_refused_too(foreign, grid):
         load_synthesizer(foreign, device="cpu")
 
 
+def test_code_runs_once_the_user_trusts_it_and_the_message_says_so(foreign, tmp_path):
+    touched = tmp_path / "touched"
+    expression = f"$pathlib.Path({str(touched)!r}).touch() or 3"
+    tamper(foreign, imports=["$import pathlib"], batch_size=expression)
+    with pytest.raises(UsageError, match="unless you give --trust-bundle, because you trust who wrote it"):
+        load_synthesizer(foreign, device="cpu")
+    assert not touched.exists()
+    synthesizer, _ = load_synthesizer(foreign, device="cpu", trust=True)
+    assert touched.exists()
+    assert synthesizer.batch_size == 3
+
+
+def test_trust_in_a_config_is_none_in_pickled_weights(foreign, dangerous, tmp_path):
+    torch.save(dangerous(tmp_path / "touched"), foreign.weights)
+    with pytest.raises(UsageError, match="holds more than tensors"):
+        load_synthesizer(foreign, device="cpu", trust=True)
+    assert not (tmp_path / "touched").exists()
+
+
 def test_expressions_in_parts_that_are_not_built_are_not_evaluated(foreign, tmp_path):
     touched = tmp_path / "touched"
     code = f"$__import__('pathlib').Path({str(touched)!r}).touch()"

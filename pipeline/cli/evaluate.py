@@ -11,7 +11,6 @@ from click.core import ParameterSource
 from pipeline.cli.say import say
 
 if TYPE_CHECKING:
-    from pipeline.bundles import Bundle
     from pipeline.synthesis import Synthesizer
 
 
@@ -62,6 +61,7 @@ if TYPE_CHECKING:
     "--healthy", is_flag=True, help="How much is changed where there is no disease: in each SCAN, or slices of COHORT."
 )
 @click.option("--overwrite", is_flag=True, help="Write into a report folder that is not empty.")
+@click.option("--trust-bundle", is_flag=True, help="Execute the code in a stranger's config.")
 @click.pass_context
 def evaluate(
     context: click.Context,
@@ -76,6 +76,7 @@ def evaluate(
     a_dice: int,
     healthy: bool,
     overwrite: bool,
+    trust_bundle: bool,
 ) -> None:
     """Measure healthiness, identity and fidelity on the pathological slices of a preprocessed cohort.
 
@@ -97,16 +98,17 @@ def evaluate(
     if healthy and a_dice:
         raise click.UsageError("--a-dice needs lesions; leave it or --healthy out")
 
-    from pipeline.bundles import find_bundle, load_synthesizer
+    from pipeline.bundles import find_bundle, load_cycle, load_synthesizer
     from pipeline.errors import ScanError
 
     bundle = find_bundle(bundle_name)
-    synthesizer, provenance = load_synthesizer(bundle, device)
+    synthesizer, provenance = load_synthesizer(bundle, device, trust=trust_bundle)
     name, failed = name or bundle.name, 0
     if healthy:
         failed = _healthy(scans, data, split, synthesizer, bundle.metadata, output, name, provenance, overwrite)
     elif data is not None:
-        _pathological(data, split, synthesizer, bundle, output, name, provenance, overwrite, judge_iterations, a_dice)
+        cycle = load_cycle(bundle, trust_bundle)
+        _pathological(data, split, synthesizer, cycle, output, name, provenance, overwrite, judge_iterations, a_dice)
     say(f"report: {output / 'report.md'}")
     if failed:
         raise ScanError(f"{failed} scan(s) failed, for the reasons above")
@@ -116,7 +118,7 @@ def _pathological(
     data: Path,
     split: str,
     synthesizer: "Synthesizer",
-    bundle: "Bundle",
+    cycle: Any,
     output: Path,
     name: str,
     provenance: dict[str, Any],
@@ -124,7 +126,6 @@ def _pathological(
     judge_iterations: int,
     a_dice: int,
 ) -> None:
-    from pipeline.bundles import load_cycle
     from pipeline.evaluation import evaluate as evaluate_method
 
     summary = evaluate_method(
@@ -136,7 +137,7 @@ def _pathological(
         split=split,
         judge_iterations=judge_iterations,
         overwrite=overwrite,
-        cycle=load_cycle(bundle),
+        cycle=cycle,
         a_dice_seeds=range(a_dice),
         progress=_progress,
     )

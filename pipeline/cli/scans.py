@@ -44,6 +44,7 @@ def scan_options(command: Callable[..., Any]) -> Callable[..., Any]:
                      help="Write a JSON record: versions, device, time and memory of each scan, outputs."),
         click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps."),
         click.option("--overwrite", is_flag=True, help="Make results again that are there."),
+        click.option("--trust-bundle", is_flag=True, help="Execute the code in a stranger's config."),
     )  # fmt: skip
     for option in reversed(options):
         command = option(command)
@@ -69,6 +70,7 @@ def run_over_scans(
     report: Path | None,
     device: str,
     overwrite: bool,
+    trust_bundle: bool,
     alpha: float | None = None,
     uncertainty: bool = False,
     viewer: bool = False,
@@ -97,7 +99,7 @@ def run_over_scans(
         if confined and len(sources) > 1:
             raise UsageError(f"{confined}: a mask belongs to one scan, found {len(sources)}; run them one by one")
         found = find_bundle(bundle)
-        synthesizer, provenance = load_synthesizer(found, device)
+        synthesizer, provenance = load_synthesizer(found, device, trust=trust_bundle)
         if whole:
             synthesizer.slab = WHOLE
         request = Request(

@@ -235,6 +235,22 @@ def test_everything_in_a_folder_of_results_is_verified(uninterrupted: Path, tmp_
     assert call("verify", copy) == 1
 
 
+def test_a_stranger_s_bundle_runs_its_code_only_with_trust_bundle(
+    trained: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(trained, tmp_path / "stranger")
+    config = tmp_path / "stranger" / "configs" / "inference.json"
+    touched = tmp_path / "touched"
+    expression = f"$__import__('pathlib').Path({str(touched)!r}).touch() or 4"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "batch_size": expression}))
+    command = ("synthesize", scans / "scan0.nii.gz", "-b", tmp_path / "stranger", "-o", tmp_path / "out")
+    assert call(*command) == 2
+    assert "--trust-bundle" in capsys.readouterr().err
+    assert not touched.exists()
+    assert call(*command, "--trust-bundle") == 0
+    assert touched.exists()
+
+
 def test_a_share_that_does_not_exist_is_refused(trained: Path, scans: Path, tmp_path: Path) -> None:
     assert call("synthesize", scans, "-b", trained, "-o", tmp_path, "--num-parts", "2", "--part-id", "2") == 2
 
