@@ -16,6 +16,7 @@ from pipeline.files import (
     MACHINE,
     PARTIAL,
     SCRATCH,
+    read_json,
     remove_partials,
     scratch_folder,
     sha256,
@@ -117,6 +118,16 @@ def test_sha256_is_that_of_the_bytes(tmp_path: Path) -> None:
     content = bytes(range(256)) * 9000  # more than one block
     (tmp_path / "a").write_bytes(content)
     assert sha256(tmp_path / "a") == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b"[1]", b"null", b"\xff\xfe", b"[" * 100_000])
+def test_what_is_no_json_object_is_read_as_an_empty_one(content: bytes | None, tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    if content is not None:
+        path.write_bytes(content)
+    assert read_json(path) == {}
+    write_json(path, {"a": [1]})
+    assert read_json(path) == {"a": [1]}
 
 
 class TestKilled:

@@ -3,14 +3,13 @@
 Brain Imaging Data Structure 1.10, "Common data types and metadata" and "Imaging data types" of its derivatives.
 """
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from pipeline import __version__
 from pipeline.errors import UsageError
-from pipeline.files import write_json, write_text
+from pipeline.files import read_json, write_json, write_text
 from pipeline.provenance import NAME, made_by_us
 from pipeline.scans.sources import Source
 
@@ -72,10 +71,11 @@ def write_dataset_description(out: Path, dataset: Path) -> None:
         UsageError: if `out` is another dataset, such as the scans' own.
     """
     path = out / DESCRIPTION
-    present = _read(path)
+    present = read_json(path)
     raw = os.path.relpath(dataset, out).replace(os.sep, "/")
+    name = read_json(dataset / DESCRIPTION).get("Name") or dataset.absolute().name
     description = {
-        "Name": f"Pseudo-healthy synthesis of {_read(dataset / DESCRIPTION).get('Name') or dataset.absolute().name}",
+        "Name": f"Pseudo-healthy synthesis of {name}",
         "BIDSVersion": BIDS_VERSION,
         "DatasetType": "derivative",
         "GeneratedBy": [{"Name": NAME, "Version": __version__}],
@@ -99,11 +99,3 @@ def _in_dataset(source: Source) -> Path | None:
         return None
     place = Path(os.path.relpath(source.path, source.dataset))
     return place if len(place.parts) > 1 and place.parts[0].startswith("sub-") else None
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}

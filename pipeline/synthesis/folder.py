@@ -1,7 +1,6 @@
 """What is written once for a run: an index of the pages, tables, and the record that `--report` asks for."""
 
 import hashlib
-import json
 import os
 import platform
 from collections.abc import Mapping
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import __version__
-from pipeline.files import write_json, write_text
+from pipeline.files import read_json, write_json, write_text
 from pipeline.reports.index_page import FAILED, index_page, scores_csv
 from pipeline.scans.sources import Source
 from pipeline.synthesis.run import Outcome, Record
@@ -38,7 +37,7 @@ def write_folder_pages(folder: Path, outcome: Outcome, asked: int) -> Path | Non
     if not folder.is_dir() or (asked == 1 and not index.is_file()):
         return None
     # A mended scan has another hash, and so may have another name.
-    known = {path: _noted(path) for path in (folder / FAILED).glob("*.json")}
+    known = {path: read_json(path) for path in (folder / FAILED).glob("*.json")}
     for source, record in outcome.records.items():
         place = hashlib.sha256(os.fsencode(source.path.absolute()) + source.stem.encode()).hexdigest()[:8]
         for path, known_of in known.items():
@@ -90,14 +89,6 @@ def write_run_report(
             "Scans": scans,
         },
     )
-
-
-def _noted(path: Path) -> dict[str, Any]:
-    try:
-        note = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return note if isinstance(note, dict) else {}
 
 
 def _without_path(source: Source, record: Record) -> str | None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from pipeline import __version__
 from pipeline.errors import PipelineError, ScanError, UsageError
-from pipeline.files import remove_partials, sha256, write_json, write_text
+from pipeline.files import read_json, remove_partials, sha256, write_json, write_text
 from pipeline.preprocessing.foreground import AIR
 from pipeline.reports.mosaic import body_box, difference, grey, mosaic, save_png, square
 from pipeline.scans import Scan, write_nifti
@@ -48,7 +48,8 @@ def output_names(
     Args:
         sources: all scans.
         keep_names: keep the names of DICOM folders and archives.
-        part: (k, n) for every n-th scan, from the k-th; names are the same as those of the whole.
+        part: (k, n) for every n-th scan, from the k-th; names are the same as those of the whole. To hash a series
+            means to read it, so series that are named once are hashed in their own share alone.
 
     Raises:
         UsageError: if two scans would still share a name.
@@ -56,25 +57,29 @@ def output_names(
     sources = list(dict.fromkeys(sources))
     # In a BIDS dataset, results lie in folders of their own; elsewhere, all in one.
     shared = Counter((source.dataset, source.stem) for source in sources)
-    names: list[str | None] = []
-    keys: dict[str, Source] = {}
-    for source in sources:
-        name = None
-        # To hash a series means to read it, which each run does with its own share alone.
-        key = source.series.uid + source.series.label if source.series else ""
-        if source.kind != "dicom" or keep_names:
-            alone = shared[source.dataset, source.stem] == 1
-            key = name = source.stem if alone else f"{source.path.absolute().parent.name}_{source.stem}"
-        if key and key in keys:
+    copies = Counter((source.series.uid, source.series.label) for source in sources if source.series)
+    first, step = part
+    named: dict[str, Source] = {}
+    ours: list[str] = []
+    for place, source in enumerate(sources):
+        in_share = place % step == first
+        if source.kind == "dicom" and not keep_names:
+            if not in_share and source.series and copies[source.series.uid, source.series.label] == 1:
+                continue
+            name = f"dicom-{_digits(source)}"
+        elif shared[source.dataset, source.stem] == 1:
+            name = source.stem
+        else:
+            name = f"{source.path.absolute().parent.name}_{source.stem}"
+        if name in named:
             raise UsageError(
-                f"{keys[key].path} and {source.path}: found two scans whose results would have one name, expected a "
+                f"{named[name].path} and {source.path}: found two scans whose results would have one name, expected a "
                 "name for each; run them one by one into different folders"
             )
-        keys[key] = source
-        names.append(name)
-    first, step = part
-    share = list(zip(sources, names, strict=True))[first::step]
-    return {name or f"dicom-{_digits(source)}": source for source, name in share}
+        named[name] = source
+        if in_share:
+            ours.append(name)
+    return {name: named[name] for name in ours}
 
 
 def _digits(source: Source) -> str:
@@ -173,10 +178,10 @@ class Outputs:
         """
         if not self.sidecar.is_file():
             return False
+        sidecar = read_json(self.sidecar)
         try:
-            sidecar = json.loads(self.sidecar.read_text(encoding="utf-8"))
             present, written = sidecar["Request"], list(sidecar["Outputs"])
-        except (ValueError, KeyError, TypeError):
+        except (KeyError, TypeError):
             present, written = None, []
         if present == json.loads(json.dumps(request)):
             return all((self.folder / name).is_file() for name in written)

@@ -4,7 +4,7 @@ While the network works on a scan, the next one is read and the one before is wr
 most are in memory, however many there are.
 """
 
-import json
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.errors import OutputError, PipelineError, ScanError
-from pipeline.files import sha256
+from pipeline.files import read_json, sha256
 from pipeline.memory import PeakMemory
 from pipeline.preprocessing.domain import compare
 from pipeline.scans import Scan, is_nifti, read_nifti, stem
@@ -215,14 +215,13 @@ class _Work:
             loaded.request = self.asked(name, source)
             if self.request.overwrite or not loaded.outputs.done(loaded.request):
                 mask = self.request.mask
-                loaded.lesion = read_nifti(mask, constant_ok=True) if mask else None
-                scan = source.read()
+                with _enough_memory(source):
+                    loaded.lesion = read_nifti(mask, constant_ok=True) if mask else None
+                    scan = source.read()
                 _refuse_synthetic(source, scan)
                 loaded.scan = scan
         except PipelineError as error:
             loaded.error = error
-        except MemoryError:
-            loaded.error = _too_large(source)
         loaded.seconds = time.monotonic() - start
         return loaded
 
@@ -263,15 +262,10 @@ class _Work:
 
         memory, start = PeakMemory(self.synthesizer.device), time.monotonic()
         try:
-            twin = self.synthesizer(loaded.scan, loaded.lesion, self.steps, self.request.uncertainty, check)
+            with _enough_memory(source):
+                twin = self.synthesizer(loaded.scan, loaded.lesion, self.steps, self.request.uncertainty, check)
         except PipelineError as error:
             return Record(name, "failed", error=str(error)), None, {}
-        except (MemoryError, torch.OutOfMemoryError):
-            return Record(name, "failed", error=str(_too_large(source))), None, {}
-        except RuntimeError as error:
-            if NO_MEMORY not in str(error):
-                raise
-            return Record(name, "failed", error=str(_too_large(source))), None, {}
         seconds = {"read": loaded.seconds, "synthesis": time.monotonic() - start}
         about = {
             **self.provenance,
@@ -287,9 +281,8 @@ class _Work:
         start = time.monotonic()
         source = loaded.outputs.source
         try:
-            record.files, sidecar = loaded.outputs.write(twin, loaded.request, about)
-        except MemoryError as error:
-            raise _too_large(source) from error
+            with _enough_memory(source):
+                record.files, sidecar = loaded.outputs.write(twin, loaded.request, about)
         except FileNotFoundError as error:
             raise ScanError(
                 f"{source.path}: found that results went while they were written, expected them to stay; another run "
@@ -304,11 +297,18 @@ def _file(path: Path | None) -> dict[str, str] | None:
     return {"Name": path.name, "Sha256": sha256(path)} if path else None
 
 
-def _too_large(source: Source) -> ScanError:
-    return ScanError(
-        f"{source.path}: found too little memory for a scan of this size, expected some twelve times what its voxels "
-        "take; free memory, crop the scan, or run fewer at once"
-    )
+@contextlib.contextmanager
+def _enough_memory(source: Source) -> Iterator[None]:
+    """Tell where memory runs out, whichever library finds out."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, (MemoryError, torch.OutOfMemoryError)) or NO_MEMORY in str(error)):
+            raise
+        raise ScanError(
+            f"{source.path}: found too little memory for a scan of this size, expected some twelve times what its "
+            "voxels take; free memory, crop the scan, or run fewer at once"
+        ) from error
 
 
 def _refuse_synthetic(source: Source, scan: Scan) -> None:
@@ -318,9 +318,5 @@ def _refuse_synthetic(source: Source, scan: Scan) -> None:
     if not is_nifti(source.path):
         return
     sidecar = source.path.with_name(f"{stem(source.path)}.json")
-    try:
-        synthetic = json.loads(sidecar.read_text(encoding="utf-8")).get("SyntheticData") is True
-    except (OSError, ValueError, AttributeError):
-        return
-    if synthetic:
+    if read_json(sidecar).get("SyntheticData") is True:
         raise ScanError(f"{source.path}: is synthetic already, as {sidecar.name} says, expected a scan of a scanner")

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,27 @@ class TestNames:
             (name,) = output_names(sources)
             assert re.fullmatch("dicom-[0-9a-f]{8}", name)
             assert list(output_names(sources, keep_names=True)) == ["DOE_JOHN"]
+
+    def test_a_dicom_series_that_lies_in_two_places_is_refused_in_each_share(
+        self, dicom_series: Callable[..., list[Path]], tmp_path: Path
+    ) -> None:
+        dicom_series(tmp_path / "a", np.arange(960, dtype=np.int16).reshape(8, 12, 10))
+        shutil.copytree(tmp_path / "a", tmp_path / "b")
+        with open_sources([tmp_path / "a", tmp_path / "b"]) as sources:
+            for part in ((0, 1), (0, 2), (1, 2)):
+                with pytest.raises(UsageError, match="would have one name"):
+                    output_names(sources, part=part)
+
+    def test_parts_of_a_series_in_two_places_are_two_scans_with_the_same_names_in_each_share(
+        self, dicom_series: Callable[..., list[Path]], tmp_path: Path
+    ) -> None:
+        for folder in ("a", "b"):
+            voxels = np.arange(960, dtype=np.int16).reshape(8, 12, 10) + ord(folder)
+            dicom_series(tmp_path / folder, voxels, SeriesInstanceUID="2.25.7")
+        with open_sources([tmp_path / "a", tmp_path / "b"]) as sources:
+            whole = output_names(sources)
+            assert len(whole) == 2
+            assert output_names(sources, part=(0, 2)) | output_names(sources, part=(1, 2)) == whole
 
 
 def test_the_page_tells_all_settings_and_nothing_without_a_name(twin: Twin, tmp_path: Path) -> None:
