@@ -5,3 +5,5 @@ Data flows through the rooms in one direction:
 """
 
 __version__ = "0.1.0"
+# What every table, record and report says.
+RESEARCH_ONLY = "Research use only, not for diagnosis."

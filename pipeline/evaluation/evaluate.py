@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from pipeline import __version__
+from pipeline import RESEARCH_ONLY, __version__
 from pipeline.errors import UsageError
 from pipeline.evaluation.bracketed import bracketed_a_dice
 from pipeline.evaluation.controls import CONTROLS, UNTOUCHED
@@ -113,7 +113,7 @@ def evaluate(
     summary = {
         "format": 1,
         "pipeline_version": __version__,
-        "warning": "Research use only, not for diagnosis.",
+        "warning": RESEARCH_ONLY,
         "method": name,
         "provenance": provenance,
         "device": str(synthesizer.device),

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from pipeline import __version__
+from pipeline import RESEARCH_ONLY, __version__
 from pipeline.errors import OutputError, PipelineError, ScanError, UsageError
 from pipeline.evaluation.evaluate import pseudo_healthy
 from pipeline.evaluation.judge import SLICES_AT_ONCE
@@ -85,7 +85,7 @@ def evaluate_healthy(
     summary = {
         "format": 1,
         "pipeline_version": __version__,
-        "warning": "Research use only, not for diagnosis.",
+        "warning": RESEARCH_ONLY,
         "method": name,
         "provenance": provenance,
         "device": str(synthesizer.device),

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline import __version__
+from pipeline import RESEARCH_ONLY, __version__
 from pipeline.comparison.significance import holm, wilcoxon_signed_rank
 from pipeline.errors import UsageError
 from pipeline.files import sha256, write_json, write_text
@@ -100,7 +100,7 @@ def report_study(study_dir: Path, files: Sequence[Path], table_dir: Path, overwr
     summary = {
         "format": 1,
         "pipeline_version": __version__,
-        "warning": "Research use only, not for diagnosis.",
+        "warning": RESEARCH_ONLY,
         "study": key["study"],
         "cohort": key["cohort"],
         "cases": sum(case["repeat_of"] is None for case in key["cases"]),

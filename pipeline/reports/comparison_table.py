@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from PIL import Image
 
-from pipeline import __version__
+from pipeline import RESEARCH_ONLY, __version__
 from pipeline.comparison.compare import A_DICE, PAIRED, POOLED, Cell, Comparison
 from pipeline.comparison.significance import ALPHA
 from pipeline.files import write_json, write_text
@@ -18,7 +18,6 @@ from pipeline.reports.evaluation_report import ROWS, WEAK_JUDGE
 from pipeline.reports.mosaic import save_png
 
 PANEL = "panel.png"
-WARNING = "Research use only, not for diagnosis."
 TITLE = "Pseudo-healthy synthesis: methods compared"
 # Label, arrow in the direction of better, digits.
 HEADINGS = {
@@ -96,7 +95,7 @@ def write_comparison(folder: Path, comparison: Comparison, panel: Image.Image | 
         {
             "format": 1,
             "pipeline_version": __version__,
-            "warning": WARNING,
+            "warning": RESEARCH_ONLY,
             **asdict(comparison),
             "notes": notes(comparison),
         },
@@ -150,7 +149,7 @@ def page(comparison: Comparison, with_panel: bool) -> str:
     """Table, notes and, if there is one, the panel in Markdown."""
     parts = [
         f"# {TITLE}",
-        f"**{WARNING}** Pseudo-healthy images are synthetic.",
+        f"**{RESEARCH_ONLY}** Pseudo-healthy images are synthetic.",
         markdown(comparison),
         "\n".join(f"- {_markdown(note)}" for note in notes(comparison)),
         *(["## Cases", f"![Cases]({PANEL})"] if with_panel else []),
@@ -225,7 +224,7 @@ def html(comparison: Comparison, panel_png: bytes | None) -> str:
 <head><meta charset="utf-8"/><title>{TITLE}</title><style>{STYLE}</style></head>
 <body>
 <h1>{TITLE}</h1>
-<p><strong>{WARNING}</strong> Pseudo-healthy images are synthetic.</p>
+<p><strong>{RESEARCH_ONLY}</strong> Pseudo-healthy images are synthetic.</p>
 <table>
 <thead><tr><td></td>{headings}</tr></thead>
 <tbody>
@@ -353,7 +352,7 @@ def _material(comparison: Comparison) -> list[str]:
     return [
         f"Cohort {cohort['sha256'][:12]} (sha256), {cohort['split']} split: {counts}.",
         f"Judge of healthiness {judge['weights_sha256'][:12]} (sha256): {trained}. {seen}",
-        f"{WARNING} phs-pipeline {__version__}.",
+        f"{RESEARCH_ONLY} phs-pipeline {__version__}.",
     ]
 
 

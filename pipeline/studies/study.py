@@ -7,13 +7,12 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline import __version__
+from pipeline import RESEARCH_ONLY, __version__
 from pipeline.bundles import read_config
 from pipeline.errors import UsageError
 from pipeline.files import PARTIAL, write_json, write_text, written_aside
 
 SETTINGS = "study.json"
-WARNING = "Research use only, not for diagnosis."
 
 
 def open_study(folder: Path, settings: dict[str, Any]) -> None:
@@ -98,7 +97,7 @@ def write_study(
         results: what they were averaged from.
         draw: writes the picture to a file.
     """
-    write_text(folder / "table.md", f"{page}\n\n{WARNING} phs-pipeline {__version__}.\n")
+    write_text(folder / "table.md", f"{page}\n\n{RESEARCH_ONLY} phs-pipeline {__version__}.\n")
     write_text(folder / "table.csv", frame.to_csv(index=False, lineterminator="\n"))
     with written_aside(folder / "plot.png") as aside:
         draw(aside)
@@ -107,7 +106,7 @@ def write_study(
         {
             "format": 1,
             "pipeline_version": __version__,
-            "warning": WARNING,
+            "warning": RESEARCH_ONLY,
             "settings": read_config(folder / SETTINGS),
             # By way of pandas' own writer, which knows that JSON has no NaN.
             "table": json.loads(frame.to_json(orient="records")),

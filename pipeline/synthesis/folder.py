@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pipeline import __version__
+from pipeline import RESEARCH_ONLY, __version__
 from pipeline.files import read_json, write_json, write_text
 from pipeline.reports.index_page import FAILED, index_page, scores_csv
 from pipeline.scans.sources import Source
@@ -80,7 +80,7 @@ def write_run_report(
     write_json(
         path,
         {
-            "Warning": "Research use only, not for diagnosis.",
+            "Warning": RESEARCH_ONLY,
             "GeneratedBy": {"Name": "phs-pipeline", "Version": __version__},
             **provenance,
             "Device": str(synthesizer.device),
