@@ -16,13 +16,13 @@ import nibabel as nib
 import numpy as np
 import torch
 
+from pipeline.inference import Translator, synthesize_scans
 from pipeline.networks import JohnsonGenerator
 from pipeline.phantoms import brain_phantom
 from pipeline.preprocessing.grid import Grid
 from pipeline.preprocessing.window import WindowRule
 from pipeline.scans import read_nifti
 from pipeline.scans.sources import open_sources
-from pipeline.synthesis import Synthesizer, synthesize_scans
 
 PRESETS = {
     "paper": ({"filters": 32}, Grid(1.0, (240, 240))),
@@ -44,7 +44,7 @@ def main() -> None:
     arguments = parser.parse_args()
     settings, grid = PRESETS[arguments.preset]
     torch.manual_seed(0)
-    synthesizer = Synthesizer(JohnsonGenerator(**settings), grid, WindowRule())
+    synthesizer = Translator(JohnsonGenerator(**settings), grid, WindowRule())
 
     slices: list[tuple[int, ...]] = []
     original = synthesizer.inferer

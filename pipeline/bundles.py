@@ -154,7 +154,7 @@ def load_synthesizer(
         trust: run the code in its inference config; weights are loaded safely all the same.
 
     Returns:
-        A `pipeline.synthesis.Synthesizer`, and the provenance for sidecars: bundle, version, hashes of weights and
+        A `pipeline.inference.Translator`, and the provenance for sidecars: bundle, version, hashes of weights and
         config.
 
     Raises:
@@ -168,10 +168,10 @@ def load_synthesizer(
     parts = build(bundle, ("network_def", "grid", "window", "slab", "batch_size"), trust)
 
     from pipeline.devices import pick_device
-    from pipeline.synthesis import Synthesizer, load_weights
+    from pipeline.inference import Translator, load_weights
 
     load_weights(parts["network_def"], bundle.weights)
-    synthesizer = Synthesizer(
+    synthesizer = Translator(
         network=parts["network_def"],
         grid=parts["grid"],
         window=parts["window"],
@@ -199,7 +199,7 @@ def load_cycle(bundle: Bundle, trust: bool = False) -> Any:
         return None
     cycle = build(bundle, ("cycle_def",), trust)["cycle_def"]
 
-    from pipeline.synthesis import load_weights
+    from pipeline.inference import load_weights
 
     load_weights(cycle, weights)
     return cycle

@@ -11,7 +11,7 @@ from click.core import ParameterSource
 from pipeline.cli.say import say
 
 if TYPE_CHECKING:
-    from pipeline.synthesis import Synthesizer
+    from pipeline.inference import Translator
 
 
 @click.command()
@@ -117,7 +117,7 @@ def evaluate(
 def _pathological(
     data: Path,
     split: str,
-    synthesizer: "Synthesizer",
+    synthesizer: "Translator",
     cycle: Any,
     output: Path,
     name: str,
@@ -152,7 +152,7 @@ def _healthy(
     scans: tuple[Path, ...],
     data: Path | None,
     split: str,
-    synthesizer: "Synthesizer",
+    synthesizer: "Translator",
     metadata: dict[str, Any],
     output: Path,
     name: str,
@@ -162,9 +162,9 @@ def _healthy(
     """Returns how many scans failed."""
     from pipeline.evaluation.healthy import cohort_loads, evaluate_healthy, scan_loads
     from pipeline.files import sha256
+    from pipeline.inference.outputs import output_names
     from pipeline.preprocessing.cohort import COHORT_FILE
     from pipeline.scans.sources import open_sources
-    from pipeline.synthesis.outputs import output_names
 
     with contextlib.ExitStack() as stack:
         if scans:

@@ -90,9 +90,9 @@ def run_over_scans(
 
     from pipeline.bundles import find_bundle, load_synthesizer
     from pipeline.errors import ScanError, UsageError
+    from pipeline.inference import Products, Request, synthesize_scans, write_folder_pages, write_run_report
     from pipeline.preprocessing.slab import WHOLE
     from pipeline.scans.sources import open_sources
-    from pipeline.synthesis import Products, Request, synthesize_scans, write_folder_pages, write_run_report
 
     with open_sources(scans, series, modality) as sources:
         confined = mask or brain_mask

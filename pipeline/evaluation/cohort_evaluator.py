@@ -6,7 +6,7 @@ from typing import Any
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.judge import ITERATIONS
 from pipeline.files import sha256
-from pipeline.synthesis import Synthesizer, load_weights
+from pipeline.inference import Translator, load_weights
 
 
 class CohortEvaluator:
@@ -24,7 +24,7 @@ class CohortEvaluator:
 
     def __init__(
         self,
-        synthesizer: Synthesizer,
+        synthesizer: Translator,
         weights: Path | str,
         dataset_dir: Path | str,
         report_dir: Path | str,

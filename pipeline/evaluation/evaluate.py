@@ -20,16 +20,16 @@ from pipeline.evaluation.twins import FOLDER as TWINS
 from pipeline.evaluation.twins import Twins, write_twins
 from pipeline.evaluation.volumes import HEALTHY, Volume, pathological_subjects, read_volume, subjects_with
 from pipeline.files import sha256
+from pipeline.inference import Translator
 from pipeline.metrics import ms_ssim_padding
 from pipeline.preprocessing.cohort import COHORT_FILE
 from pipeline.reports.evaluation_report import Case, write_report
-from pipeline.synthesis import Synthesizer
 
 RESERVED = (*CONTROLS, "original", "healthy", "original images", "healthy slices, random masks")
 
 
 def evaluate(
-    synthesizer: Synthesizer,
+    synthesizer: Translator,
     cohort_dir: Path,
     report_dir: Path,
     name: str,
@@ -156,7 +156,7 @@ def evaluate(
     return summary
 
 
-def pseudo_healthy(synthesizer: Synthesizer, volume: Volume) -> Tensor:
+def pseudo_healthy(synthesizer: Translator, volume: Volume) -> Tensor:
     """x_s = x_p + residual inside the foreground, in [0, 1], shape (N, 1, H, W), on the synthesizer's device."""
     residual = torch.from_numpy(synthesizer.residual(volume.image[:, 0].numpy(), volume.spacing_mm))[:, None]
     return (volume.image + residual * volume.foreground).clamp(0, 1).to(synthesizer.device)
@@ -179,7 +179,7 @@ def _cases(
     volumes: pd.DataFrame,
     records: list[dict[str, Any]],
     cohort_dir: Path,
-    synthesizer: Synthesizer,
+    synthesizer: Translator,
     judge: Judge,
 ) -> list[Case]:
     """Best, median and worst volume by healthiness, each by the slice with its largest lesion."""

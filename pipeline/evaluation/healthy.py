@@ -17,13 +17,13 @@ from pipeline.evaluation.judge import SLICES_AT_ONCE
 from pipeline.evaluation.probes import AREA_MM2, CHANGE, Hallucination
 from pipeline.evaluation.scores import _mean, _over_patients
 from pipeline.evaluation.volumes import HEALTHY, Volume, read_volume, subjects_with
+from pipeline.inference import Translator
+from pipeline.inference.outputs import BIDS
 from pipeline.metrics import psnr, ssim
 from pipeline.preprocessing.domain import compare
 from pipeline.preprocessing.foreground import foreground
 from pipeline.reports.evaluation_report import write_healthy_report
 from pipeline.scans.sources import Source
-from pipeline.synthesis import Synthesizer
-from pipeline.synthesis.outputs import BIDS
 
 METRICS = ("changed_share", "appeared_per_slice", "vanished_per_slice", "psnr", "ssim")
 
@@ -32,7 +32,7 @@ Load = Callable[[], tuple[Volume, list[str]]]
 
 
 def evaluate_healthy(
-    synthesizer: Synthesizer,
+    synthesizer: Translator,
     loads: Mapping[str, Load],
     report_dir: Path,
     name: str,
@@ -118,7 +118,7 @@ def cohort_loads(cohort: Path, split: str) -> dict[str, Load]:
     return {record["subject"]: partial(_from_cohort, cohort, record) for record in records}
 
 
-def scan_loads(named: Mapping[str, Source], synthesizer: Synthesizer, metadata: Mapping[str, Any]) -> dict[str, Load]:
+def scan_loads(named: Mapping[str, Source], synthesizer: Translator, metadata: Mapping[str, Any]) -> dict[str, Load]:
     """Scans of persons without the disease, in the slab and window that the method was trained on.
 
     Args:
@@ -134,7 +134,7 @@ def _from_cohort(cohort: Path, record: dict[str, Any]) -> tuple[Volume, list[str
 
 
 def _from_scan(
-    name: str, source: Source, synthesizer: Synthesizer, metadata: Mapping[str, Any]
+    name: str, source: Source, synthesizer: Translator, metadata: Mapping[str, Any]
 ) -> tuple[Volume, list[str]]:
     scan = source.read()
     intensities = scan.intensities()

@@ -15,8 +15,8 @@ from scipy import ndimage
 from torch import Tensor, nn
 
 from pipeline.evaluation.volumes import Volume
-from pipeline.synthesis import Synthesizer
-from pipeline.synthesis.change import CHANGE
+from pipeline.inference import Translator
+from pipeline.inference.change import CHANGE
 
 AREA_MM2 = 20.0  # smaller specks are noise
 MARGIN_MM = 5.0  # around a lesion its surroundings may change, too
@@ -80,7 +80,7 @@ class Steganography:
         cycle: from (pseudo-healthy, pathological) images to the reconstruction.
     """
 
-    def __init__(self, synthesizer: Synthesizer, cycle: nn.Module) -> None:
+    def __init__(self, synthesizer: Translator, cycle: nn.Module) -> None:
         self.synthesizer = synthesizer
         self.cycle = cycle.to(synthesizer.device).eval()
         self.pixels = 0

@@ -60,7 +60,7 @@ def score_slices(method: str, images: Tensor, volume: Volume, judge: Judge) -> l
     Returns:
         One row a slice: method, patient, subject, slice, `METRICS`, lesion_pixels, predicted_pixels. PSNR is `inf`
         where nothing differs. A metric is `nan` where no truth is known or no pixel is compared; from bad images it
-        cannot come, since `Synthesizer.residual` refuses those.
+        cannot come, since `Translator.residual` refuses those.
     """
     rows: list[dict[str, Any]] = []
     predicted = judge.predict(images, volume.spacing_mm)

@@ -15,7 +15,7 @@ from pipeline.evaluation.probes import Hallucination
 from pipeline.evaluation.scores import score_methods, score_slices, score_volumes
 from pipeline.evaluation.volumes import HEALTHY, pathological_subjects, read_volume, subjects_with
 from pipeline.files import sha256, write_json, written_aside
-from pipeline.synthesis import load_weights
+from pipeline.inference import load_weights
 
 HEALTHY_ENOUGH = 0.9
 CLOSE_ENOUGH = 30.0  # dB in normal tissue; below it the image is hardly this person's

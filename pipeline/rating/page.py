@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.evaluation.twins import Twins
-from pipeline.reports.mosaic import body_box, grey, outlined, square
+from pipeline.mosaic import body_box, grey, outlined, square
 
 PLACEHOLDER = "{{study}}"
 

@@ -6,8 +6,8 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+from pipeline.mosaic import grey, mosaic, outlined, save_png
 from pipeline.preprocessing.splits import SPLITS
-from pipeline.reports.mosaic import grey, mosaic, outlined, save_png
 
 SUBJECTS_SHOWN = 8
 

@@ -12,7 +12,7 @@ from pipeline.comparison.compare import Report
 from pipeline.errors import UsageError
 from pipeline.evaluation.controls import CONTROLS, untouched
 from pipeline.evaluation.twins import FOLDER, Twins, read_twins
-from pipeline.reports.mosaic import PANEL_PIXELS, body_box, difference, grey, mosaic, outlined, square
+from pipeline.mosaic import PANEL_PIXELS, body_box, difference, grey, mosaic, outlined, square
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from pipeline import RESEARCH_ONLY, __version__
 from pipeline.comparison.compare import A_DICE, PAIRED, POOLED, Cell, Comparison
 from pipeline.comparison.significance import ALPHA
 from pipeline.files import write_json, write_text
+from pipeline.mosaic import save_png
 from pipeline.reports.evaluation_report import ROWS, WEAK_JUDGE
-from pipeline.reports.mosaic import save_png
 
 PANEL = "panel.png"
 TITLE = "Pseudo-healthy synthesis: methods compared"

@@ -15,8 +15,8 @@ from urllib.parse import quote
 import numpy as np
 from PIL import Image
 
+from pipeline.mosaic import PANEL_PIXELS, TITLE_HEIGHT
 from pipeline.reports.html import data_uri, render
-from pipeline.reports.mosaic import PANEL_PIXELS, TITLE_HEIGHT
 
 # The sidecars of scans, not those of their anomaly maps and masks.
 SIDECAR = re.compile(r"_desc-(pseudohealthy|enhanced)(_[A-Za-z0-9]+)?\.json$")

@@ -25,7 +25,7 @@ from pipeline.reports.survey import Survey, survey
 from pipeline.reports.viewer import embedded_nifti
 
 if TYPE_CHECKING:  # that room writes these pages
-    from pipeline.synthesis.synthesizer import Twin
+    from pipeline.inference.translator import Twin
 
 # Slices of each plane. Residual methods work on axial ones; the others show steps between them.
 SHOWN = {AXIAL: 6, CORONAL: 3, SAGITTAL: 3}

@@ -6,13 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline.mosaic import difference
 from pipeline.reports.html import data_uri
-from pipeline.reports.mosaic import difference
 from pipeline.reports.plane import AXIAL, RIGHT, SAGITTAL, SUPERIOR, Plane, orientation_known, outline
 from pipeline.reports.survey import Survey, intensities
 
 if TYPE_CHECKING:  # that room writes these pages
-    from pipeline.synthesis.synthesizer import Twin
+    from pipeline.inference.translator import Twin
 
 # Of the window: the difference and the deviation at full colour, the same in every report.
 FULL_CHANGE = 0.3

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.mosaic import BORDER
 from pipeline.preprocessing.foreground import AIR
-from pipeline.reports.mosaic import BORDER
 from pipeline.reports.plane import ANTERIOR, RIGHT, SUPERIOR
 from pipeline.scans import Scan
 
 if TYPE_CHECKING:  # that room writes these pages
-    from pipeline.synthesis.synthesizer import Twin
+    from pipeline.inference.translator import Twin
 
 # A line through the scan with so little of the tissue of the fullest line holds noise of the air.
 SPECKS = 0.02

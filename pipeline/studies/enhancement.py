@@ -2,7 +2,7 @@
 
 A segmentor is trained on images in which the extracted pathological signal was added once more,
 x_en = x_p + α (x_p − x_s), and tested on other patients' images enhanced alike. The sign is that of the text, not of
-Eq. 7 as printed (see `pipeline.synthesis.enhance`). What leaves [0, 1] is kept: clipped to 1, the bright lesions that
+Eq. 7 as printed (see `pipeline.inference.enhance`). What leaves [0, 1] is kept: clipped to 1, the bright lesions that
 enhancement is for would look like bright tissue again.
 """
 
@@ -33,6 +33,7 @@ from pipeline.evaluation.volumes import (
     read_volume,
 )
 from pipeline.files import sha256
+from pipeline.inference import Translator
 from pipeline.methods import Segmentation
 from pipeline.methods.base import Batch, Shared, Terms
 from pipeline.metrics import hd95
@@ -42,7 +43,6 @@ from pipeline.preprocessing.grid import Grid
 from pipeline.preprocessing.slices import SliceDataset
 from pipeline.studies.study import markdown_table, mean_sd, once, open_study, over_seeds, write_study
 from pipeline.studies.training import BATCH_SIZE, trained
-from pipeline.synthesis import Synthesizer
 
 logger = logging.getLogger(__name__)
 
@@ -137,7 +137,7 @@ class EnhancedCohort:
         grid: the segmentor's.
     """
 
-    def __init__(self, cohort: Path, synthesizer: Synthesizer, grid: Grid) -> None:
+    def __init__(self, cohort: Path, synthesizer: Translator, grid: Grid) -> None:
         self.cohort = cohort
         self.synthesizer = synthesizer
         self.grid = grid

@@ -26,10 +26,10 @@ from pipeline.evaluation.judge import ITERATIONS, SEED
 from pipeline.evaluation.volumes import HEALTHY, PATHOLOGICAL
 from pipeline.files import sha256
 from pipeline.methods.base import Batch, Player, Shared, Terms
+from pipeline.mosaic import body_box, grey, mosaic, outlined
 from pipeline.preprocessing.cohort import COHORT_FILE, read_cohort
 from pipeline.preprocessing.foreground import AIR
 from pipeline.preprocessing.slices import SliceDataset
-from pipeline.reports.mosaic import body_box, grey, mosaic, outlined
 from pipeline.studies.study import markdown_table, mean_sd, once, open_study, over_seeds, write_study
 from pipeline.studies.training import BATCH_SIZE, trained
 

@@ -19,9 +19,9 @@ from torch.utils.tensorboard import SummaryWriter
 
 from pipeline.files import write_text, written_aside
 from pipeline.metrics import psnr
+from pipeline.mosaic import difference, grey, mosaic, outlined, save_png
 from pipeline.preprocessing.foreground import AIR
 from pipeline.preprocessing.slices import SliceDataset
-from pipeline.reports.mosaic import difference, grey, mosaic, outlined, save_png
 from pipeline.training.distributed import rank
 from pipeline.training.trainer import PlayerTrainer
 

@@ -21,9 +21,9 @@ from torch import nn
 from pipeline import __version__
 from pipeline.bundles import Bundle, build, find_bundle, is_plain, list_bundles, load_synthesizer, read_config
 from pipeline.evaluation import CohortEvaluator
+from pipeline.inference import load_weights
 from pipeline.objectives import OBJECTIVES
 from pipeline.scans import read_nifti
-from pipeline.synthesis import load_weights
 from pipeline.training import PlayerTrainer
 from pipeline.training.checkpoint import load_tensors
 from pipeline.training.launch import train

@@ -13,7 +13,7 @@ from PIL import Image
 from pipeline.cli.compare import compare
 from pipeline.errors import UsageError
 from pipeline.evaluation.twins import Twins, write_twins
-from pipeline.reports.mosaic import PANEL_PIXELS
+from pipeline.mosaic import PANEL_PIXELS
 
 SUBJECTS = [f"sub-{number}" for number in range(7)]
 

@@ -18,8 +18,8 @@ import torch
 
 from pipeline.cli.main import main
 from pipeline.files import sha256
+from pipeline.inference import Translator
 from pipeline.scans import Scan
-from pipeline.synthesis import Synthesizer
 
 SCANS = 6
 
@@ -212,14 +212,14 @@ def test_too_little_memory_for_a_scan_stops_no_other(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    make = Synthesizer.__call__
+    make = Translator.__call__
 
-    def starved(self: Synthesizer, scan: Scan, *rest: object) -> object:
+    def starved(self: Translator, scan: Scan, *rest: object) -> object:
         if scan.origin.name == "scan1.nii.gz":
             raise error
         return make(self, scan, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Synthesizer, "__call__", starved)
+    monkeypatch.setattr(Translator, "__call__", starved)
     assert call("synthesize", scans, "-b", trained, "-o", tmp_path) == 1
     assert "found too little memory for a scan of this size" in capsys.readouterr().err
     assert len(list(tmp_path.glob("*_desc-pseudohealthy.nii.gz"))) == SCANS - 1

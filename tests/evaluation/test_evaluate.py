@@ -18,15 +18,15 @@ from pipeline.errors import UsageError
 from pipeline.evaluation import evaluate
 from pipeline.evaluation.twins import read_twins
 from pipeline.evaluation.volumes import pathological_subjects, read_volume
+from pipeline.inference import Translator
 from pipeline.networks import JohnsonGenerator
 from pipeline.preprocessing.grid import Grid
 from pipeline.preprocessing.window import WindowRule
-from pipeline.synthesis import Synthesizer
 
 ITERATIONS = 24
 
 
-class ToTruth(Synthesizer):
+class ToTruth(Translator):
     """Knows the answers: its residual is truth − input, and 0 on healthy slices."""
 
     def __init__(self, cohort: Path) -> None:
@@ -42,15 +42,15 @@ class ToTruth(Synthesizer):
         return np.stack([self.truth.get(image.tobytes(), image) - image for image in windowed])
 
 
-class OffByATenth(Synthesizer):
+class OffByATenth(Translator):
     """Changes every pixel, air included, by 0.1, away from the limits."""
 
     def residual(self, windowed: NDArray[np.float32], spacing_mm: tuple[float, float]) -> NDArray[np.float32]:
         return np.where(windowed < 0.5, np.float32(0.1), np.float32(-0.1))
 
 
-def identity_network() -> Synthesizer:
-    return Synthesizer(nn.Identity(), Grid(2.0, (96, 112)), WindowRule())
+def identity_network() -> Translator:
+    return Translator(nn.Identity(), Grid(2.0, (96, 112)), WindowRule())
 
 
 @pytest.fixture(scope="module")

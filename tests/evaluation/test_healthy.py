@@ -16,18 +16,18 @@ from torch import nn
 from pipeline.errors import UsageError
 from pipeline.evaluation.healthy import Load, cohort_loads, evaluate_healthy, scan_loads
 from pipeline.evaluation.volumes import HEALTHY, read_volume, subjects_with
+from pipeline.inference import Translator
+from pipeline.inference.outputs import output_names
 from pipeline.phantoms import brain_phantom
 from pipeline.preprocessing.grid import Grid
 from pipeline.preprocessing.slab import Slab
 from pipeline.preprocessing.window import WindowRule
 from pipeline.scans.sources import Source
-from pipeline.synthesis import Synthesizer
-from pipeline.synthesis.outputs import output_names
 
 GRID = Grid(4.0, (48, 64))
 
 
-class Brightens(Synthesizer):
+class Brightens(Translator):
     """Adds to a square of 3 × 3 pixels in the middle of each slice."""
 
     def __init__(self, by: float) -> None:
@@ -42,13 +42,13 @@ class Brightens(Synthesizer):
 
 
 @pytest.fixture(scope="module")
-def nothing() -> Synthesizer:
-    return Synthesizer(nn.Identity(), GRID, WindowRule(), Slab())
+def nothing() -> Translator:
+    return Translator(nn.Identity(), GRID, WindowRule(), Slab())
 
 
 @pytest.fixture
 def measure(tmp_path: Path) -> Callable[..., dict[str, Any]]:
-    def run(synthesizer: Synthesizer, loads: dict[str, Load], **options: Any) -> dict[str, Any]:
+    def run(synthesizer: Translator, loads: dict[str, Load], **options: Any) -> dict[str, Any]:
         provenance = {"Bundle": "gvs", "WeightsSha256": "abc"}
         return evaluate_healthy(synthesizer, loads, tmp_path / "report", "method", provenance, "phantoms", **options)
 

@@ -6,9 +6,9 @@ from torch import Tensor, nn
 
 from pipeline.evaluation.probes import BITS, Hallucination, Steganography
 from pipeline.evaluation.volumes import Volume
+from pipeline.inference import Translator
 from pipeline.preprocessing.grid import Grid
 from pipeline.preprocessing.window import WindowRule
-from pipeline.synthesis import Synthesizer
 
 
 def volume(lesion: tuple[slice, slice] | None = None, slices: int = 1, spacing_mm: float = 2.0) -> Volume:
@@ -88,7 +88,7 @@ class Copies(nn.Module):
 def probed(network: nn.Module, cycle: nn.Module) -> dict[str, object]:
     grey = volume(slices=3)
     ramp = Volume("s", "s", (2.0, 2.0), [0, 1, 2], torch.rand(3, 1, 64, 64), grey.lesion, grey.foreground, None)
-    probe = Steganography(Synthesizer(network, Grid(2.0, (64, 64)), WindowRule(), batch_size=2), cycle)
+    probe = Steganography(Translator(network, Grid(2.0, (64, 64)), WindowRule(), batch_size=2), cycle)
     probe.add(ramp)
     return probe.summary()
 

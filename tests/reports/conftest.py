@@ -8,9 +8,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from pipeline.inference.translator import Twin
 from pipeline.preprocessing.window import Window
 from pipeline.scans import Scan
-from pipeline.synthesis.synthesizer import Twin
 
 WINDOW = Window(0.0, 1000.0)
 TISSUE, LESION = 400, 900

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.mosaic import LESION_COLOUR, PANEL_PIXELS, TITLE_HEIGHT
 from pipeline.reports.cohort_summary import SUBJECTS_SHOWN, cohort_summary
-from pipeline.reports.mosaic import LESION_COLOUR, PANEL_PIXELS, TITLE_HEIGHT
 
 
 def lay(directory: Path, count: int) -> list[dict[str, Any]]:

@@ -13,8 +13,8 @@ from PIL import ImageFont
 from pipeline.comparison import Report
 from pipeline.errors import UsageError
 from pipeline.evaluation.twins import Twins, write_twins
+from pipeline.mosaic import PANEL_PIXELS, TITLE_HEIGHT
 from pipeline.reports.comparison_panel import Case, _synthetic, choose_cases, panel
-from pipeline.reports.mosaic import PANEL_PIXELS, TITLE_HEIGHT
 
 HEALTHINESS = {"sub-a": 0.2, "sub-b": 0.9, "sub-c": 0.5, "sub-d": 0.7, "sub-e:1": 0.6}
 

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from pipeline.mosaic import PANEL_PIXELS
 from pipeline.reports.evaluation_report import Case, page, write_report
-from pipeline.reports.mosaic import PANEL_PIXELS
 
 
 def score(mean: float | None, sd: float | None = 0.5, n: int = 3, identical: int = 0) -> dict[str, Any]:

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.mosaic import difference, grey, mosaic, save_png
 from pipeline.reports import index_page as module
 from pipeline.reports.index_page import index_page, read_entries, scores_csv
-from pipeline.reports.mosaic import difference, grey, mosaic, save_png
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from pipeline.inference.translator import Twin
 from pipeline.reports.plane import AXIAL, CORONAL, SAGITTAL, Plane, body_to_mm, obliquity_degrees, outline
-from pipeline.synthesis.synthesizer import Twin
 
 AXES = ["RAS", "LAS", "LPS", "PSR", "AIL"]
 

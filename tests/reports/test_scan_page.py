@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.inference.translator import Twin
 from pipeline.preprocessing.window import WindowRule
 from pipeline.reports.scan_page import scan_page
 from pipeline.scans import read_nifti
-from pipeline.synthesis.synthesizer import Twin
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")

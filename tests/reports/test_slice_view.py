@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.inference.translator import Twin
 from pipeline.reports import slice_view as module
 from pipeline.reports.plane import AXIAL, CORONAL, SAGITTAL, Plane
 from pipeline.reports.slice_view import slice_view
 from pipeline.reports.survey import survey
-from pipeline.synthesis.synthesizer import Twin
 
 
 def view(

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from pipeline.inference.translator import Twin
 from pipeline.reports.plane import ANTERIOR, RIGHT, SUPERIOR
 from pipeline.reports.survey import survey
-from pipeline.synthesis.synthesizer import Twin
 
 
 @pytest.mark.parametrize("axes", ["RAS", "LPS", "PSR"])

@@ -8,8 +8,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from pipeline.inference.translator import Twin
 from pipeline.reports.viewer import embedded_nifti
-from pipeline.synthesis.synthesizer import Twin
 
 
 def read(embedded: str) -> nib.Nifti1Image:

@@ -18,7 +18,7 @@ from torch.optim import SGD
 from torch.utils.data import DataLoader
 
 from pipeline.methods import Player
-from pipeline.reports.mosaic import PANEL_PIXELS, TITLE_HEIGHT
+from pipeline.mosaic import PANEL_PIXELS, TITLE_HEIGHT
 from pipeline.training import CheckpointLoader, CheckpointSaver, Curves, PlayerTrainer, ProgressBar, ValidationPanel
 from pipeline.training.handlers import LOG_EVERY
 

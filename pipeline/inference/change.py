@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from pipeline.synthesis.synthesizer import Twin
+from pipeline.inference.translator import Twin
 
 CHANGE = 0.1  # of the intensity window; fainter changes are seen by PSNR, not by readers
 # Smaller islands are noise of the network rather than lesions: a cube of less than 4 mm.

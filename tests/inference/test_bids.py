@@ -12,14 +12,14 @@ import pytest
 
 from pipeline.errors import UsageError
 from pipeline.files import write_json
-from pipeline.phantoms import write_phantom_cohort
-from pipeline.scans.sources import Source
-from pipeline.synthesis.bids import (
+from pipeline.inference.bids import (
     bids_mask_sidecar,
     bids_sidecar,
     derivative_folder,
     write_dataset_description,
 )
+from pipeline.phantoms import write_phantom_cohort
+from pipeline.scans.sources import Source
 
 SCAN = "sub-001/anat/sub-001_FLAIR.nii.gz"
 

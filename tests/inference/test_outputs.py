@@ -13,10 +13,10 @@ import pytest
 from torch import nn
 
 from pipeline.errors import ScanError, UsageError
+from pipeline.inference import Products, Translator, Twin, enhance
+from pipeline.inference.outputs import Outputs, output_names
 from pipeline.scans import Scan
 from pipeline.scans.sources import Source, open_sources
-from pipeline.synthesis import Products, Synthesizer, Twin, enhance
-from pipeline.synthesis.outputs import Outputs, output_names
 
 SOURCE = Source(Path("scan.nii.gz"), "scan", "nifti")
 ABOUT = {"Bundle": "gvs", "BundleVersion": "0.0.1", "WeightsSha256": "0" * 64}
@@ -24,7 +24,7 @@ REQUEST = {"Source": {"Name": "scan.nii.gz"}, "Slab": {"slices": None}, "Window"
 
 
 @pytest.fixture
-def twin(scan: Scan, make_synthesizer: Callable[..., Synthesizer], darken: nn.Module) -> Twin:
+def twin(scan: Scan, make_synthesizer: Callable[..., Translator], darken: nn.Module) -> Twin:
     return make_synthesizer(darken)(scan)
 
 

@@ -11,10 +11,10 @@ from nibabel.affines import apply_affine
 from torch import nn
 
 from pipeline.errors import ScanError
+from pipeline.inference import Steps, Translator
+from pipeline.inference.steps import LPS, bias_field, rigid_pose
 from pipeline.phantoms import write_phantom_cohort
 from pipeline.scans import Scan, read_nifti
-from pipeline.synthesis import Steps, Synthesizer
-from pipeline.synthesis.steps import LPS, bias_field, rigid_pose
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def test_no_step_shows_the_network_the_scan_itself(scan: Scan) -> None:
 
 class TestBrainMask:
     def test_the_network_sees_the_brain_alone_and_nothing_else_is_edited(
-        self, scan: Scan, make_synthesizer: Callable[..., Synthesizer], darken: nn.Module
+        self, scan: Scan, make_synthesizer: Callable[..., Translator], darken: nn.Module
     ) -> None:
         inside = np.zeros(scan.shape, dtype=np.uint8)
         inside[: scan.shape[0] // 2] = 1
@@ -73,7 +73,7 @@ class TestBiasCorrection:
         assert np.corrcoef(found, truth)[0, 1] > 0.98
 
     def test_what_the_network_changes_is_multiplied_by_the_field_on_the_way_out(
-        self, brain: Scan, make_synthesizer: Callable[..., Synthesizer]
+        self, brain: Scan, make_synthesizer: Callable[..., Translator]
     ) -> None:
         class Halve(nn.Module):
             def forward(self, image):  # type: ignore[no-untyped-def]
@@ -103,7 +103,7 @@ class TestRegistration:
             assert np.linalg.norm(pose.TransformPoint(here.tolist()) - there) < min(brain.spacing_mm)
 
     def test_the_change_comes_back_to_where_the_scan_lies(
-        self, brain: Scan, make_synthesizer: Callable[..., Synthesizer], darken: nn.Module
+        self, brain: Scan, make_synthesizer: Callable[..., Translator], darken: nn.Module
     ) -> None:
         plain = make_synthesizer(darken)(brain)
         twin = make_synthesizer(darken)(moved(brain, 10, (6, -4, 3)), steps=Steps(template=brain))
@@ -113,7 +113,7 @@ class TestRegistration:
         assert twin.steps[0]["Degrees"] == pytest.approx(10, abs=0.5)
 
     def test_a_lesion_mask_goes_along(
-        self, brain: Scan, make_synthesizer: Callable[..., Synthesizer], darken: nn.Module
+        self, brain: Scan, make_synthesizer: Callable[..., Translator], darken: nn.Module
     ) -> None:
         away = moved(brain, 10, (6, -4, 3))
         box = np.zeros(brain.shape, dtype=np.uint8)
@@ -139,14 +139,14 @@ class TestRegistration:
 
 class TestUncertainty:
     def test_a_network_that_does_not_care_is_sure(
-        self, scan: Scan, make_synthesizer: Callable[..., Synthesizer], identity: nn.Module
+        self, scan: Scan, make_synthesizer: Callable[..., Translator], identity: nn.Module
     ) -> None:
         twin = make_synthesizer(identity)(scan, uncertainty=True)
         assert twin.uncertainty is not None
         assert twin.uncertainty.max() < 1e-3 * twin.window.width
 
     def test_a_threshold_makes_it_unsure_of_tissue_near_the_threshold_and_not_of_the_bright_lesion(
-        self, scan: Scan, make_synthesizer: Callable[..., Synthesizer], darken: nn.Module
+        self, scan: Scan, make_synthesizer: Callable[..., Translator], darken: nn.Module
     ) -> None:
         twin = make_synthesizer(type(darken)(above=0.4))(scan, uncertainty=True)
         assert twin.uncertainty is not None

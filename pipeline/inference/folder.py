@@ -10,10 +10,10 @@ from typing import Any
 
 from pipeline import RESEARCH_ONLY, __version__
 from pipeline.files import read_json, write_json, write_text
+from pipeline.inference.run import Outcome, Record
+from pipeline.inference.translator import Translator
 from pipeline.reports.index_page import FAILED, index_page, scores_csv
 from pipeline.scans.sources import Source
-from pipeline.synthesis.run import Outcome, Record
-from pipeline.synthesis.synthesizer import Synthesizer
 
 LONGEST_NAME = 50  # characters of up to four bytes
 PACKAGES = ("torch", "monai", "numpy", "nibabel", "pydicom", "SimpleITK")
@@ -53,7 +53,7 @@ def write_folder_pages(folder: Path, outcome: Outcome, asked: int) -> Path | Non
 
 
 def write_run_report(
-    path: Path, outcome: Outcome, synthesizer: Synthesizer, provenance: Mapping[str, Any], keep_names: bool
+    path: Path, outcome: Outcome, synthesizer: Translator, provenance: Mapping[str, Any], keep_names: bool
 ) -> None:
     """Write what a run did, as JSON.
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline import __version__
-from pipeline.synthesis.synthesizer import Twin
+from pipeline.inference.translator import Twin
 
 RESIDUAL = (
     "The network was applied to axial slices, windowed to [{low:g}, {high:g}] in the scan's units; only its residual "

@@ -19,16 +19,16 @@ from numpy.typing import NDArray
 from pipeline import __version__
 from pipeline.errors import PipelineError, ScanError, UsageError
 from pipeline.files import read_json, remove_partials, sha256, write_json, write_text
+from pipeline.inference.bids import bids_mask_sidecar, bids_sidecar, derivative_folder
+from pipeline.inference.change import amounts, cut_off, lesion_mask
+from pipeline.inference.enhance import enhance
+from pipeline.inference.methods_text import methods_text
+from pipeline.inference.translator import Twin
+from pipeline.mosaic import body_box, difference, grey, mosaic, save_png, square
 from pipeline.preprocessing.foreground import AIR
-from pipeline.reports.mosaic import body_box, difference, grey, mosaic, save_png, square
 from pipeline.scans import Scan, write_nifti
 from pipeline.scans.dicom_out import remove_series, write_dicom
 from pipeline.scans.sources import Source
-from pipeline.synthesis.bids import bids_mask_sidecar, bids_sidecar, derivative_folder
-from pipeline.synthesis.change import amounts, cut_off, lesion_mask
-from pipeline.synthesis.enhance import enhance
-from pipeline.synthesis.methods_text import methods_text
-from pipeline.synthesis.synthesizer import Twin
 
 WARNING = "SYNTHETIC pseudo-healthy image for research - NOT FOR DIAGNOSIS"
 MOSAIC_ROWS = 5

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pipeline.errors import ScanError
+from pipeline.inference import Translator
 from pipeline.preprocessing.foreground import foreground
 from pipeline.preprocessing.slab import Slab
 from pipeline.scans import Scan, read_nifti
-from pipeline.synthesis import Synthesizer
 
-Make = Callable[..., Synthesizer]
+Make = Callable[..., Translator]
 
 
 def test_network_that_changes_nothing_gives_the_scan_back_bit_for_bit(

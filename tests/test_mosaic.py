@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import OutputError
-from pipeline.reports.mosaic import (
+from pipeline.mosaic import (
     LESION_COLOUR,
     PANEL_PIXELS,
     TITLE_HEIGHT,

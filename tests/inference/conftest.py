@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pipeline.inference import Translator
 from pipeline.preprocessing.grid import Grid
 from pipeline.preprocessing.window import WindowRule
 from pipeline.scans import Scan, read_nifti
-from pipeline.synthesis import Synthesizer
 
 HIGH = 1000.0
 
@@ -69,13 +69,13 @@ def scan(head: np.ndarray, write_scan: Callable[..., Path]) -> Scan:
     return read_nifti(write_scan(head))
 
 
-def synthesizer(network: nn.Module, spacing_mm: float = 1.0, size: tuple[int, int] = (32, 32)) -> Synthesizer:
+def synthesizer(network: nn.Module, spacing_mm: float = 1.0, size: tuple[int, int] = (32, 32)) -> Translator:
     """A synthesizer whose window is [0, HIGH]."""
-    return Synthesizer(network, Grid(spacing_mm, size), WindowRule(fixed=(0, HIGH)), batch_size=3)
+    return Translator(network, Grid(spacing_mm, size), WindowRule(fixed=(0, HIGH)), batch_size=3)
 
 
 @pytest.fixture
-def make_synthesizer() -> Callable[..., Synthesizer]:
+def make_synthesizer() -> Callable[..., Translator]:
     return synthesizer
 
 

@@ -10,10 +10,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from pipeline.errors import ScanError, UsageError
 from pipeline.files import sha256
+from pipeline.inference.run import synthesize_scans
+from pipeline.inference.translator import Translator
 from pipeline.scans import is_nifti
 from pipeline.scans.sources import open_sources
-from pipeline.synthesis.run import synthesize_scans
-from pipeline.synthesis.synthesizer import Synthesizer
 from pipeline.training.checkpoint import all_finite, load_tensors
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class SynthesisEvaluator(Workflow):
         self,
         device: torch.device,
         dataset: ScanDataset,
-        synthesizer: Synthesizer,
+        synthesizer: Translator,
         weights: Path | str,
         output_dir: Path | str,
     ) -> None:

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 from torch import nn
 
+from pipeline.inference import Products, Request, Translator, synthesize_scans
 from pipeline.scans.sources import open_sources
-from pipeline.synthesis import Products, Request, Synthesizer, synthesize_scans
 
 DTYPES = ("uint8", "int8", "int16", "uint16", "int32", "float32", "float64")
 SWAPS = list(itertools.permutations(range(3)))
@@ -50,7 +50,7 @@ def stored_as(dtype: np.dtype, intensities: NDArray[np.float64]) -> NDArray[np.g
 
 
 def run(
-    make: Callable[..., Synthesizer], network: nn.Module, path: Path, out: Path, products: Products | None = None
+    make: Callable[..., Translator], network: nn.Module, path: Path, out: Path, products: Products | None = None
 ) -> list[Path]:
     """The files written for one scan."""
     with open_sources([path]) as sources:
@@ -78,7 +78,7 @@ def test_a_nifti_file(
     codes: tuple[int, int],
     seed: int,
     tmp_path: Path,
-    make_synthesizer: Callable[..., Synthesizer],
+    make_synthesizer: Callable[..., Translator],
     darken: nn.Module,
 ) -> None:
     shape, affine = grid
@@ -129,7 +129,7 @@ def test_a_dicom_series(
     multiframe: bool,
     seed: int,
     tmp_path: Path,
-    make_synthesizer: Callable[..., Synthesizer],
+    make_synthesizer: Callable[..., Translator],
     darken: nn.Module,
     dicom_series: Callable[..., list[Path]],
 ) -> None:

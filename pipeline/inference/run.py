@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 
 from pipeline.errors import OutputError, PipelineError, ScanError
 from pipeline.files import read_json, sha256
+from pipeline.inference.bids import write_dataset_description
+from pipeline.inference.outputs import Outputs, Products, output_names
+from pipeline.inference.steps import Steps
+from pipeline.inference.translator import Translator, Twin
 from pipeline.memory import PeakMemory
 from pipeline.preprocessing.domain import compare
 from pipeline.scans import Scan, is_nifti, read_nifti, stem
 from pipeline.scans.nifti import is_marked
 from pipeline.scans.sources import Source
-from pipeline.synthesis.bids import write_dataset_description
-from pipeline.synthesis.outputs import Outputs, Products, output_names
-from pipeline.synthesis.steps import Steps
-from pipeline.synthesis.synthesizer import Synthesizer, Twin
 
 # Of torch's allocator for the CPU, which has no exception of its own.
 NO_MEMORY = "DefaultCPUAllocator"
@@ -116,7 +116,7 @@ class _Loaded:
 
 def synthesize_scans(
     sources: Sequence[Source],
-    synthesizer: Synthesizer,
+    synthesizer: Translator,
     provenance: Mapping[str, Any],
     folder: Path,
     report: Callable[[str, str], None],
@@ -179,7 +179,7 @@ class _Work:
 
     def __init__(
         self,
-        synthesizer: Synthesizer,
+        synthesizer: Translator,
         provenance: dict[str, Any],
         folder: Path,
         request: Request,

@@ -8,12 +8,12 @@ import pytest
 from torch import nn
 
 from pipeline.errors import UsageError
+from pipeline.inference import Translator, Twin, enhance
 from pipeline.scans import Scan, read_nifti
-from pipeline.synthesis import Synthesizer, Twin, enhance
 
 
 @pytest.fixture
-def twin(scan: Scan, make_synthesizer: Callable[..., Synthesizer], darken: nn.Module) -> Twin:
+def twin(scan: Scan, make_synthesizer: Callable[..., Translator], darken: nn.Module) -> Twin:
     return make_synthesizer(darken)(scan)
 
 
@@ -62,7 +62,7 @@ def test_values_beyond_the_data_type_are_kept_in_a_wider_one_and_that_is_said(tw
 
 
 def test_no_signal_is_the_least_that_a_voxel_shows(
-    head: np.ndarray, write_scan: Callable[..., Path], make_synthesizer: Callable[..., Synthesizer]
+    head: np.ndarray, write_scan: Callable[..., Path], make_synthesizer: Callable[..., Translator]
 ) -> None:
     class Brighten(nn.Module):
         def forward(self, image):

@@ -13,12 +13,12 @@ from scipy import ndimage
 from torch import nn
 
 from pipeline.errors import ScanError
+from pipeline.inference.steps import Steps
 from pipeline.preprocessing.foreground import foreground
 from pipeline.preprocessing.grid import Grid
 from pipeline.preprocessing.slab import WHOLE, Slab
 from pipeline.preprocessing.window import Window, WindowRule
 from pipeline.scans import Scan, check_labels, check_same_grid
-from pipeline.synthesis.steps import Steps
 
 # Beyond the lesion mask, edits fade out over this distance, so that no seam is seen.
 MARGIN_MM = 5.0
@@ -74,7 +74,7 @@ class Twin:
         return anomaly
 
 
-class Synthesizer:
+class Translator:
     """Applies a trained network to whole scans by residual transfer.
 
     The network works on axial slices, on its own grid and intensity range. Only its residual, output − input, is

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import UsageError
-from pipeline.synthesis.synthesizer import Twin, add_intensity
+from pipeline.inference.translator import Twin, add_intensity
 
 
 def enhance(twin: Twin, alpha: float) -> tuple[NDArray[np.generic], list[str]]:

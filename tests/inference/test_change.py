@@ -6,10 +6,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from pipeline.inference import Twin
+from pipeline.inference.change import amounts, cut_off, lesion_mask
 from pipeline.preprocessing.window import Window
 from pipeline.scans import Scan
-from pipeline.synthesis import Twin
-from pipeline.synthesis.change import amounts, cut_off, lesion_mask
 
 
 @pytest.fixture
