@@ -1,6 +1,5 @@
 """Choose among the epochs that a training kept, on patients it was not trained on."""
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,9 @@ from pipeline.evaluation.judge import ITERATIONS, SEED, load_judge
 from pipeline.evaluation.probes import Hallucination
 from pipeline.evaluation.scores import score_methods, score_slices, score_volumes
 from pipeline.evaluation.volumes import HEALTHY, pathological_subjects, read_volume, subjects_with
-from pipeline.files import sha256, write_json, written_aside
+from pipeline.files import sha256, write_json
 from pipeline.inference import load_weights
+from pipeline.training.checkpoint import export_file, kept_epochs, use_epoch
 
 HEALTHY_ENOUGH = 0.9
 CLOSE_ENOUGH = 30.0  # dB in normal tissue; below it the image is hardly this person's
@@ -50,7 +50,8 @@ def select_epoch(
         UsageError: if the run kept no epoch, or the cohort has no validation patient with a lesion.
     """
     bundle: Bundle = find_bundle(str(run))
-    kept = sorted(bundle.weights.parent.glob("model_epoch*.pt"))
+    models = bundle.weights.parent
+    kept = kept_epochs(models)
     if not kept:
         raise UsageError(f"{run}: kept no epochs to choose from; train with --set keep_every=1")
     records = pathological_subjects(cohort, "validation")
@@ -59,8 +60,8 @@ def select_epoch(
     volumes = [read_volume(cohort, record) for record in records]
     healthy = [read_volume(cohort, record, HEALTHY) for record in subjects_with(cohort, "validation", HEALTHY)]
     rows = []
-    for path in kept:
-        load_weights(synthesizer.network, path)
+    for epoch in kept:
+        load_weights(synthesizer.network, models / export_file(epoch=epoch))
         slices = [
             row for volume in volumes for row in score_slices("m", pseudo_healthy(synthesizer, volume), volume, judge)
         ]
@@ -70,7 +71,7 @@ def select_epoch(
         scores = score_methods(score_volumes(pd.DataFrame(slices)))["m"]
         found = probe.summary()["healthy_slices"]
         row = {
-            "epoch": int(path.stem.removeprefix("model_epoch")),
+            "epoch": epoch,
             "healthiness": scores["healthiness_pooled"],
             "psnr_normal": scores["metrics"]["psnr_normal"]["mean"],
             "ssim_normal": scores["metrics"]["ssim_normal"]["mean"],
@@ -80,9 +81,7 @@ def select_epoch(
         if progress:
             progress(row)
     best = max(rows, key=_merit)
-    chosen = next(path for path in kept if int(path.stem.removeprefix("model_epoch")) == best["epoch"])
-    with written_aside(bundle.weights) as aside:
-        shutil.copyfile(chosen, aside)
+    use_epoch(models, best["epoch"])
     record = {
         "rule": (
             f"highest PSNR of normal tissue where healthiness is {HEALTHY_ENOUGH} or more, else the healthiest; "

@@ -47,18 +47,16 @@ class Player:
 class Method(Protocol):
     """A training method as the engine sees it. It knows no files, logs or devices."""
 
-    synthesizer: str
-    """Name of the network that turns a pathological image into a pseudo-healthy one."""
-
     networks: dict[str, nn.Module]
-    """All that a checkpoint must keep: the players' networks, and pools of images."""
+    """All that a checkpoint must keep: the players' networks, and pools of images. They may share parts."""
 
     @property
-    def cycle(self) -> nn.Module | None:
-        """The way back, made of parts of `networks`; None where the method has none.
+    def exports(self) -> Mapping[str, nn.Module]:
+        """What users will run, by name, the main one first: modules made of parts of `networks`.
 
-        From pseudo-healthy and pathological images to the reconstructed pathological ones. It is saved beside the
-        synthesizer, for the steganography probe.
+        The main one is saved as `model.pt` and described by `network_def` in `inference.json`; each other one as
+        `<name>.pt`, described by `<name>_def`. `cycle`, from pseudo-healthy and pathological images to the
+        reconstructed pathological ones, serves the steganography probe.
         """
         ...
 

@@ -26,9 +26,6 @@ class ConditionalGAN:
         critic_steps: steps of D for each step of G.
     """
 
-    synthesizer = "generator"
-    cycle = None
-
     def __init__(
         self,
         generator: nn.Module,
@@ -37,12 +34,13 @@ class ConditionalGAN:
         critic_steps: int = 1,
     ) -> None:
         self.networks = {"generator": generator, "discriminator": discriminator}
+        self.exports = {"healthy": generator}
         self.objective = objectives.objective(objective)
         self.players = (
             Player(
                 "discriminator",
                 ("discriminator",),
-                self.judge,
+                self.discriminate,
                 after_step=lambda: self.objective.constrain(discriminator),
             ),
             Player("generator", ("generator",), self.translate, every(critic_steps)),
@@ -52,7 +50,7 @@ class ConditionalGAN:
         """G(x_p), which both players need."""
         return {"x_s": self.networks["generator"](batch["image"])}
 
-    def judge(self, batch: Batch, shared: Shared) -> Terms:
+    def discriminate(self, batch: Batch, shared: Shared) -> Terms:
         """D plays."""
         return discriminator_terms(
             self.objective, self.networks["discriminator"], batch["healthy"], shared["x_s"], "gan"

@@ -41,8 +41,6 @@ class CycleGAN:
         critic_steps: steps of the discriminators for each step of the generators.
     """
 
-    synthesizer = "healthy_generator"
-
     def __init__(
         self,
         healthy_generator: nn.Module,
@@ -65,7 +63,7 @@ class CycleGAN:
             "healthy_pool": healthy_pool,
             "pathological_pool": pathological_pool,
         }
-        self.cycle = PlainCycle(pathological_generator)
+        self.exports = {"healthy": healthy_generator, "cycle": PlainCycle(pathological_generator)}
         self.objective = objectives.objective(objective)
         self.lambda_ = lambda_
         self.identity = identity
@@ -80,7 +78,7 @@ class CycleGAN:
             Player(
                 "discriminators",
                 ("healthy_discriminator", "pathological_discriminator"),
-                self.judge,
+                self.discriminate,
                 after_step=self._constrain,
             ),
         )
@@ -104,7 +102,7 @@ class CycleGAN:
             terms["identity"] = self.identity * self.lambda_ * identity
         return terms
 
-    def judge(self, batch: Batch, shared: Shared) -> Terms:
+    def discriminate(self, batch: Batch, shared: Shared) -> Terms:
         """D_h and D_p play, against the pools."""
         networks = self.networks
         healthy = networks["healthy_pool"](shared["x̃_h"])

@@ -35,9 +35,6 @@ class GVS:
             synthetic images forgets what lesions look like, and the two players then circle around each other.
     """
 
-    cycle = None
-    synthesizer = "generator"
-
     def __init__(
         self,
         generator: nn.Module,
@@ -52,6 +49,7 @@ class GVS:
         if residual_region not in ("whole", "normal"):
             raise ValueError(f"residual_region is 'whole' or 'normal', found {residual_region!r}")
         self.networks = {"generator": generator, "segmentor": segmentor}
+        self.exports = {"healthy": generator}
         self.lambda_ = lambda_
         self.difference_aware = difference_aware
         self.residual_region = residual_region

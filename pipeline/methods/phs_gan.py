@@ -32,8 +32,6 @@ from pipeline.networks import FactorisedCycle
 class _PHSGAN:
     """What the two settings share: both cycles, L_CC and L_GAN1."""
 
-    synthesizer = "generator"
-
     def __init__(
         self,
         generator: nn.Module,
@@ -50,14 +48,14 @@ class _PHSGAN:
             "segmentor": segmentor,
             "image_discriminator": image_discriminator,
         }
-        self.cycle = FactorisedCycle(reconstructor, segmentor)
+        self.exports = {"healthy": generator, "cycle": FactorisedCycle(reconstructor, segmentor)}
         self.objective = objectives.objective(objective)
         self.lambda1, self.lambda2, self.lambda3 = lambdas
         self.players: tuple[Player, ...] = (
             Player(
                 "image_discriminator",
                 ("image_discriminator",),
-                self.judge_images,
+                self.discriminate_images,
                 after_step=lambda: self.objective.constrain(image_discriminator),
             ),
             Player("translators", ("generator", "reconstructor", "segmentor"), self.translate, every(critic_steps)),
@@ -83,7 +81,7 @@ class _PHSGAN:
             "x̂_h": G(fake_healthy),
         }
 
-    def judge_images(self, batch: Batch, shared: Shared) -> Terms:
+    def discriminate_images(self, batch: Batch, shared: Shared) -> Terms:
         """D_x plays: L_GAN1 of both cycles."""
         D_x, x_h = self.networks["image_discriminator"], batch["healthy"]
         return {
@@ -167,16 +165,16 @@ class UnpairedPHSGAN(_PHSGAN):
     ) -> None:
         super().__init__(generator, reconstructor, segmentor, image_discriminator, objective, lambdas, critic_steps)
         self.networks["mask_discriminator"] = mask_discriminator
-        judge_of_masks = Player(
+        mask_player = Player(
             "mask_discriminator",
             ("mask_discriminator",),
-            self.judge_masks,
+            self.discriminate_masks,
             after_step=lambda: self.objective.constrain(mask_discriminator),
         )
-        image_judge, translators = self.players
-        self.players = (image_judge, judge_of_masks, translators)
+        image_player, translators = self.players
+        self.players = (image_player, mask_player, translators)
 
-    def judge_masks(self, batch: Batch, shared: Shared) -> Terms:
+    def discriminate_masks(self, batch: Batch, shared: Shared) -> Terms:
         """D_m plays: L_GAN2."""
         D_m, m_p = self.networks["mask_discriminator"], batch["other_mask"]
         return discriminator_terms(self.objective, D_m, m_p, shared["m̃_p logits"].sigmoid(), "gan2")

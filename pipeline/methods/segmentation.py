@@ -17,11 +17,9 @@ class Segmentation:
         segmentor: images (B, 1, H, W) in [0, 1] to lesion logits of the same shape.
     """
 
-    cycle = None
-    synthesizer = "segmentor"  # the network that users run
-
     def __init__(self, segmentor: nn.Module) -> None:
         self.networks = {"segmentor": segmentor}
+        self.exports = {"segmentor": segmentor}
         self.players = (Player("segmentor", ("segmentor",), self.supervise),)
         # Over the whole batch: a healthy slice by itself has no lesion to overlap with, so that its Dice loss is 1
         # whatever is predicted; in the batch each false alarm on it counts.

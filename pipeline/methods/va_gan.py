@@ -35,9 +35,6 @@ class VAGAN:
         thorough_every: and before every so many-th step.
     """
 
-    synthesizer = "generator"
-    cycle = None
-
     def __init__(
         self,
         generator: MapGenerator,
@@ -51,10 +48,11 @@ class VAGAN:
     ) -> None:
         self.generator = generator
         self.networks: dict[str, nn.Module] = {"generator": generator, "critic": critic}
+        self.exports = {"healthy": generator}
         self.objective = objectives.objective(objective)
         self.lambda_ = lambda_
         self.players = (
-            Player("critic", ("critic",), self.judge, after_step=lambda: self.objective.constrain(critic)),
+            Player("critic", ("critic",), self.discriminate, after_step=lambda: self.objective.constrain(critic)),
             Player(
                 "generator",
                 ("generator",),
@@ -68,7 +66,7 @@ class VAGAN:
         effect = self.generator.map(batch["image"])
         return {"map": effect, "y": self.generator.apply_map(batch["image"], effect)}
 
-    def judge(self, batch: Batch, shared: Shared) -> Terms:
+    def discriminate(self, batch: Batch, shared: Shared) -> Terms:
         """D plays."""
         return discriminator_terms(self.objective, self.networks["critic"], batch["healthy"], shared["y"], "critic")
 

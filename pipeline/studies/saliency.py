@@ -76,11 +76,9 @@ class Classification:
         classifier: images (B, 1, H, W) to logits (B, 1).
     """
 
-    cycle = None
-    synthesizer = "classifier"  # the network that users run
-
     def __init__(self, classifier: nn.Module) -> None:
         self.networks = {"classifier": classifier}
+        self.exports = {"classifier": classifier}
         self.players = (Player("classifier", ("classifier",), self.supervise),)
 
     def forward(self, batch: Batch) -> Shared:

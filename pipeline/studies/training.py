@@ -48,7 +48,7 @@ def trained(
     """
     set_determinism(seed=seed)
     method = build()
-    network = method.networks[method.synthesizer]
+    (network,) = method.exports.values()
     if not (folder / RECORD).is_file():
         slices = dataset()
         # One process trains for itself; this sampler's order depends on seed and epoch alone, which makes it resumable.

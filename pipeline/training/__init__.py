@@ -2,8 +2,9 @@
 
 from pipeline.training.checkpoint import CheckpointLoader, CheckpointSaver
 from pipeline.training.distributed import rank, world_size
-from pipeline.training.handlers import Curves, ProgressBar, ValidationPanel
+from pipeline.training.handlers import Curves, ProgressBar
 from pipeline.training.trainer import PlayerTrainer
+from pipeline.training.validation import ScoreValidation, SegmentationValidation, TranslationValidation
 
 __all__ = [
     "CheckpointLoader",
@@ -11,7 +12,9 @@ __all__ = [
     "Curves",
     "PlayerTrainer",
     "ProgressBar",
-    "ValidationPanel",
+    "ScoreValidation",
+    "SegmentationValidation",
+    "TranslationValidation",
     "rank",
     "world_size",
 ]

@@ -2,6 +2,7 @@
 
 import io
 import random
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,23 +18,51 @@ from pipeline.training.distributed import rank
 from pipeline.training.trainer import PlayerTrainer
 
 CHECKPOINT = "checkpoint.pt"
-WEIGHTS = "model.pt"
-CYCLE = "cycle.pt"
+MAIN = "model"
+WEIGHTS = f"{MAIN}.pt"
+EPOCH = "_epoch"
+
+
+def export_file(name: str | None = None, epoch: int | None = None) -> str:
+    """What the weights of an export are called.
+
+    Args:
+        name: of the export; None is the main one.
+        epoch: as it was after this epoch; None as it is used.
+
+    Example:
+        >>> export_file(), export_file("cycle"), export_file("cycle", epoch=10)
+        ('model.pt', 'cycle.pt', 'cycle_epoch0010.pt')
+    """
+    return f"{name or MAIN}.pt" if epoch is None else f"{name or MAIN}{EPOCH}{epoch:04}.pt"
+
+
+def kept_epochs(folder: Path) -> list[int]:
+    """The epochs of which a training kept all exports."""
+    return sorted(int(path.stem.removeprefix(f"{MAIN}{EPOCH}")) for path in folder.glob(f"{MAIN}{EPOCH}*.pt"))
+
+
+def use_epoch(folder: Path, epoch: int) -> None:
+    """Make the weights that were kept of an epoch those that are used, of every export."""
+    for kept in sorted(folder.glob(f"*{EPOCH}{epoch:04}.pt")):
+        with written_aside(folder / f"{kept.stem.partition(EPOCH)[0]}.pt") as aside:
+            shutil.copyfile(kept, aside)
 
 
 class CheckpointSaver:
-    """After each epoch, write `checkpoint.pt` (all state) and `model.pt` (the bare state dict of the synthesizer).
+    """After each epoch, write `checkpoint.pt` (all state) and the bare state dict of each export.
 
-    A method that has a way back gets it saved as `cycle.pt`, another bare state dict. All are written aside and
-    renamed, and load with `weights_only=True`: they hold tensors, numbers and strings only.
+    The main export is `model.pt`, each other one `<name>.pt`. All are written aside and renamed, and load with
+    `weights_only=True`: they hold tensors, numbers and strings only.
     A training that is killed goes on from its last whole epoch; the order of the slices depends on seed and epoch
     alone, so it ends with the same weights as one that was not (on the CPU, bit for bit). Put it last among the
     handlers: what an epoch's other handlers wrote before a kill is then written again.
 
     Args:
         folder: where the files go.
-        keep_every: also keep the weights of every so many epochs, as `model_epoch0010.pt`, to choose among them
-            afterwards; a game of two networks fluctuates, and its last epoch need not be its best. None keeps none.
+        keep_every: also keep the exports of every so many epochs, the main one as `model_epoch0010.pt`, to choose among
+            them afterwards; a game of two networks fluctuates, and its last epoch need not be its best. None keeps
+            none.
     """
 
     def __init__(self, folder: Path | str, keep_every: int | None = None) -> None:
@@ -54,17 +83,18 @@ class CheckpointSaver:
             UsageError: if the weights are no longer finite; the last checkpoint stays.
         """
         epoch = engine.state.epoch
-        networks = (engine.synthesizer, *engine.method.networks.values())
+        networks = (*engine.exports.values(), *engine.method.networks.values())
         if not all(all_finite(network.state_dict()) for network in networks):
             raise UsageError(
                 f"{self.folder}: the training diverged, its weights are not finite after epoch {epoch}; start again "
                 "with smaller learning rates"
             )
-        save_tensors(self.folder / WEIGHTS, engine.synthesizer.state_dict())
-        if self.keep_every and epoch % self.keep_every == 0:
-            save_tensors(self.folder / f"model_epoch{epoch:04}.pt", engine.synthesizer.state_dict())
-        if engine.method.cycle is not None:
-            save_tensors(self.folder / CYCLE, engine.method.cycle.state_dict())
+        main, *others = engine.exports.items()
+        # The main one last: who finds it finds the others.
+        for name, module in (*others, (None, main[1])):
+            if self.keep_every and epoch % self.keep_every == 0:
+                save_tensors(self.folder / export_file(name, epoch), module.state_dict())
+            save_tensors(self.folder / export_file(name), module.state_dict())
         save_tensors(self.folder / CHECKPOINT, training_state(engine))
 
 
@@ -97,7 +127,7 @@ def training_state(engine: PlayerTrainer) -> dict[str, Any]:
     """Networks, optimisers, schedules, loss scaler, counters and random states."""
     return {
         "networks": {name: network.state_dict() for name, network in engine.method.networks.items()},
-        "average": engine.average.state_dict() if engine.average is not None else {},
+        "averages": {name: average.state_dict() for name, average in engine.averages.items()},
         "optimizers": {name: optimizer.state_dict() for name, optimizer in engine.optimizers.items()},
         "schedulers": {name: scheduler.state_dict() for name, scheduler in engine.schedulers.items()},
         "loss_scaler": engine.loss_scaler.state_dict(),
@@ -116,8 +146,8 @@ def restore(engine: PlayerTrainer, state: dict[str, Any], path: Path) -> None:
     try:
         for name, network in engine.method.networks.items():
             network.load_state_dict(state["networks"][name])
-        if engine.average is not None:
-            engine.average.load_state_dict(state["average"])
+        for name, average in engine.averages.items():
+            average.load_state_dict(state["averages"][name])
         for name, optimizer in engine.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
         for name, scheduler in engine.schedulers.items():

@@ -1,27 +1,20 @@
-"""What a user sees of a training: progress, curves, and each epoch a panel of validation slices."""
+"""What a user sees of a training: progress and curves."""
 
 import csv
 import io
 import logging
 import sys
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
 from ignite.engine import Events
-from monai.inferers import Inferer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from pipeline.files import write_text, written_aside
-from pipeline.metrics import psnr
-from pipeline.mosaic import difference, grey, mosaic, outlined, save_png
-from pipeline.preprocessing.foreground import AIR
-from pipeline.preprocessing.slices import SliceDataset
 from pipeline.training.distributed import rank
 from pipeline.training.trainer import PlayerTrainer
 
@@ -166,72 +159,6 @@ class Curves:
             axes.legend(fontsize="small")
         with written_aside(self.folder / "curves.png") as aside:
             figure.savefig(aside, dpi=100)
-
-
-class ValidationPanel:
-    """Each epoch: normal-tissue PSNR over the validation slices, and a panel of some of them.
-
-    The panel `panels/epoch_NNN.png` shows input, pseudo-healthy, difference and mask. The figure goes to
-    `engine.state.metrics["psnr_normal"]`.
-
-    Args:
-        folder: the run's folder.
-        dataset: validation slices.
-        inferer: runs the network on a batch.
-        batch_size: slices at once.
-        rows: slices in the panel, spread evenly over the dataset.
-    """
-
-    def __init__(
-        self,
-        folder: Path | str,
-        dataset: SliceDataset,
-        inferer: Inferer,
-        batch_size: int = 8,
-        rows: int = 6,
-    ) -> None:
-        self.folder = Path(folder)
-        self.dataset = dataset
-        self.inferer = inferer
-        self.batch_size = batch_size
-        self.shown = sorted({round(place * (len(self.dataset) - 1) / max(1, rows - 1)) for place in range(rows)})
-
-    def attach(self, engine: PlayerTrainer) -> None:
-        """Validate on the first process, after each epoch."""
-        if rank() == 0:
-            engine.add_event_handler(Events.EPOCH_COMPLETED, self.validate)
-
-    @torch.inference_mode()
-    def validate(self, engine: PlayerTrainer) -> None:
-        """Run the synthesizer over the validation slices."""
-        network = engine.synthesizer.eval()
-        rows, values = [], []
-        for place, sample, x_s in self._outputs(network, engine.state.device):
-            x_p, mask = sample["image"], sample["mask"]
-            normal = (x_p > AIR) & (mask == 0)
-            if normal.any():
-                values.append(float(psnr(x_s[None], x_p[None], normal[None])))
-            if place in self.shown:
-                # A network that broke down is drawn black; its figure says nan.
-                x, m, s = x_p[0].numpy(), mask[0].numpy(), x_s[0].nan_to_num().numpy()
-                rows.append([grey(x), grey(s), difference(x - s), outlined(x, m)])
-        psnrs = torch.tensor(values)
-        # The infinite PSNR of a slice left as it was would hide all others.
-        changed = psnrs[~psnrs.isinf()]
-        engine.state.metrics["psnr_normal"] = float((changed if len(changed) else psnrs).mean())
-        titles = ["input", "pseudo-healthy", "difference", "lesion mask"]
-        picture = mosaic(titles, rows, "SYNTHETIC - not for diagnosis; difference: red removed, blue added")
-        save_png(self.folder / "panels" / f"epoch_{engine.state.epoch:03d}.png", picture)
-
-    def _outputs(
-        self, network: torch.nn.Module, device: torch.device
-    ) -> Iterable[tuple[int, dict[str, Tensor], Tensor]]:
-        for first in range(0, len(self.dataset), self.batch_size):
-            places = range(first, min(first + self.batch_size, len(self.dataset)))
-            samples = [self.dataset[place] for place in places]
-            images = torch.stack([sample["image"] for sample in samples]).to(device)
-            outputs = self.inferer(images, network).float().cpu()
-            yield from zip(places, samples, outputs, strict=True)
 
 
 def _players(output: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """One engine that plays any method: its players in order, each updating the networks it owns."""
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -39,7 +39,7 @@ class PlayerTrainer(Trainer):
             itself and losses are means over samples. Discriminators that play after their generators (CycleGAN) then
             see what the updated generators make.
         amp: `bfloat16`, or `float16` with loss scaling; None trains in float32.
-        average_decay: keep an exponential moving average of the synthesizer's weights with this decay; None keeps none.
+        average_decay: keep an exponential moving average of the exports' weights with this decay; None keeps none.
         train_handlers: objects with `attach(engine)`.
     """
 
@@ -65,6 +65,7 @@ class PlayerTrainer(Trainer):
             raise ValueError(f"amp is one of {sorted(AMP_TYPES)} or None, found {amp!r}")
         if accumulate < 1:
             raise ValueError(f"accumulate is at least 1, found {accumulate}")
+        _check_exports(method)
         super().__init__(
             device=device,
             max_epochs=max_epochs,
@@ -82,22 +83,26 @@ class PlayerTrainer(Trainer):
         for network in method.networks.values():
             network.to(self.state.device)
         share_weights(method.networks.values())
-        self.average: AveragedModel | None = None
+        self.averages: dict[str, AveragedModel] = {}
         if average_decay is not None:
-            synthesizer = method.networks[method.synthesizer]
-            self.average = AveragedModel(synthesizer, multi_avg_fn=get_ema_multi_avg_fn(average_decay))
+            average = get_ema_multi_avg_fn(average_decay)
+            self.averages = {
+                name: AveragedModel(module, multi_avg_fn=average) for name, module in method.exports.items()
+            }
         self.add_event_handler(Events.EPOCH_STARTED, self._note_rates)
         self.add_event_handler(Events.EPOCH_COMPLETED, self._step_schedules)
         for handler in train_handlers:
             handler.attach(self)
 
     @property
-    def synthesizer(self) -> nn.Module:
-        """The network that users will run: the averaged one if there is one."""
-        if self.average is not None:
-            averaged: nn.Module = self.average.module
-            return averaged
-        return self.method.networks[self.method.synthesizer]
+    def exports(self) -> dict[str, nn.Module]:
+        """What users will run, by name, the main one first: with averaged weights if there are any."""
+        return {**self.method.exports, **{name: average.module for name, average in self.averages.items()}}
+
+    @property
+    def main_export(self) -> nn.Module:
+        """The first of the exports."""
+        return next(iter(self.exports.values()))
 
     def _note_rates(self) -> None:
         # The rates of this epoch: the schedules have stepped on when an epoch's handlers run.
@@ -117,10 +122,10 @@ class PlayerTrainer(Trainer):
         players = [player for player in self.method.players if player.plays(self.state.iteration - 1)]
         output: dict[str, Tensor] = {}
         playing = {name for player in players for name in player.networks}
-        for name, network in self.method.networks.items():
+        for network in self.method.networks.values():
             network.train()
-            # What no player will update needs no graph: a critic's extra steps run the generator forward only.
-            network.requires_grad_(name in playing)
+        # What no player will update needs no graph: a critic's extra steps run the generator forward only.
+        self._freeze_all_but(playing)
         shared = None
         if self.accumulate == 1:
             with self._autocast():
@@ -129,15 +134,21 @@ class PlayerTrainer(Trainer):
             output |= self._play(player, parts, shared)
         if players:
             self.loss_scaler.update()
-        if self.average is not None:
-            self.average.update_parameters(self.method.networks[self.method.synthesizer])
+        for name, average in self.averages.items():
+            average.update_parameters(self.method.exports[name])
         return output
+
+    def _freeze_all_but(self, names: Collection[str]) -> None:
+        """By parameter, not by network: networks may share parts, which are trained if one of their owners is."""
+        trained = {id(parameter) for name in names for parameter in self.method.networks[name].parameters()}
+        for network in self.method.networks.values():
+            for parameter in network.parameters():
+                parameter.requires_grad_(id(parameter) in trained)
 
     def _play(
         self, player: Player, parts: list[dict[str, Tensor]], shared: dict[str, Tensor] | None
     ) -> dict[str, Tensor]:
-        for name, network in self.method.networks.items():
-            network.requires_grad_(name in player.networks)
+        self._freeze_all_but(player.networks)
         optimizer = self.optimizers[player.name]
         optimizer.zero_grad(set_to_none=True)
         samples = sum(len(_first(part)) for part in parts)
@@ -151,8 +162,9 @@ class PlayerTrainer(Trainer):
             for term, value in {"": loss, **terms}.items():
                 name = f"{player.name}/{term}" if term else player.name
                 totals[name] = totals.get(name, 0) + value.detach() * share
-        parameters = [p for name in player.networks for p in self.method.networks[name].parameters()]
-        average_gradients(parameters)
+        # A part that two networks share comes twice, and is averaged once.
+        owned = {id(p): p for name in player.networks for p in self.method.networks[name].parameters()}
+        average_gradients(owned.values())
         self.loss_scaler.step(optimizer)
         if player.after_step is not None:
             player.after_step()
@@ -160,6 +172,20 @@ class PlayerTrainer(Trainer):
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.state.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None)
+
+
+def _check_exports(method: Method) -> None:
+    """What no network holds would neither be trained nor resumed."""
+    if not method.exports:
+        raise ValueError("the method exports nothing, expected at least one module that users will run")
+    trained = {id(p) for network in method.networks.values() for p in network.parameters()}
+    for name, module in method.exports.items():
+        foreign = [key for key, parameter in module.named_parameters() if id(parameter) not in trained]
+        if foreign:
+            raise ValueError(
+                f"the export {name!r} holds {foreign[0]!r}, which is in none of the networks {sorted(method.networks)}; "
+                "exports are made of their parts"
+            )
 
 
 def _split(batch: dict[str, Tensor], parts: int) -> Iterator[dict[str, Tensor]]:

@@ -68,7 +68,7 @@ def test_all_else_is_cyclegan():
     assert list(terms) == ["gan", "cycle", "identity", "normal"]
     for name, value in cycle.translate(data, cycle.forward(data)).items():
         torch.testing.assert_close(terms[name], value)
-    torch.testing.assert_close(ant.judge(data, ant.forward(data)), cycle.judge(data, cycle.forward(data)))
+    torch.testing.assert_close(ant.discriminate(data, ant.forward(data)), cycle.discriminate(data, cycle.forward(data)))
     assert [(p.name, p.networks) for p in ant.players] == [(p.name, p.networks) for p in cycle.players]
 
 
@@ -76,7 +76,9 @@ def test_the_discriminators_and_the_other_masks_know_nothing_of_it():
     plays, data = ANTGAN(**parts()), batch()
     assert "other_mask" not in data
     without = {key: value for key, value in data.items() if key != "mask"}
-    torch.testing.assert_close(plays.judge(without, plays.forward(without)), plays.judge(data, plays.forward(data)))
+    torch.testing.assert_close(
+        plays.discriminate(without, plays.forward(without)), plays.discriminate(data, plays.forward(data))
+    )
 
 
 def test_it_reaches_the_way_to_healthy_alone():

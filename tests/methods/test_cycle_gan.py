@@ -103,7 +103,7 @@ def test_the_generators_terms_are_the_papers():
 def test_the_discriminators_losses_are_halved():
     plays, data = method(), batch()
     x_p, x_h = data["image"], data["healthy"]
-    terms = plays.judge(data, plays.forward(data))
+    terms = plays.discriminate(data, plays.forward(data))
     assert list(terms) == ["h", "p"]
     torch.testing.assert_close(terms["h"], (square(D_h(x_h) - 1) + square(D_h(G(x_p)))) / 2)
     torch.testing.assert_close(terms["p"], (square(D_p(x_p) - 1) + square(D_p(F(x_h)))) / 2)
@@ -135,7 +135,7 @@ def test_the_pools_are_shown_to_the_discriminators():
     pools = Constant(0.7), Constant(0.9)
     plays, data = method(pools), batch()
     shared = plays.forward(data)
-    terms = plays.judge(data, shared)
+    terms = plays.discriminate(data, shared)
     assert [pool.asked for pool in pools] == [[shared["x̃_h"]], [shared["x̃_p"]]]
     # D_h(0.7) = 1.1 and D_p(0.9) = −0.7.
     torch.testing.assert_close(terms["h"], (square(D_h(data["healthy"]) - 1) + 1.1**2) / 2)
@@ -153,7 +153,7 @@ def test_the_generators_play_for_their_newest_images_only():
 def test_real_pools_keep_what_was_made():
     pools = ImagePool(5, (1, 2, 2)), ImagePool(5, (1, 2, 2))
     plays, data = method(pools), batch()
-    plays.judge(data, plays.forward(data))
+    plays.discriminate(data, plays.forward(data))
     assert [int(pool.count) for pool in pools] == [3, 3]
     torch.testing.assert_close(pools[0].images[:3], G(data["image"]))
     torch.testing.assert_close(pools[1].images[:3], F(data["healthy"]))
@@ -179,7 +179,7 @@ def test_the_generators_play_first_and_together():
 
 def test_the_discriminators_leave_the_generators_without_gradients():
     plays, data = method(), batch()
-    torch.stack(list(plays.judge(data, plays.forward(data)).values())).sum().backward()
+    torch.stack(list(plays.discriminate(data, plays.forward(data)).values())).sum().backward()
     grads = {name: net.slope.grad is not None for name, net in plays.networks.items() if isinstance(net, Affine)}
     assert grads == {
         "healthy_generator": False,
@@ -203,6 +203,6 @@ def test_each_generator_answers_to_the_discriminator_of_its_own_domain(translati
 
 def test_users_run_g_and_the_way_back_looks_at_nothing_but_its_output():
     plays, data = method(), batch()
-    assert plays.synthesizer == "healthy_generator"
-    back = plays.cycle(data["healthy"], torch.full_like(data["image"], torch.nan))
+    assert next(iter(plays.exports.values())) is plays.networks["healthy_generator"]
+    back = plays.exports["cycle"](data["healthy"], torch.full_like(data["image"], torch.nan))
     torch.testing.assert_close(back, F(data["healthy"]))

@@ -128,7 +128,7 @@ def test_the_translators_want_the_fakes_of_both_cycles_taken_for_healthy(make, l
 def test_d_x_tells_healthy_images_from_the_fakes_of_each_cycle(method):
     data = batch()
     fake = R(data["healthy"], torch.zeros_like(data["healthy"]))
-    terms = method.judge_images(data, method.forward(data))
+    terms = method.discriminate_images(data, method.forward(data))
     real = half_square(D_x(data["healthy"]) - 1)
     assert list(terms) == ["ph", "hh"]
     torch.testing.assert_close(terms["ph"], real + half_square(D_x(G(data["image"]))))
@@ -154,7 +154,7 @@ def test_unpaired_s_wants_d_m_to_take_its_masks_for_real():
 
 def test_unpaired_d_m_tells_the_masks_of_others_from_those_of_s():
     method, data = unpaired(), {**batch(), "other_mask": masks(2)}
-    terms = method.judge_masks(data, method.forward(data))
+    terms = method.discriminate_masks(data, method.forward(data))
     expected = half_square(D_m(data["other_mask"]) - 1) + half_square(D_m(S(data["image"])))
     assert list(terms) == ["gan2"]
     torch.testing.assert_close(terms["gan2"], expected)
@@ -221,15 +221,16 @@ def test_each_loss_reaches_the_networks_that_the_paper_minimises_it_over():
 def test_each_discriminator_learns_from_its_own_loss_alone():
     method, data = unpaired(), {**batch(), "other_mask": masks(2)}
     shared = method.forward(data)
-    assert reached(method, method.judge_images(data, shared), "ph", "hh") == {"image_discriminator"}
-    assert reached(method, method.judge_masks(data, shared), "gan2") == {"mask_discriminator"}
+    assert reached(method, method.discriminate_images(data, shared), "ph", "hh") == {"image_discriminator"}
+    assert reached(method, method.discriminate_masks(data, shared), "gan2") == {"mask_discriminator"}
 
 
 @both
 def test_the_way_back_is_r_with_the_mask_of_s(method):
     x_h, x_p = batch()["healthy"], batch()["image"]
-    torch.testing.assert_close(method.cycle(x_h, x_p), R(x_h, S(x_p)))
+    torch.testing.assert_close(method.exports["cycle"](x_h, x_p), R(x_h, S(x_p)))
 
 
 def test_users_run_g():
-    assert paired().synthesizer == unpaired().synthesizer == "generator"
+    for plays in (paired(), unpaired()):
+        assert next(iter(plays.exports.values())) is plays.networks["generator"]

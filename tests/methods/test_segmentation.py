@@ -37,7 +37,8 @@ mask[0, 0, 1:3, 1:3] = 1
 def test_one_player_owns_the_segmentor_which_is_also_what_users_run() -> None:
     method = Segmentation(nn.Conv2d(1, 1, 1))
     (player,) = method.players
-    assert player.networks == (method.synthesizer,) == tuple(method.networks)
+    assert player.networks == ("segmentor",) == tuple(method.networks)
+    assert list(method.exports.values()) == list(method.networks.values())
     assert method.forward({"image": mask}) == {}
 
 

@@ -74,7 +74,7 @@ def test_the_real_generator_makes_tanh_of_image_and_map():
 
 def test_the_critic_scores_healthy_images_high_and_made_ones_low():
     plays, data = method(), batch()
-    terms = plays.judge(data, plays.forward(data))
+    terms = plays.discriminate(data, plays.forward(data))
     y = 1.5 * data["image"] - 0.3
     expected = 2 * (y.sum((1, 2, 3)).mean() - data["healthy"].sum((1, 2, 3)).mean())
     assert list(terms) == ["critic", "critic_penalty"]
@@ -84,7 +84,7 @@ def test_the_critic_scores_healthy_images_high_and_made_ones_low():
 def test_the_penalty_is_of_weight_ten_over_all_pixels_of_a_sample():
     # Four pixels with a gradient of 2 each: a norm of 4, where one axis at a time would give 2 √2.
     plays, data = method(), batch()
-    penalty = plays.judge(data, plays.forward(data))["critic_penalty"]
+    penalty = plays.discriminate(data, plays.forward(data))["critic_penalty"]
     assert penalty.item() == pytest.approx(10 * (4 - 1) ** 2)
 
 
@@ -111,7 +111,7 @@ def test_it_is_the_map_that_is_kept_small_not_the_change_that_tanh_makes():
 
 def test_the_critic_leaves_the_generator_without_gradients():
     plays, data = method(), batch()
-    torch.stack(list(plays.judge(data, plays.forward(data)).values())).sum().backward()
+    torch.stack(list(plays.discriminate(data, plays.forward(data)).values())).sum().backward()
     assert plays.networks["generator"].slope.grad is None
     assert plays.networks["critic"].slope.grad is not None
 

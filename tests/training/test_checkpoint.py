@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 from pipeline.errors import UsageError
 from pipeline.methods import Player
 from pipeline.training import CheckpointLoader, CheckpointSaver, PlayerTrainer
-from pipeline.training.checkpoint import load_tensors, save_tensors
+from pipeline.training.checkpoint import kept_epochs, load_tensors, save_tensors, use_epoch
 
 EPOCHS = 4
 
@@ -25,11 +25,9 @@ EPOCHS = 4
 class Dice:
     """A method whose losses draw from every random generator, and whose second player plays at every fifth turn."""
 
-    cycle: nn.Module | None = None
-    synthesizer = "first"
-
     def __init__(self, width: int = 1) -> None:
         self.networks: dict[str, nn.Module] = {"first": nn.Conv2d(1, width, 3), "second": nn.Conv2d(width, 1, 3)}
+        self.exports = {"first": self.networks["first"]}
         self.players = (
             Player("first", ("first",), self.throw),
             Player("second", ("second",), self.throw, plays=lambda iteration: iteration % 5 == 0),
@@ -72,7 +70,7 @@ class Diverge:
 
 
 class Remember:
-    """Keeps the synthesizer's weights after each epoch."""
+    """Keeps the main export's weights after each epoch."""
 
     def __init__(self) -> None:
         self.weights: list[Tensor] = []
@@ -81,7 +79,7 @@ class Remember:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.keep)
 
     def keep(self, engine: PlayerTrainer) -> None:
-        self.weights.append(engine.synthesizer.weight.detach().clone())
+        self.weights.append(engine.main_export.weight.detach().clone())
 
 
 def seed(value: int) -> None:
@@ -90,9 +88,12 @@ def seed(value: int) -> None:
     random.seed(value)
 
 
-def engine(handlers: list[Any], width: int = 1, start: int = 0, **options: Any) -> PlayerTrainer:
+def engine(
+    handlers: list[Any], width: int = 1, start: int = 0, exports: tuple[str, ...] = ("first",), **options: Any
+) -> PlayerTrainer:
     seed(start)
     method = Dice(width)
+    method.exports = {name: method.networks[name] for name in exports}
     images = torch.rand(7, 1, 8, 8, generator=torch.Generator().manual_seed(3))
     samples: Any = [{"image": image} for image in images]
     sampler: Any = DistributedSampler(samples, num_replicas=1, rank=0, seed=0)
@@ -110,7 +111,7 @@ def engine(handlers: list[Any], width: int = 1, start: int = 0, **options: Any) 
 
 
 def state(trainer: PlayerTrainer) -> dict[str, Tensor]:
-    networks = {**trainer.method.networks, "average": trainer.synthesizer}
+    networks = {**trainer.method.networks, "average": trainer.main_export}
     return {f"{name}.{key}": v for name, network in networks.items() for key, v in network.state_dict().items()}
 
 
@@ -150,7 +151,7 @@ def test_a_checkpoint_holds_all_state_and_loads_without_pickled_code(tmp_path):
     assert content["iteration"] == 4 * EPOCHS
     assert content["optimizers"]["first"]["state"][0]["step"] == 4 * EPOCHS
     assert content["schedulers"]["first"]["last_epoch"] == EPOCHS
-    assert content["average"]["n_averaged"] == 4 * EPOCHS
+    assert content["averages"]["first"]["n_averaged"] == 4 * EPOCHS
     assert set(content["random"]) == {"python", "numpy", "torch", "cuda"}
 
 
@@ -166,7 +167,7 @@ def test_the_weights_are_the_bare_state_dict_of_the_network_that_users_run(tmp_p
     trainer.run()
     content = torch.load(tmp_path / "model.pt", weights_only=True)
     assert set(content) == {"weight", "bias"}
-    assert torch.equal(content["weight"], trainer.synthesizer.weight)
+    assert torch.equal(content["weight"], trainer.main_export.weight)
     assert not torch.equal(content["weight"], trainer.method.networks["first"].weight)
 
 
@@ -267,13 +268,35 @@ def test_a_training_that_diverges_ends_and_its_last_checkpoint_stays(tmp_path, n
     assert all(torch.equal(kept[key], expected[key]) for key in expected)
 
 
-def test_the_way_back_of_a_method_that_has_one_is_saved_beside_its_weights(tmp_path):
-    trainer = engine([CheckpointSaver(tmp_path)])
-    trainer.method.cycle = trainer.method.networks["second"]
+def both_exports(folder: Path, **options: Any) -> PlayerTrainer:
+    trainer = engine([CheckpointSaver(folder, keep_every=2)], exports=("first", "second"), **options)
     trainer.run()
-    content = load_tensors(tmp_path / "cycle.pt")
-    assert set(content) == {"weight", "bias"}
-    assert torch.equal(content["weight"], trainer.method.networks["second"].weight)
+    return trainer
+
+
+def test_each_export_is_saved_by_its_name_and_the_main_one_as_the_model(tmp_path):
+    trainer = both_exports(tmp_path)
+    for file, network in (("model.pt", "first"), ("second.pt", "second")):
+        content = load_tensors(tmp_path / file)
+        assert set(content) == {"weight", "bias"}
+        assert torch.equal(content["weight"], trainer.method.networks[network].weight)
+
+
+def test_each_export_has_averaged_weights(tmp_path):
+    trainer = both_exports(tmp_path, average_decay=0.9)
+    for file, network in (("model.pt", "first"), ("second.pt", "second")):
+        content = load_tensors(tmp_path / file)
+        assert not torch.equal(content["weight"], trainer.method.networks[network].weight)
+    assert torch.equal(load_tensors(tmp_path / "second.pt")["weight"], trainer.exports["second"].weight)
+
+
+def test_an_epoch_that_was_kept_is_put_to_use_with_all_its_exports(tmp_path):
+    both_exports(tmp_path)
+    assert kept_epochs(tmp_path) == [2, 4]
+    use_epoch(tmp_path, 2)
+    for name in ("model", "second"):
+        used, kept = (load_tensors(tmp_path / f"{stem}.pt") for stem in (name, f"{name}_epoch0002"))
+        assert torch.equal(used["weight"], kept["weight"])
 
 
 def test_weights_of_every_second_epoch_are_kept(tmp_path):

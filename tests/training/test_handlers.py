@@ -19,7 +19,14 @@ from torch.utils.data import DataLoader
 
 from pipeline.methods import Player
 from pipeline.mosaic import PANEL_PIXELS, TITLE_HEIGHT
-from pipeline.training import CheckpointLoader, CheckpointSaver, Curves, PlayerTrainer, ProgressBar, ValidationPanel
+from pipeline.training import (
+    CheckpointLoader,
+    CheckpointSaver,
+    Curves,
+    PlayerTrainer,
+    ProgressBar,
+    TranslationValidation,
+)
 from pipeline.training.handlers import LOG_EVERY
 
 LOGGER = "pipeline.training.handlers"
@@ -37,11 +44,9 @@ class Dim(nn.Module):
 
 
 class Dimming:
-    synthesizer = "dim"
-    cycle = None
-
     def __init__(self, factor: float = 0.9) -> None:
         self.networks: dict[str, nn.Module] = {"dim": Dim(factor)}
+        self.exports = self.networks
         self.players = (
             Player("dim", ("dim",), self.play),
             Player("idle", ("dim",), self.play, plays=lambda iteration: iteration == 0),
@@ -70,9 +75,9 @@ def run(*handlers: Any, epochs: int = 2, iterations: int = 2, rate: float = 0.0,
     return engine
 
 
-def panel(folder: Path, count: int = 3, rows: int = 6) -> ValidationPanel:
+def panel(folder: Path, count: int = 3, rows: int = 6) -> TranslationValidation:
     data: Any = samples(count)
-    return ValidationPanel(folder, data, SimpleInferer(), batch_size=2, rows=rows)
+    return TranslationValidation(folder, data, SimpleInferer(), batch_size=2, rows=rows)
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:

@@ -129,7 +129,10 @@ def test_the_weights_are_those_of_the_generator_alone(laptop_run):
     content = torch.load(laptop_run / "models" / "checkpoint.pt", weights_only=True)
     segmentor.load_state_dict(content["networks"]["segmentor"])
     # The laptop preset gives users the moving average.
-    assert same(weights(laptop_run), {key[7:]: v for key, v in content["average"].items() if key.startswith("module.")})
+    assert same(
+        weights(laptop_run),
+        {key[7:]: v for key, v in content["averages"]["healthy"].items() if key.startswith("module.")},
+    )
 
 
 def test_optimisers_and_rates_are_the_papers(go, tmp_path):

@@ -26,8 +26,6 @@ DEVICES = [
 class Tug:
     """Two players pull at a row of pixels; the second plays at every fifth iteration."""
 
-    synthesizer = "left"
-
     def __init__(self) -> None:
         torch.manual_seed(0)
         self.networks: dict[str, nn.Module] = {
@@ -35,6 +33,7 @@ class Tug:
             "right": nn.Conv2d(1, 1, 1),
             "hand": nn.Conv2d(1, 1, 1),
         }
+        self.exports: dict[str, nn.Module] = {"left": self.networks["left"]}
         self.players = (
             Player("left", ("left",), self.pull_left),
             Player("right", ("right", "hand"), self.pull_right, plays=lambda iteration: iteration % 5 == 0),
@@ -352,14 +351,14 @@ def test_the_moving_average_starts_at_the_first_weights_and_moves_by_one_minus_i
     average = values[0]
     for value in values[1:]:
         average = 0.75 * average + 0.25 * value
-    assert engine.synthesizer.weight.item() == pytest.approx(average)
-    assert engine.synthesizer is not method.networks["left"]
+    assert engine.main_export.weight.item() == pytest.approx(average)
+    assert engine.main_export is not method.networks["left"]
     assert len(set(values)) == 3
 
 
 def test_without_an_average_users_get_the_network_itself():
     method = Tug()
-    assert play(method, loader(1)).synthesizer is method.networks["left"]
+    assert play(method, loader(1)).main_export is method.networks["left"]
 
 
 def test_the_average_does_not_change_the_training():
@@ -407,3 +406,55 @@ def test_schedules_step_once_an_epoch_and_the_rates_of_the_epoch_are_noted():
 def test_settings_that_make_no_sense_are_refused(options, sentence):
     with pytest.raises(ValueError, match=sentence):
         play(Tug(), loader(1), **options)
+
+
+class Shared(Tug):
+    """Exports made of parts of several networks: `left`, then `right`; and `right` shares its first part with `hand`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        trunk = nn.Conv2d(1, 1, 1)
+        self.networks["right"] = nn.Sequential(trunk, nn.Conv2d(1, 1, 1))
+        self.networks["hand"] = nn.Sequential(trunk, nn.Conv2d(1, 1, 1))
+        self.exports = {
+            "left": self.networks["left"],
+            "chain": nn.Sequential(self.networks["left"], self.networks["right"]),
+        }
+        self.players = (
+            Player("left", ("left",), self.pull_left),
+            Player("right", ("right",), self.pull_right),
+        )
+
+
+def test_exports_are_made_of_parts_that_players_own_and_share():
+    method = Shared()
+    engine = play(method, loader(3), average_decay=0.5)
+    chain = engine.exports["chain"]
+    assert list(engine.exports) == ["left", "chain"]
+    assert engine.main_export is engine.exports["left"]
+    # Each is an average of its own, of the weights that the players moved.
+    assert not torch.equal(chain[0].weight, method.networks["left"].weight)
+    torch.testing.assert_close(chain[0].weight, engine.exports["left"].weight)
+
+
+def test_a_part_that_networks_share_trains_with_whichever_of_them_plays():
+    method = Shared()
+    trunk, tail, idle = (part.weight.clone() for part in (*method.networks["right"], method.networks["hand"][1]))
+    play(method, loader(2))
+    assert not torch.equal(trunk, method.networks["hand"][0].weight)
+    assert not torch.equal(tail, method.networks["right"][1].weight)
+    assert torch.equal(idle, method.networks["hand"][1].weight)
+
+
+def test_an_export_of_weights_that_no_network_holds_is_refused():
+    method = Tug()
+    method.exports = {"left": nn.Sequential(method.networks["left"], nn.Conv2d(1, 1, 1))}
+    with pytest.raises(ValueError, match="the export 'left' holds '1.weight', which none of the networks"):
+        play(method, loader(1))
+
+
+def test_a_method_that_exports_nothing_is_refused():
+    method = Tug()
+    method.exports = {}
+    with pytest.raises(ValueError, match="exports nothing"):
+        play(method, loader(1))

@@ -1,0 +1,143 @@
+"""After each epoch: a figure over the validation slices for the curves, and a panel of some of them to look at.
+
+One handler for each kind of main export; a bundle's `train.json` names the one that fits.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from ignite.engine import Events
+from monai.inferers import Inferer
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pipeline.metrics import psnr
+from pipeline.mosaic import difference, grey, mosaic, outlined, save_png
+from pipeline.preprocessing.foreground import AIR
+from pipeline.preprocessing.slices import SliceDataset
+from pipeline.training.distributed import rank
+from pipeline.training.trainer import PlayerTrainer
+
+Sample = dict[str, Tensor]
+Picture = NDArray[np.uint8]
+
+
+class Validation:
+    """Runs the main export over the validation slices on the first process, after each epoch.
+
+    A subclass says what its figure is called, how it is computed, and what a row of its panel shows. The figure goes to
+    `engine.state.metrics`, the panel to `panels/epoch_NNN.png`. With no validation slices nothing is done.
+
+    Args:
+        folder: the run's folder.
+        dataset: validation slices.
+        inferer: runs the network on a batch.
+        batch_size: slices at once.
+        rows: slices in the panel, spread evenly over the dataset.
+    """
+
+    figure: str
+    titles: tuple[str, ...] = ()
+    legend = ""
+
+    def __init__(
+        self,
+        folder: Path | str,
+        dataset: SliceDataset,
+        inferer: Inferer,
+        batch_size: int = 8,
+        rows: int = 6,
+    ) -> None:
+        self.folder = Path(folder)
+        self.dataset = dataset
+        self.inferer = inferer
+        self.batch_size = batch_size
+        self.shown = sorted({round(row * (len(self.dataset) - 1) / max(1, rows - 1)) for row in range(rows)})
+
+    def measure(self, outputs: list[tuple[Sample, Tensor]]) -> float:
+        """The figure, from each slice and what the network made of it."""
+        raise NotImplementedError
+
+    def row(self, sample: Sample, output: Tensor) -> list[Picture]:
+        """The panels of one slice, one for each of `titles`."""
+        raise NotImplementedError
+
+    def attach(self, engine: PlayerTrainer) -> None:
+        """Validate on the first process, after each epoch."""
+        if rank() == 0 and len(self.dataset):
+            engine.add_event_handler(Events.EPOCH_COMPLETED, self.validate)
+
+    @torch.inference_mode()
+    def validate(self, engine: PlayerTrainer) -> None:
+        """Run the main export over the validation slices."""
+        outputs = list(self._outputs(engine.main_export.eval(), engine.state.device))
+        engine.state.metrics[self.figure] = self.measure(outputs)
+        if self.titles:
+            rows = [self.row(*outputs[index]) for index in self.shown]
+            save_png(
+                self.folder / "panels" / f"epoch_{engine.state.epoch:03d}.png",
+                mosaic(list(self.titles), rows, self.legend),
+            )
+
+    def _outputs(self, network: nn.Module, device: torch.device) -> Iterator[tuple[Sample, Tensor]]:
+        for first in range(0, len(self.dataset), self.batch_size):
+            indices = range(first, min(first + self.batch_size, len(self.dataset)))
+            samples = [self.dataset[index] for index in indices]
+            images = torch.stack([sample["image"] for sample in samples]).to(device)
+            yield from zip(samples, self.inferer(images, network).float().cpu(), strict=True)
+
+
+class TranslationValidation(Validation):
+    """Normal-tissue PSNR in dB of a translator; input, pseudo-healthy image, difference and mask."""
+
+    figure = "psnr_normal"
+    titles = ("input", "pseudo-healthy", "difference", "lesion mask")
+    legend = "SYNTHETIC - not for diagnosis; difference: red removed, blue added"
+
+    def measure(self, outputs: list[tuple[Sample, Tensor]]) -> float:
+        """The mean over slices; the infinite PSNR of a slice left as it was would hide all others."""
+        values = []
+        for sample, x_s in outputs:
+            x_p, mask = sample["image"], sample["mask"]
+            normal = (x_p > AIR) & (mask == 0)
+            if normal.any():
+                values.append(float(psnr(x_s[None], x_p[None], normal[None])))
+        psnrs = torch.tensor(values)
+        changed = psnrs[~psnrs.isinf()]
+        return float((changed if len(changed) else psnrs).mean())
+
+    def row(self, sample: Sample, output: Tensor) -> list[Picture]:
+        """A network that broke down is drawn black; its figure says nan."""
+        x, m, s = sample["image"][0].numpy(), sample["mask"][0].numpy(), output[0].nan_to_num().numpy()
+        return [grey(x), grey(s), difference(x - s), outlined(x, m)]
+
+
+class SegmentationValidation(Validation):
+    """Dice of a segmenter, pooled over all validation slices; input, found and drawn mask."""
+
+    figure = "dice"
+    titles = ("input", "found", "drawn")
+    legend = "found by the network - not for diagnosis"
+
+    def measure(self, outputs: list[tuple[Sample, Tensor]]) -> float:
+        """2 |found ∩ drawn| / (|found| + |drawn|); nan where neither has a pixel."""
+        found = torch.stack([logits > 0 for _, logits in outputs])
+        drawn = torch.stack([sample["mask"] > 0 for sample, _ in outputs])
+        return float(2 * (found & drawn).sum() / (found.sum() + drawn.sum()))
+
+    def row(self, sample: Sample, output: Tensor) -> list[Picture]:
+        """The first channel, with the outlines of both masks."""
+        x, m = sample["image"][0].numpy(), sample["mask"][0].numpy()
+        return [grey(x), outlined(x, (output[0] > 0).float().numpy()), outlined(x, m)]
+
+
+class ScoreValidation(Validation):
+    """Mean absolute error of a scorer over the validation slices, in the target's units."""
+
+    figure = "mean_absolute_error"
+
+    def measure(self, outputs: list[tuple[Sample, Tensor]]) -> float:
+        """The mean of |score − target|."""
+        return float(torch.stack([(score - sample["target"]).abs().mean() for sample, score in outputs]).mean())
