@@ -183,7 +183,7 @@ def _check_exports(method: Method) -> None:
         foreign = [key for key, parameter in module.named_parameters() if id(parameter) not in trained]
         if foreign:
             raise ValueError(
-                f"the export {name!r} holds {foreign[0]!r}, which is in none of the networks {sorted(method.networks)}; "
+                f"the export {name!r} holds {foreign[0]!r}, which no network of {sorted(method.networks)} holds; "
                 "exports are made of their parts"
             )
 

@@ -409,7 +409,7 @@ def test_settings_that_make_no_sense_are_refused(options, sentence):
 
 
 class Shared(Tug):
-    """Exports made of parts of several networks: `left`, then `right`; and `right` shares its first part with `hand`."""
+    """Exports made of parts of several networks: `left`, then `right`; `right` and `hand` share a part."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -449,7 +449,7 @@ def test_a_part_that_networks_share_trains_with_whichever_of_them_plays():
 def test_an_export_of_weights_that_no_network_holds_is_refused():
     method = Tug()
     method.exports = {"left": nn.Sequential(method.networks["left"], nn.Conv2d(1, 1, 1))}
-    with pytest.raises(ValueError, match="the export 'left' holds '1.weight', which none of the networks"):
+    with pytest.raises(ValueError, match="the export 'left' holds .* which no network of"):
         play(method, loader(1))
 
 
