@@ -449,7 +449,7 @@ def test_a_part_that_networks_share_trains_with_whichever_of_them_plays():
 def test_an_export_of_weights_that_no_network_holds_is_refused():
     method = Tug()
     method.exports = {"left": nn.Sequential(method.networks["left"], nn.Conv2d(1, 1, 1))}
-    with pytest.raises(ValueError, match="the export 'left' holds .* which no network of"):
+    with pytest.raises(ValueError, match=r"the export 'left' holds .* which no network of"):
         play(method, loader(1))
 
 
