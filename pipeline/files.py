@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import shutil
+import stat
 import tempfile
 import time
 import uuid
@@ -20,6 +21,8 @@ from pipeline.errors import OutputError
 PARTIAL = ".partial-"
 SCRATCH = "phs-pipeline-"
 LONGEST_WRITE_S = 24 * 3600
+# Configs, sidecars and records; the sidecar of a series of ten thousand slices is 2 MB.
+SMALL_FILE = 1 << 25
 # Who writes it: the machine, by digits of its name's hash, and the process.
 MACHINE = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 WRITER = re.compile(r"(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-z_]{8}(-(?P<name>.*))?", re.DOTALL)
@@ -109,10 +112,28 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
+def small_text(path: Path) -> str:
+    """The text of a small file, UTF-8.
+
+    Raises:
+        OSError: if it is no regular file (a pipe has no end, a device no size), larger than `SMALL_FILE`, or unreadable.
+        ValueError: if it is not UTF-8.
+    """
+    # Opened without waiting for a writer, and asked before it is read: what is a file now may be a pipe then.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "is no regular file", str(path))
+        if status.st_size > SMALL_FILE:
+            raise OSError(errno.EFBIG, f"is larger than {SMALL_FILE >> 20} MiB", str(path))
+        return file.read(SMALL_FILE + 1).decode("utf-8")
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file; empty if there is no such file or none in it that can be read."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(small_text(path))
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -1,25 +1,35 @@
-"""Scan in, pseudo-healthy scan, anomaly map or enhanced scan out, on the scan's own grid."""
+"""Scans in, products on the scan's own grid out: predictors, the run over many scans, and what is written."""
 
 from pipeline.inference.enhance import enhance
-from pipeline.inference.evaluator import ScanDataset, SynthesisEvaluator, load_weights
-from pipeline.inference.folder import write_folder_pages, write_run_report
-from pipeline.inference.outputs import Products
-from pipeline.inference.run import Outcome, Request, synthesize_scans
+from pipeline.inference.evaluator import PredictionEvaluator, ScanDataset
+from pipeline.inference.filler import Filler, HarmonicFiller
+from pipeline.inference.inputs import Inputs
+from pipeline.inference.load import Predictor, load_export, load_predictor, load_weights
+from pipeline.inference.products import Product, Result
+from pipeline.inference.run import Outcome, Request, predict_scans
+from pipeline.inference.scorer import Scorer
+from pipeline.inference.segmenter import Segmenter
 from pipeline.inference.steps import Steps
-from pipeline.inference.translator import Translator, Twin
+from pipeline.inference.translator import Translator
 
 __all__ = [
+    "Filler",
+    "HarmonicFiller",
+    "Inputs",
     "Outcome",
-    "Products",
+    "PredictionEvaluator",
+    "Predictor",
+    "Product",
     "Request",
+    "Result",
     "ScanDataset",
+    "Scorer",
+    "Segmenter",
     "Steps",
-    "SynthesisEvaluator",
     "Translator",
-    "Twin",
     "enhance",
+    "load_export",
+    "load_predictor",
     "load_weights",
-    "synthesize_scans",
-    "write_folder_pages",
-    "write_run_report",
+    "predict_scans",
 ]

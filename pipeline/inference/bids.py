@@ -20,13 +20,12 @@ BIDSIGNORE = "*.png\n*.html\n*.csv\nrun.json\nfailed\n"
 README = """\
 SYNTHETIC images for research, NOT FOR DIAGNOSIS.
 
-*_desc-pseudohealthy_*       the scan with the disease taken out, on the scan's own grid
-*_desc-anomaly_*             what was taken out: scan minus pseudo-healthy image
-*_desc-enhanced_*            the scan with the disease's contrast enhanced
-*_desc-uncertainty_*         standard deviation of the change
-*_label-lesion_*_mask*       where disease was taken out
+*_desc-<product>_*           an image, a difference or a map on the scan's own grid, for example desc-pseudohealthy, the
+                             scan with the disease taken out, and desc-anomaly, what was taken out
+*_label-<label>_*_mask*      where a label was found, for example where disease was taken out
 
-Each sidecar tells from what scan, with what weights and settings a result was made. Made by phs-pipeline.
+Each sidecar says what its product is; that of the main product tells from what scan, with what weights and settings it
+was made. Made by phs-pipeline.
 """
 
 
@@ -36,28 +35,21 @@ def derivative_folder(out: Path, source: Source) -> Path:
     return out if place is None else out / place.parent
 
 
-def bids_sidecar(source: Source, skull_stripped: bool, description: str) -> dict[str, Any]:
+def bids_sidecar(source: Source, skull_stripped: bool | None, description: str) -> dict[str, Any]:
     """What BIDS asks of the sidecar of a derivative image.
 
     Args:
         source: the scan that it was made from.
-        skull_stripped: whether the image shows the brain only.
+        skull_stripped: whether the image shows the brain only; None where that is not known, and then not said.
         description: one sentence on what the image is.
 
     Returns:
-        `Description`, `SkullStripped`, and `Sources` if the scan lies in a BIDS dataset.
+        `Description`, `SkullStripped` where it is known, and `Sources` if the scan lies in a BIDS dataset.
     """
     place = _in_dataset(source)
     sources = {} if place is None else {"Sources": [f"bids:raw:{place.as_posix()}"]}
-    return {"Description": description, "SkullStripped": skull_stripped, **sources}
-
-
-def bids_mask_sidecar(source: Source, skull_stripped: bool) -> dict[str, Any]:
-    """The whole sidecar of a lesion mask; see `bids_sidecar`."""
-    sidecar = bids_sidecar(source, skull_stripped, "Where the method removed disease: 1 lesion, 0 elsewhere")
-    if "Sources" in sidecar:
-        sidecar["SpatialReference"] = sidecar["Sources"][0]
-    return {**sidecar, "Type": "Lesion"}
+    known = {} if skull_stripped is None else {"SkullStripped": skull_stripped}
+    return {"Description": description, **known, **sources}
 
 
 def write_dataset_description(out: Path, dataset: Path) -> None:

@@ -1,12 +1,12 @@
 """What a method changed in a scan: a mask of the disease that it saw, and amounts in millilitres."""
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from pipeline.inference.translator import Twin
+from pipeline.inference.products import Figure
+from pipeline.preprocessing.window import Window
+from pipeline.scans import Scan
 
 CHANGE = 0.1  # of the intensity window; fainter changes are seen by PSNR, not by readers
 # Smaller islands are noise of the network rather than lesions: a cube of less than 4 mm.
@@ -17,64 +17,84 @@ CUT = 0.25
 NEIGHBOURS = np.ones((3, 3, 3), dtype=bool)
 
 
-def lesion_mask(twin: Twin) -> NDArray[np.bool_]:
+def lesion_mask(anomaly: NDArray[np.float32], window: Window, scan: Scan) -> NDArray[np.bool_]:
     """Where the method changed the scan by more than a tenth of the window, in islands of 0.05 ml or more.
 
     It is what the method took for disease, brighter than healthy or darker; nobody drew it.
 
+    Args:
+        anomaly: input − pseudo-healthy in the scan's units, shape (X, Y, Z).
+        window: what the network was shown.
+        scan: the input.
+
     Returns:
         Shape (X, Y, Z).
     """
-    mask: NDArray[np.bool_] = np.abs(twin.anomaly) > CHANGE * twin.window.width
+    mask: NDArray[np.bool_] = np.abs(anomaly) > CHANGE * window.width
     for box in ndimage.find_objects(mask.view(np.uint8)):  # one, or none if nothing changed
         labels, _ = ndimage.label(mask[box], NEIGHBOURS)
-        large = np.bincount(labels.ravel()) * _voxel_ml(twin) >= SMALLEST_ML
+        large = np.bincount(labels.ravel()) * _voxel_ml(scan) >= SMALLEST_ML
         large[0] = False
         mask[box] = large[labels]
     return mask
 
 
-def amounts(twin: Twin, lesion: NDArray[np.bool_]) -> dict[str, Any]:
-    """How much was changed, for the sidecar and the index.
+def amounts(
+    anomaly: NDArray[np.float32], region: NDArray[np.bool_], lesion: NDArray[np.bool_], window: Window, scan: Scan
+) -> tuple[Figure, ...]:
+    """How much was changed.
 
     Args:
-        twin: the result.
+        anomaly: input − image in the scan's units, shape (X, Y, Z).
+        region: where the scan was allowed to change.
+        lesion: from `lesion_mask`.
+        window: what the network was shown.
+        scan: the input.
+
+    Returns:
+        Volumes in millilitres: what changed by more than a tenth of the window, what of it is darker and brighter in
+        the twin, what was taken for disease, and where the method was allowed to change the scan; the share of that
+        which changed, and the mean absolute change there as a share of the window.
+    """
+    change = anomaly / np.float32(window.width)
+    removed, added, edited = (int(part.sum()) for part in (change > CHANGE, change < -CHANGE, region))
+    ml = _voxel_ml(scan)
+    share = 100 * (removed + added) / max(edited, 1)
+    mean = float(np.abs(change[region]).mean()) if edited else 0.0
+    darker, brighter = removed * ml, added * ml
+    detail = f"{share:.2f} % of the edited tissue; {darker:.1f} ml darker, {brighter:.1f} ml brighter"
+    found = int(lesion.sum()) * ml
+    return (
+        Figure("ChangedPercent", "Changed", share, "% of edited", 2, leading=True),
+        Figure("ChangedMl", "Changed", (removed + added) * ml, "ml", 1, detail, leading=True),
+        Figure("RemovedMl", "Darker", darker, "ml", 1),
+        Figure("AddedMl", "Brighter", brighter, "ml", 1),
+        Figure(
+            "LesionMl", "Taken for disease", found, "ml", 1, "by the method; outlined in the pictures", leading=True
+        ),
+        Figure("EditedMl", "Edited tissue", edited * ml, "ml", 0, "where the method was allowed to change the scan"),
+        Figure("MeanChangePercent", "Mean change", 100 * mean, "% of window", 2, "in the edited tissue", leading=True),
+    )
+
+
+def cut_off(scan: Scan, region: NDArray[np.bool_], lesion: NDArray[np.bool_]) -> str | None:
+    """A warning where what was taken for disease is still large in the last slice of a slab outside which tissue lies.
+
+    Args:
+        scan: the input.
+        region: what was edited.
         lesion: from `lesion_mask`.
 
     Returns:
-        `ChangedMl`: |input − twin| above a tenth of the window; of this `RemovedMl` darker and `AddedMl` brighter in
-        the twin; `LesionMl`; `EditedMl`, where the method was allowed to change the scan; `ChangedPercent` of that, and
-        its `MeanAbsoluteChange` as a share of the window.
+        None where it is not.
     """
-    change = twin.anomaly / np.float32(twin.window.width)
-    removed, added, edited = (int(part.sum()) for part in (change > CHANGE, change < -CHANGE, twin.edited))
-    ml = _voxel_ml(twin)
-    return {
-        "ChangedMl": round((removed + added) * ml, 3),
-        "RemovedMl": round(removed * ml, 3),
-        "AddedMl": round(added * ml, 3),
-        "LesionMl": round(int(lesion.sum()) * ml, 3),
-        "EditedMl": round(edited * ml, 3),
-        "ChangedPercent": round(100 * (removed + added) / max(edited, 1), 3),
-        "MeanAbsoluteChange": round(float(np.abs(change[twin.edited]).mean()), 5) if edited else 0.0,
-    }
-
-
-def cut_off(twin: Twin, lesion: NDArray[np.bool_]) -> str | None:
-    """A warning where what was taken for disease is still large in the slab's last slice.
-
-    Returns:
-        None where it is not, or nothing lies outside the slab.
-    """
-    if not twin.left_out:
-        return None
-    edited, areas = (np.count_nonzero(twin.scan.axial(part), axis=(1, 2)) for part in (twin.edited, lesion))
+    edited, areas = (np.count_nonzero(scan.axial(part), axis=(1, 2)) for part in (region, lesion))
     inside = np.flatnonzero(edited)
-    ends = [place for place in inside[[0, -1]] if areas[place] and 0 < place < len(edited) - 1]
-    if not any(areas[place] >= CUT * areas.max() for place in ends):
+    ends = [end for end in inside[[0, -1]] if areas[end] and 0 < end < len(edited) - 1]
+    if not any(areas[end] >= CUT * areas.max() for end in ends):
         return None
     return "what was taken for disease reaches the last edited slice, and may go on beyond it; compare with --whole"
 
 
-def _voxel_ml(twin: Twin) -> float:
-    return abs(float(np.linalg.det(twin.scan.affine[:3, :3]))) / 1000
+def _voxel_ml(scan: Scan) -> float:
+    return abs(float(np.linalg.det(scan.affine[:3, :3]))) / 1000

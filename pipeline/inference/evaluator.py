@@ -1,20 +1,19 @@
-"""The same synthesis as MONAI's bundle commands see it: a dataset of scans and an evaluator that writes their twins."""
+"""The same inference as MONAI's bundle commands see it: a dataset of scans and an evaluator that writes their products."""
 
 import logging
 from pathlib import Path
 from typing import Any
 
-import torch
 from monai.engines import Workflow
 from torch.utils.data import DataLoader, Dataset
 
+from pipeline.bundles import Bundle, find_bundle
 from pipeline.errors import ScanError, UsageError
-from pipeline.files import sha256
-from pipeline.inference.run import synthesize_scans
-from pipeline.inference.translator import Translator
+from pipeline.inference.load import Predictor, check_kind, load_bundle_weights, provenance
+from pipeline.inference.outputs import Form, PageMaker
+from pipeline.inference.run import Request, predict_scans
 from pipeline.scans import is_nifti
 from pipeline.scans.sources import open_sources
-from pipeline.training.checkpoint import all_finite, load_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -37,35 +36,39 @@ class ScanDataset(Dataset[dict[str, str]]):
     def __len__(self) -> int:
         return len(self.scans)
 
-    def __getitem__(self, place: int) -> dict[str, str]:
+    def __getitem__(self, index: int) -> dict[str, str]:
         """The path of one scan as `image`."""
-        return {"image": str(self.scans[place])}
+        return {"image": str(self.scans[index])}
 
 
-class SynthesisEvaluator(Workflow):
-    """MONAI workflow whose iteration writes the twin of one scan.
+class PredictionEvaluator(Workflow):
+    """MONAI workflow whose iteration writes the products of one scan.
 
     Args:
-        device: where to compute.
+        predictor: of the bundle; its weights are loaded when the run starts.
         dataset: scans to work on.
-        synthesizer: the model.
-        weights: bare state dict of its network; loaded when the run starts.
-        output_dir: where the twins go.
+        bundle_root: the bundle's folder, for its weights, its metadata and its name.
+        output_dir: where the products go.
+        page: makes the page of each scan; None makes none.
+        weights: of the main network; None takes the bundle's.
     """
 
     def __init__(
         self,
-        device: torch.device,
+        predictor: Predictor,
         dataset: ScanDataset,
-        synthesizer: Translator,
-        weights: Path | str,
+        bundle_root: Path | str,
         output_dir: Path | str,
+        page: PageMaker | None = None,
+        weights: Path | str | None = None,
     ) -> None:
         loader = DataLoader(dataset, batch_size=1, collate_fn=lambda items: items[0])
-        super().__init__(device=device, max_epochs=1, data_loader=loader, decollate=False)
-        self.synthesizer = synthesizer
-        self.weights = Path(weights)
+        super().__init__(device=predictor.device, max_epochs=1, data_loader=loader, decollate=False)
+        self.predictor = predictor
+        self.bundle: Bundle = find_bundle(str(bundle_root))
         self.output_dir = Path(output_dir)
+        self.weights = Path(weights) if weights else None
+        self.request = Request(form=Form(page=page))
 
     def run(self) -> None:
         """Load the weights and work through the dataset.
@@ -73,39 +76,27 @@ class SynthesisEvaluator(Workflow):
         Raises:
             ScanError: if some scans failed, after the others are done.
         """
-        load_weights(self.synthesizer.network, self.weights)
+        check_kind(self.bundle, self.predictor, None)
+        load_bundle_weights(self.bundle, self.predictor, self.weights)
         self.failed: dict[Path, str] = {}
         super().run()
         if self.failed:
             raise ScanError(f"{len(self.failed)} scan(s) failed: " + "; ".join(self.failed.values()))
 
     def _iteration(self, engine: Any, batchdata: dict[str, str]) -> dict[str, Any]:  # noqa: ARG002
-        provenance = {"WeightsSha256": sha256(self.weights)}
         with open_sources([Path(batchdata["image"])]) as sources:
-            outcome = synthesize_scans(sources, self.synthesizer, provenance, self.output_dir, _report)
+            outcome = predict_scans(
+                sources,
+                self.predictor,
+                provenance(self.bundle, self.weights),
+                self.output_dir,
+                _report,
+                self.request,
+                self.bundle.metadata,
+            )
         self.failed |= {source.path: str(record.error) for source, record in outcome.of("failed").items()}
         return {"written": [str(path) for record in outcome.of("written").values() for path in record.files]}
 
 
 def _report(name: str, what: str) -> None:
     logger.info("%s: %s", name, what)
-
-
-def load_weights(network: torch.nn.Module, path: Path) -> None:
-    """Load a bare state dict.
-
-    Raises:
-        UsageError: if the file is missing, damaged, not safe to load, or belongs to another network.
-    """
-    state = load_tensors(path)
-    try:
-        network.load_state_dict(state)
-        finite = all_finite(state)
-    except (RuntimeError, TypeError, AttributeError) as error:
-        reason = str(error).strip().splitlines()[-1].strip()
-        raise UsageError(
-            f"{path}: the weights belong to another network ({reason[:160]}); use the bundle or run they were "
-            "trained in"
-        ) from error
-    if not finite:
-        raise UsageError(f"{path}: found weights that are NaN or infinite, expected numbers; train anew")

@@ -4,13 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline import __version__
-from pipeline.inference.translator import Twin
+from pipeline.inference.products import Result
 
-RESIDUAL = (
-    "The network was applied to axial slices, windowed to [{low:g}, {high:g}] in the scan's units; only its residual "
-    "was resampled to the scan's grid, rescaled to its intensities and added, so that all other voxels keep their "
-    "exact values."
-)
 # Of each step a sentence, and a reference where there is one.
 STEPS: dict[str, tuple[str, str | None]] = {
     "brain mask": ("The network was shown the brain alone.", None),
@@ -32,38 +27,32 @@ STEPS: dict[str, tuple[str, str | None]] = {
         ),
     ),
 }
+MADE = {
+    "image": "Pseudo-healthy images are synthetic; they were used for research and not for diagnosis.",
+    "mask": "Masks and values found by a network were used for research and not for diagnosis.",
+}
 
 
-def methods_text(twin: Twin, alpha: float | None, about: Mapping[str, Any]) -> tuple[str, list[str]]:
+def methods_text(result: Result, about: Mapping[str, Any]) -> tuple[str, list[str]]:
     """What was done to a scan, in sentences, and the references they name by number.
 
     Args:
-        twin: the result.
-        alpha: degree of enhancement; None for a pseudo-healthy twin.
+        result: of the scan.
         about: the sidecar's facts: Bundle, BundleVersion, WeightsSha256, and the bundle's references as `Citations`.
     """
     references = [str(reference) for reference in about.get("Citations", ())]
-    cited = f" [{', '.join(str(place) for place in range(1, len(references) + 1))}]" if references else ""
+    cited = f" [{', '.join(str(number) for number in range(1, len(references) + 1))}]" if references else ""
     bundle = f"{about.get('Bundle', 'unnamed')} {about.get('BundleVersion') or ''}".strip()
-    weights = str(about.get("WeightsSha256", ""))[:12]
-    sentences = [
-        (
-            f"A pseudo-healthy version of the scan was synthesised with phs-pipeline {__version__} (bundle {bundle}, "
-            f"weights SHA-256 {weights}…){cited}."
-        ),
-        RESIDUAL.format(low=twin.window.low, high=twin.window.high),
-    ]
-    for step in twin.steps:
+    weights = about.get("WeightsSha256")
+    by = f"bundle {bundle}, weights SHA-256 {weights[:12]}…" if weights else f"bundle {bundle}"
+    sentences = [f"{result.made} with phs-pipeline {__version__} ({by}){cited}."]
+    transfer, *others = result.method or ("",)
+    sentences += [transfer] if transfer else []
+    for step in result.steps:
         sentence, reference = STEPS[step["Step"]]
         if reference:
             references.append(reference)
         sentences.append(sentence.format(n=len(references)))
-    if twin.uncertainty is not None:
-        sentences.append(
-            "Its uncertainty was taken as the standard deviation over six versions of each slice, mirrored or not and "
-            "at 95, 100 and 105 % of its brightness."
-        )
-    if alpha is not None:
-        sentences.append(f"The difference of the scan and this version was added to the scan {alpha:g} times.")
-    sentences.append("Pseudo-healthy images are synthetic; they were used for research and not for diagnosis.")
+    sentences += others
+    sentences.append(MADE["image" if result.first("image") else "mask"])
     return " ".join(sentences), references

@@ -1,4 +1,4 @@
-"""What is written for a scan: volumes on its grid, a sidecar that says what was done, a picture, and a page."""
+"""What is written for a scan: its products, a sidecar that says what was done, a picture, and a page."""
 
 import contextlib
 import hashlib
@@ -8,9 +8,9 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
 
 import nibabel as nib
 import numpy as np
@@ -19,22 +19,32 @@ from numpy.typing import NDArray
 from pipeline import __version__
 from pipeline.errors import PipelineError, ScanError, UsageError
 from pipeline.files import read_json, remove_partials, sha256, write_json, write_text
-from pipeline.inference.bids import bids_mask_sidecar, bids_sidecar, derivative_folder
-from pipeline.inference.change import amounts, cut_off, lesion_mask
-from pipeline.inference.enhance import enhance
+from pipeline.inference.bids import bids_sidecar, derivative_folder
 from pipeline.inference.methods_text import methods_text
-from pipeline.inference.translator import Twin
-from pipeline.mosaic import body_box, difference, grey, mosaic, save_png, square
+from pipeline.inference.products import Product, ProductKind, Result
+from pipeline.mosaic import body_box, difference, grey, mosaic, outlined, save_png, square
 from pipeline.preprocessing.foreground import AIR
 from pipeline.scans import Scan, write_nifti
 from pipeline.scans.dicom_out import remove_series, write_dicom
 from pipeline.scans.sources import Source
 
-WARNING = "SYNTHETIC pseudo-healthy image for research - NOT FOR DIAGNOSIS"
+WARNING = "SYNTHETIC {title} for research - NOT FOR DIAGNOSIS"
 MOSAIC_ROWS = 5
 # File systems allow 255 bytes, of which a file that is being written takes some.
 LONGEST_NAME = 200
+SUFFIXES = (".nii.gz", ".json", ".png", ".html")
 BIDS = re.compile(r"(sub-[A-Za-z0-9]+(?:_[a-z]+-[A-Za-z0-9]+)*)_([A-Za-z0-9]+)")
+
+
+class PageMaker(Protocol):
+    """Makes a page in HTML from a result, the scan's name and the sidecar's content."""
+
+    viewer: bool
+    """Whether the page has an interactive viewer."""
+
+    def __call__(self, result: Result, name: str, sidecar: Mapping[str, Any]) -> str:
+        """The page."""
+        ...
 
 
 def output_names(
@@ -90,40 +100,36 @@ def _digits(source: Source) -> str:
         return hashlib.sha256(str(source.path).encode()).hexdigest()[:8]
 
 
-def derivative_name(name: str, description: str) -> str:
-    """A BIDS derivative's name where the source's is BIDS, else the source's with the description behind it.
+def derivative_name(name: str, product: str, kind: ProductKind = "image") -> str:
+    """A BIDS derivative's name where the source's is BIDS, else the source's with the product behind it.
 
-    A lesion mask has the suffix `mask`, and says which scan of the subject it is of: it is never taken for a mask that
-    was drawn.
+    A mask has the suffix `mask`, and says which scan of the subject it is of: it is never taken for a mask that was
+    drawn.
 
     >>> derivative_name("sub-01_ses-2_FLAIR", "anomaly")
     'sub-01_ses-2_desc-anomaly_FLAIR'
-    >>> derivative_name("sub-01_FLAIR", "lesion")
+    >>> derivative_name("sub-01_FLAIR", "lesion", "mask")
     'sub-01_label-lesion_desc-FLAIR_mask'
     >>> derivative_name("patient07_flair", "anomaly")
     'patient07_flair_desc-anomaly'
     """
     bids = BIDS.fullmatch(name)
-    if description == "lesion":
-        return f"{bids[1]}_label-lesion_desc-{bids[2]}_mask" if bids else f"{name}_label-lesion_mask"
-    return f"{bids[1]}_desc-{description}_{bids[2]}" if bids else f"{name}_desc-{description}"
+    if kind == "mask":
+        return f"{bids[1]}_label-{product}_desc-{bids[2]}_mask" if bids else f"{name}_label-{product}_mask"
+    return f"{bids[1]}_desc-{product}_{bids[2]}" if bids else f"{name}_desc-{product}"
 
 
 @dataclass(frozen=True)
-class Products:
-    """What to write for each scan.
+class Form:
+    """In what form results are written.
 
     Args:
-        alpha: the scan enhanced by this degree instead of its twin.
-        output_type: `nifti` or `dicom`; None writes DICOM for DICOM, and NIfTI for all else.
-        page: write the HTML page.
-        viewer: with an interactive viewer in it.
+        output_type: `nifti`, `dicom`, or `both`; None writes DICOM for DICOM, and NIfTI for all else.
+        page: makes the HTML page; None writes none.
     """
 
-    alpha: float | None = None
     output_type: str | None = None
-    page: bool = True
-    viewer: bool = False
+    page: PageMaker | None = None
 
 
 class Outputs:
@@ -133,24 +139,27 @@ class Outputs:
         folder: output folder; the results of a scan in a BIDS dataset lie in subfolders as the scan does.
         name: of the scan's results, from `output_names`.
         source: the scan.
-        products: what to write.
+        main: name and kind of the main product, beside which the sidecar lies.
+        form: in what form to write.
     """
 
-    def __init__(self, folder: Path, name: str, source: Source, products: Products | None = None) -> None:
+    def __init__(
+        self, folder: Path, name: str, source: Source, main: tuple[str, ProductKind], form: Form | None = None
+    ) -> None:
         self.folder = derivative_folder(folder, source)
         self.name = name
         self.source = source
-        self.products = products or Products()
-        self.main = "pseudohealthy" if self.products.alpha is None else "enhanced"
+        self.main = main
+        self.form = form or Form()
 
-    def path(self, description: str, suffix: str) -> Path:
-        """The file of this kind, for example `("anomaly", ".nii.gz")`."""
-        return self.folder / f"{derivative_name(self.name, description)}{suffix}"
+    def path(self, product: str, kind: ProductKind, suffix: str) -> Path:
+        """The file of a product, for example `("anomaly", "difference", ".nii.gz")`."""
+        return self.folder / f"{derivative_name(self.name, product, kind)}{suffix}"
 
     @property
     def sidecar(self) -> Path:
-        """The JSON file beside the main volume."""
-        return self.path(self.main, ".json")
+        """The JSON file beside the main product."""
+        return self.path(*self.main, ".json")
 
     def check(self) -> None:
         """Refuse what cannot be written, before it is made.
@@ -158,12 +167,13 @@ class Outputs:
         Raises:
             UsageError: if DICOM is asked for of another source.
         """
-        if self.products.output_type == "dicom" and self.source.kind != "dicom":
+        if self.form.output_type in ("dicom", "both") and self.source.kind != "dicom":
             raise UsageError(
-                f"{self.source.path}: is no DICOM, expected a DICOM series as the source of --output-type dicom, whose "
-                "patient, study and geometry the new series keeps; leave --output-type out"
+                f"{self.source.path}: is no DICOM, expected a DICOM series as the source of --output-type "
+                f"{self.form.output_type}, whose patient, study and geometry the new series keeps; leave --output-type "
+                "out"
             )
-        longest = max(len(os.fsencode(self.path(kind, ".nii.gz").name)) for kind in (self.main, "lesion"))
+        longest = max(len(os.fsencode(self.path(self.main[0], kind, ".nii.gz").name)) for kind in ("image", "mask"))
         if longest > LONGEST_NAME:
             raise UsageError(
                 f"{self.source.path}: found a name that gives results names of {longest} bytes, expected at most "
@@ -190,181 +200,178 @@ class Outputs:
             "--overwrite or another output folder"
         )
 
-    def write(self, twin: Twin, request: dict[str, Any], about: dict[str, Any]) -> tuple[list[Path], dict[str, Any]]:
-        """Write volumes, picture, sidecar and page.
+    def write(
+        self, result: Result, request: dict[str, Any], about: dict[str, Any]
+    ) -> tuple[list[Path], dict[str, Any]]:
+        """Write products, picture, sidecar and page.
 
         Args:
-            twin: the result.
+            result: of the scan.
             request: what was asked for (source, weights, settings), by which a later run knows that it is done.
             about: further facts for the sidecar.
 
         Returns:
-            The files, the main volume first, and the sidecar's content.
+            The files, the main product's first, and the sidecar's content.
         """
-        self._remove()
+        self._remove(result)
         try:
-            return self._write(twin, request, about)
+            return self._write(result, request, about)
         except PipelineError:
-            self._remove()
+            self._remove(result)
             raise
 
-    def _remove(self) -> None:
+    def _remove(self, result: Result) -> None:
         """Remove what an earlier run, or this one before it failed, has written; the sidecar first."""
-        # An enhanced scan may lie beside a twin, whose maps are not its own.
-        maps = ("anomaly", "lesion", "uncertainty") if self.products.alpha is None else ()
-        suffixes = (".json", ".nii.gz", ".png", ".html")
-        for kind in (self.main, *maps):
-            for suffix in suffixes:
-                with contextlib.suppress(OSError):  # writing will tell
-                    self.path(kind, suffix).unlink()
-            remove_series(self.path(kind, ""))
-        remove_partials(self.path(kind, suffix) for kind in (self.main, *maps) for suffix in (*suffixes, ""))
+        bases = {self.path(product.name, product.kind, "") for product in result.products}
+        files = [self.sidecar, *(base.with_name(f"{base.name}{suffix}") for base in bases for suffix in SUFFIXES)]
+        files += self._recorded()
+        for path in files:
+            with contextlib.suppress(OSError):  # writing will tell
+                path.unlink()
+        for folder in {*bases, *(path.parent for path in files)} - {self.folder}:
+            remove_series(folder)
+        remove_partials([*files, *bases])
 
-    def _write(self, twin: Twin, request: dict[str, Any], about: dict[str, Any]) -> tuple[list[Path], dict[str, Any]]:
-        notes = list(twin.notes)
-        lesion = lesion_mask(twin)
-        warning = cut_off(twin, lesion) if self.products.alpha is None else None
-        if warning:
-            about = {**about, "Warnings": [*about.get("Warnings", ()), warning]}
-        volumes: dict[str, NDArray[np.generic]] = {self.main: twin.stored}
-        alpha = self.products.alpha
-        if alpha is None:
-            volumes["anomaly"] = twin.stored_anomaly
-        else:
-            volumes[self.main], more = enhance(twin, alpha)
-            notes += more
+    def _recorded(self) -> list[Path]:
+        """The files that the sidecar there names and that are this scan's by their names."""
+        outputs = read_json(self.sidecar).get("Outputs")
+        prefix = derivative_name(self.name, "").partition("_desc-")[0]
+        names = [PurePosixPath(name) for name in outputs] if isinstance(outputs, dict) else []
+        return [
+            self.folder / name
+            for name in names
+            if len(name.parts) <= 2 and ".." not in name.parts and name.parts[0].startswith(prefix)
+        ]
+
+    def _write(
+        self, result: Result, request: dict[str, Any], about: dict[str, Any]
+    ) -> tuple[list[Path], dict[str, Any]]:
+        main, *others = [product for product in result.products if product.kind != "number"] or [None]
         with ThreadPoolExecutor() as pool:  # compression takes a core each
-            jobs = [pool.submit(self._write_volume, kind, stored, twin, about) for kind, stored in volumes.items()]
-            if alpha is None:
-                jobs.append(pool.submit(self._write_map, "lesion", lesion.astype(np.uint8), twin.scan))
-            if twin.uncertainty is not None:
-                jobs.append(pool.submit(self._write_map, "uncertainty", twin.uncertainty, twin.scan))
+            jobs = [
+                pool.submit(self._write_product, product, result.scan, about)
+                for product in (main, *others)
+                if product is not None
+            ]
         written = [path for job in jobs for path in job.result()]
-        picture = self.path(self.main, ".png")
-        self._draw(twin, picture)
-        page = self.path(self.main, ".html")
-        with_page = self.products.page and alpha is None
-        content = {**self._sidecar(twin, volumes[self.main], lesion, notes, about), "Request": request}
-        content["Page"] = page.name if with_page else None
-        written += self._describe_maps(twin, about)
-        if with_page:
-            from pipeline.reports.scan_page import scan_page
-
-            html = scan_page(twin, self.name, content, lesion, twin.uncertainty, self.products.viewer)
-            write_text(page, html)
-        content["Outputs"] = {
-            path.relative_to(self.folder).as_posix(): sha256(path) for path in [*written, picture, *[page] * with_page]
-        }
+        picture = self.path(*self.main, ".png")
+        self._draw(result, picture)
+        page = self.path(*self.main, ".html")
+        content = {**self._sidecar(result, about), "Request": request}
+        content["Page"] = page.name if self.form.page else None
+        for product in others:
+            path = self.path(product.name, product.kind, ".json")
+            write_json(path, {**self._described(product, about), "SyntheticData": True, "Warning": _warning(product)})
+            written.append(path)
+        written.append(picture)
+        if self.form.page:
+            write_text(page, self.form.page(result, self.name, content))
+            written.append(page)
+        content["Outputs"] = {path.relative_to(self.folder).as_posix(): sha256(path) for path in written}
         write_json(self.sidecar, content)
-        return [*written, picture, *[page] * with_page, self.sidecar], content
+        return [*written, self.sidecar], content
 
-    def _write_volume(self, kind: str, stored: NDArray[np.generic], twin: Twin, about: Mapping[str, Any]) -> list[Path]:
-        """The twin, the enhanced scan or the anomaly map, in the kind of file that was asked for."""
-        scan, anomaly = twin.scan, kind == "anomaly"
-        if not self._as_dicom:
-            path = self.path(kind, ".nii.gz")
-            write_nifti(path, stored, scan, difference=anomaly)
-            return [path]
-        titles = {"pseudohealthy": "pseudo-healthy", "enhanced": "lesion-enhanced", "anomaly": "anomaly map"}
-        title = f"SYNTHETIC {titles[kind]} - NOT FOR DIAGNOSIS"
-        known = {**about, "Description": self._description}
-        return write_dicom(self.path(kind, ""), stored, scan, title, known, anomaly)
+    def _write_product(self, product: Product, scan: Scan, about: Mapping[str, Any]) -> list[Path]:
+        """In the form that was asked for."""
+        written: list[Path] = []
+        as_dicom = self.source.kind == "dicom" and self.form.output_type != "nifti"
+        if as_dicom and product.kind in ("image", "difference"):
+            title = f"SYNTHETIC {product.title} - NOT FOR DIAGNOSIS"
+            known = {**about, "Description": product.meaning}
+            folder = self.path(product.name, product.kind, "")
+            written += write_dicom(folder, product.voxels, scan, title, known, product.kind == "difference")
+        if not written or self.form.output_type == "both":
+            path = self.path(product.name, product.kind, ".nii.gz")
+            if product.kind in ("image", "difference"):
+                write_nifti(path, product.voxels, scan, difference=product.kind == "difference")
+            else:
+                write_nifti(path, product.voxels, Scan(product.voxels, 1.0, 0.0, scan.header, scan.origin))
+            written.append(path)
+        return written
 
-    def _write_map(self, kind: str, values: NDArray[np.generic], scan: Scan) -> list[Path]:
-        """A mask or a map in units of its own, always as NIfTI."""
-        path = self.path(kind, ".nii.gz")
-        write_nifti(path, values, Scan(values, 1.0, 0.0, scan.header, scan.origin))
-        return [path]
+    def _described(self, product: Product, about: Mapping[str, Any]) -> dict[str, Any]:
+        """What BIDS asks of the sidecar of a product."""
+        sidecar = bids_sidecar(self.source, about.get("SkullStripped"), product.meaning)
+        if product.kind == "mask":
+            if "Sources" in sidecar:
+                sidecar["SpatialReference"] = sidecar["Sources"][0]
+            sidecar["Type"] = "Lesion"
+        elif product.kind in ("map", "number"):
+            sidecar["Units"] = "the scan's" if product.units == "scan" else product.units
+        return sidecar
 
-    def _describe_maps(self, twin: Twin, about: Mapping[str, Any]) -> list[Path]:
-        """A sidecar for each volume beside the main one, as BIDS asks."""
-        stripped = bool(about.get("SkullStripped", False))
-        maps = {
-            "anomaly": bids_sidecar(self.source, stripped, "Input minus pseudo-healthy, in the scan's units"),
-            "lesion": bids_mask_sidecar(self.source, stripped),
+    def _sidecar(self, result: Result, about: Mapping[str, Any]) -> dict[str, Any]:
+        text, references = methods_text(result, about)
+        numbers = {
+            product.name: {"Value": product.value, "Units": product.units, "Meaning": product.meaning}
+            for product in result.products
+            if product.kind == "number"
         }
-        if twin.uncertainty is not None:
-            meaning = "Standard deviation of the change over test-time augmentations, in the scan's units"
-            maps["uncertainty"] = bids_sidecar(self.source, stripped, meaning)
-        if self.products.alpha is not None:
-            return []
-        for kind, content in maps.items():
-            write_json(self.path(kind, ".json"), {**content, "SyntheticData": True, "Warning": WARNING})
-        return [self.path(kind, ".json") for kind in maps]
-
-    @property
-    def _description(self) -> str:
-        if self.products.alpha is None:
-            return "The scan with the network's pseudo-healthy residual added"
-        return f"The scan with its pathological residual added once more, times {self.products.alpha:g}"
-
-    @property
-    def _as_dicom(self) -> bool:
-        return self.source.kind == "dicom" and self.products.output_type != "nifti"
-
-    def _sidecar(
-        self,
-        twin: Twin,
-        written: NDArray[np.generic],
-        lesion: NDArray[np.bool_],
-        notes: list[str],
-        about: dict[str, Any],
-    ) -> dict[str, Any]:
-        alpha = self.products.alpha
-        deviation = twin.uncertainty
-        text, references = methods_text(twin, alpha, about)
         return {
             "Sources": [self.name if self.source.kind == "dicom" else self.source.path.name],
-            **bids_sidecar(self.source, bool(about.get("SkullStripped", False)), self._description),
+            **self._described(result.main, about),
             "SyntheticData": True,
-            "Warning": WARNING if alpha is None else WARNING.replace("pseudo-healthy", "enhanced"),
+            "Warning": _warning(result.main),
             "GeneratedBy": [{"Name": "phs-pipeline", "Version": __version__}],
-            # What MONAI's door does not tell; the command line does.
-            "Bundle": "unnamed",
-            "BundleVersion": None,
-            "Warnings": [],
-            **about,
-            "Orientation": "".join(nib.orientations.ornt2axcodes(twin.scan.orientation)),
-            "Window": [twin.window.low, twin.window.high],
-            "Steps": twin.steps,
-            "EditedVoxels": int(twin.edited.sum()),
-            "ChangedVoxels": int((written != twin.scan.stored).sum()),
-            "Change": amounts(twin, lesion),
-            "Uncertainty": None
-            if deviation is None
-            else {
-                "Mean": float(deviation[twin.edited].mean()) if twin.edited.any() else 0.0,
-                "LesionMean": float(deviation[lesion].mean()) if lesion.any() else None,
-            },
-            "Notes": notes,
+            **{key: value for key, value in about.items() if key != "SkullStripped"},
+            "Warnings": [*about.get("Warnings", ()), *result.warnings],
+            "Orientation": "".join(nib.orientations.ornt2axcodes(result.scan.orientation)),
+            "Window": [result.window.low, result.window.high],
+            "Steps": result.steps,
+            "Figures": [asdict(figure) for figure in result.figures],
+            **({"Numbers": numbers} if numbers else {}),
+            **result.facts,
+            "Notes": result.notes,
             "Methods": text,
             "References": references,
         }
 
-    def _draw(self, twin: Twin, path: Path) -> None:
-        scan, window = twin.scan, twin.window
-        stored = scan.axial(twin.stored)
-        original = scan.axial(scan.stored)
-        changed = np.abs(np.subtract(original, stored, dtype=np.float32)).sum(axis=(1, 2))
-        inside = np.flatnonzero(scan.axial(twin.edited).any(axis=(1, 2)))
-        places = {
-            int(changed.argmax()),
-            *np.linspace(inside[0], inside[-1], MOSAIC_ROWS + 1, dtype=int)[1:-1].tolist(),
-        }
-        shown = sorted(places, reverse=True)
-        x_p, x_s = (
-            window.apply(voxels[shown].astype(np.float32) * np.float32(scan.slope) + np.float32(scan.intercept))
-            for voxels in (original, stored)
-        )
+    def _draw(self, result: Result, path: Path) -> None:
+        scan = result.scan
+        shown = _slices_to_show(result)
+        x_p = _windowed(result, scan.stored, shown)
         right, anterior = body_box(np.any(x_p > AIR, axis=0))
         _, height_mm, width_mm = scan.axial_spacing_mm
-        rows = []
-        for before, after in zip(x_p[:, right, anterior], x_s[:, right, anterior], strict=True):
-            panels = [grey(before), grey(after), difference(before - after)]
-            if self.products.alpha is not None:
-                panels.insert(1, grey(before + np.float32(self.products.alpha) * (before - after)))
-            rows.append([square(panel, (height_mm, width_mm)) for panel in panels])
-        titles = ["input", "SYNTHETIC pseudo-healthy", "difference"]
-        if self.products.alpha is not None:
-            titles.insert(1, f"SYNTHETIC enhanced {self.products.alpha:g}")
-        save_png(path, mosaic(titles, rows, f"{WARNING}; red: removed, blue: added"))
+        titles, columns = ["input"], [[grey(each) for each in x_p[:, right, anterior]]]
+        products = {product.name: product for product in (*result.products, *result.shown) if product.kind == "image"}
+        x_s = x_p
+        for product in products.values():
+            x_s = _windowed(result, product.voxels, shown)
+            titles.append(f"SYNTHETIC {product.title}")
+            columns.append([grey(each) for each in x_s[:, right, anterior]])
+        if products:
+            titles.append("difference")
+            columns.append([difference(each) for each in (x_p - x_s)[:, right, anterior]])
+        else:
+            for product in (each for each in result.products if each.kind == "mask"):
+                masks = scan.axial(product.voxels)[shown].astype(np.float32)
+                titles.append(product.title)
+                columns.append(
+                    [outlined(*pair) for pair in zip(x_p[:, right, anterior], masks[:, right, anterior], strict=True)]
+                )
+        rows = [[square(panel, (height_mm, width_mm)) for panel in panels] for panels in zip(*columns, strict=True)]
+        legend = "; red: removed, blue: added" if products else ""
+        save_png(path, mosaic(titles, rows, f"{_warning(result.main)}{legend}"))
+
+
+def _warning(product: Product) -> str:
+    return WARNING.format(title=f"{product.title} image" if product.kind == "image" else product.title)
+
+
+def _slices_to_show(result: Result) -> list[int]:
+    """Axial slices from the top: spread over the region, and the one with the greatest change or the largest mask."""
+    scan = result.scan
+    inside = np.flatnonzero(scan.axial(result.region).any(axis=(1, 2)))
+    seen = (*result.products, *result.shown)
+    most = next((product for kind in ("difference", "mask") for product in seen if product.kind == kind), None)
+    spread = np.linspace(inside[0], inside[-1], MOSAIC_ROWS + 1, dtype=int)[1:-1].tolist()
+    if most is None:
+        return sorted(set(spread), reverse=True)
+    amount = np.abs(scan.axial(most.voxels).astype(np.float32)).sum(axis=(1, 2))
+    return sorted({int(amount.argmax()), *spread}, reverse=True)
+
+
+def _windowed(result: Result, stored: NDArray[np.generic], slices: list[int]) -> NDArray[np.float32]:
+    scan = result.scan
+    voxels = scan.axial(stored)[slices].astype(np.float32)
+    return result.window.apply(voxels * np.float32(scan.slope) + np.float32(scan.intercept))

@@ -1,4 +1,4 @@
-"""Many scans, one model: read, synthesise, write; go on after a bad one.
+"""Many scans, one predictor: read, predict, write; go on after a bad one.
 
 While the network works on a scan, the next one is read and the one before is written, each by a thread: three scans at
 most are in memory, however many there are.
@@ -8,7 +8,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.errors import OutputError, PipelineError, ScanError
+from pipeline.errors import OutputError, PipelineError, ScanError, UsageError
 from pipeline.files import read_json, sha256
 from pipeline.inference.bids import write_dataset_description
-from pipeline.inference.outputs import Outputs, Products, output_names
+from pipeline.inference.inputs import Inputs
+from pipeline.inference.load import Predictor
+from pipeline.inference.outputs import BIDS, Form, Outputs, output_names
+from pipeline.inference.products import ProductKind, Result
 from pipeline.inference.steps import Steps
-from pipeline.inference.translator import Translator, Twin
 from pipeline.memory import PeakMemory
 from pipeline.preprocessing.domain import compare
 from pipeline.scans import Scan, is_nifti, read_nifti, stem
@@ -33,23 +35,42 @@ NO_MEMORY = "DefaultCPUAllocator"
 
 
 @dataclass(frozen=True)
-class Request:
-    """What is asked for, beside the scans and the model.
+class Finish:
+    """What a command makes of a predictor's result before it is written, as `enhance` does.
 
     Args:
-        products: what to write.
-        mask: lesion mask that confines the edits (of the one scan given).
+        main: name and kind of the main product then.
+        settings: of it, as records keep them.
+        apply: from the result to the one that is written.
+    """
+
+    main: tuple[str, ProductKind]
+    settings: Mapping[str, Any]
+    apply: Callable[[Result], Result]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for, beside the scans and the predictor.
+
+    Args:
+        form: in what form to write it.
+        finish: what to make of the results before; None writes them as they are.
+        channels: further sequences by name (of the one scan given); in a BIDS dataset they are found.
+        mask: lesion mask (of the one scan given).
         brain: brain mask (of the one scan given).
         bias_correction: N4 before the network.
         template: scan to register to before the network.
         uncertainty: write an uncertainty map too.
-        force: make a scan's twin though it is unlike those of the training.
+        force: go on with a scan though it is unlike those of the training.
         keep_names: name results of DICOM after its folder.
         overwrite: make results again that are there.
         part: (k, n): of n runs that share the scans, take the share k, from 0.
     """
 
-    products: Products = field(default_factory=Products)
+    form: Form = field(default_factory=Form)
+    finish: Finish | None = None
+    channels: Mapping[str, Path] = field(default_factory=dict)
     mask: Path | None = None
     brain: Path | None = None
     bias_correction: bool = False
@@ -69,15 +90,17 @@ class Record:
         name: of its results.
         status: `written`, `skipped` or `failed`.
         files: what was written.
+        numbers: what was estimated, each with its unit.
         error: why it failed.
-        seconds: of reading, synthesis and writing.
-        peak_memory_mib: the highest memory of the whole process while the scan was synthesised; None where the system
+        seconds: of reading, inference and writing.
+        peak_memory_mib: the highest memory of the whole process during inference; None where the system
             does not tell.
     """
 
     name: str
     status: str
     files: list[Path] = field(default_factory=list)
+    numbers: dict[str, str] = field(default_factory=dict)
     error: str | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     peak_memory_mib: float | None = None
@@ -109,25 +132,26 @@ class _Loaded:
     outputs: Outputs
     request: dict[str, Any]
     scan: Scan | None = None
-    lesion: Scan | None = None
+    channels: dict[str, Scan] = field(default_factory=dict)
+    mask: Scan | None = None
     error: PipelineError | None = None
     seconds: float = 0.0
 
 
-def synthesize_scans(
+def predict_scans(
     sources: Sequence[Source],
-    synthesizer: Translator,
+    predictor: Predictor,
     provenance: Mapping[str, Any],
     folder: Path,
     report: Callable[[str, str], None],
     request: Request | None = None,
     metadata: Mapping[str, Any] | None = None,
 ) -> Outcome:
-    """Write the pseudo-healthy twin, or the enhanced version, of each scan.
+    """Write a predictor's products for each scan.
 
     Args:
         sources: the scans.
-        synthesizer: the loaded model.
+        predictor: with its weights.
         provenance: which bundle and weights, for the sidecars.
         folder: output folder.
         report: called with the name of each scan's results and what became of it.
@@ -141,7 +165,7 @@ def synthesize_scans(
     # First: it refuses a folder that is a dataset of something else.
     for dataset in {source.dataset for source in sources if source.dataset is not None}:
         write_dataset_description(folder, dataset)
-    work = _Work(synthesizer, dict(provenance), folder, request, dict(metadata or {}))
+    work = _Work(predictor, dict(provenance), folder, request, dict(metadata or {}))
     outcome = Outcome()
 
     def finish(source: Source, record: Record, writing: Future[list[str]] | None) -> None:
@@ -153,7 +177,9 @@ def synthesize_scans(
             record.status, record.error, notes = "failed", str(error), []
         outcome.records[source] = record
         said = {
-            "written": f"wrote {record.main}",
+            "written": ", ".join(
+                [f"{name} {value}" for name, value in record.numbers.items()] or [f"wrote {record.main}"]
+            ),
             "skipped": "done before, skipped",
             "failed": f"failed: {record.error}",
         }
@@ -164,11 +190,11 @@ def synthesize_scans(
     with ThreadPoolExecutor(1) as writer:
         before: tuple[Source, Record, Future[list[str]] | None] | None = None
         for (name, source), loaded in work.read_ahead(output_names(sources, request.keep_names, request.part)):
-            record, twin, about = work.make(name, source, loaded)
-            # At most one twin waits while the next is made.
+            record, result, about = work.make(name, source, loaded)
+            # At most one result waits while the next is made.
             if before:
                 finish(*before)
-            before = source, record, writer.submit(work.write, record, loaded, twin, about) if twin else None
+            before = source, record, writer.submit(work.write, record, loaded, result, about) if result else None
         if before:
             finish(*before)
     return outcome
@@ -179,13 +205,13 @@ class _Work:
 
     def __init__(
         self,
-        synthesizer: Translator,
+        predictor: Predictor,
         provenance: dict[str, Any],
         folder: Path,
         request: Request,
         metadata: dict[str, Any],
     ) -> None:
-        self.synthesizer = synthesizer
+        self.predictor = predictor
         self.provenance = provenance
         self.folder = folder
         self.request = request
@@ -209,14 +235,18 @@ class _Work:
     def load(self, name: str, source: Source) -> _Loaded:
         """Read a scan, unless it is done."""
         start = time.monotonic()
-        loaded = _Loaded(Outputs(self.folder, name, source, self.request.products), {})
+        finish = self.request.finish
+        main = finish.main if finish else self.predictor.main
+        loaded = _Loaded(Outputs(self.folder, name, source, main, self.request.form), {})
         try:
             loaded.outputs.check()
-            loaded.request = self.asked(name, source)
+            channels = self._channels(source)
+            loaded.request = self.record(name, source, channels)
             if self.request.overwrite or not loaded.outputs.done(loaded.request):
                 mask = self.request.mask
                 with _enough_memory(source):
-                    loaded.lesion = read_nifti(mask, constant_ok=True) if mask else None
+                    loaded.mask = read_nifti(mask, constant_ok=True) if mask else None
+                    loaded.channels = {each: read_nifti(path) for each, path in channels.items()}
                     scan = source.read()
                 _refuse_synthetic(source, scan)
                 loaded.scan = scan
@@ -225,64 +255,105 @@ class _Work:
         loaded.seconds = time.monotonic() - start
         return loaded
 
-    def asked(self, name: str, source: Source) -> dict[str, Any]:
-        """By what a later run knows that a result is the one it would make."""
-        request = self.request
+    def record(self, name: str, source: Source, channels: Mapping[str, Path]) -> dict[str, Any]:
+        """The whole request for a scan, by which a later run tells whether a result is the one it would make."""
+        request, page = self.request, self.request.form.page
+        named = source.kind != "dicom"
         return {
-            "Source": {"Name": source.path.name if source.kind != "dicom" else name, "Sha256": source.sha256()},
-            "Mask": _file(request.mask),
-            "Slab": asdict(self.synthesizer.slab),
-            "Alpha": request.products.alpha,
-            "OutputType": request.products.output_type,
-            "BrainMask": _file(request.brain),
+            "Source": {"Name": source.path.name if named else name, "Sha256": source.sha256()},
+            "Channels": {each: _file(path, named) for each, path in channels.items()},
+            "Mask": _file(request.mask, named),
+            **self.predictor.settings,
+            **(request.finish.settings if request.finish else {}),
+            "OutputType": request.form.output_type,
+            "BrainMask": _file(request.brain, named),
             "BiasCorrection": request.bias_correction,
-            "Template": _file(request.template),
+            "Template": _file(request.template, named),
             "Uncertainty": request.uncertainty,
-            "Viewer": request.products.viewer,
-            "Page": request.products.page,
+            "Page": page is not None,
+            "Viewer": bool(page and page.viewer),
             **self.provenance,
         }
 
-    def make(self, name: str, source: Source, loaded: _Loaded) -> tuple[Record, Twin | None, dict[str, Any]]:
-        """Check a scan against the training's, and make its twin."""
+    def _channels(self, source: Source) -> dict[str, Path]:
+        """Files of the further sequences: those that were named, else those of the same session in a BIDS dataset."""
+        bids = BIDS.fullmatch(source.stem) if source.dataset else None
+        found = dict(self.request.channels)
+        for name in self.predictor.channels[1:]:
+            if bids and name not in found:
+                beside = [source.path.with_name(f"{bids[1]}_{name}{suffix}") for suffix in (".nii.gz", ".nii")]
+                found |= {name: path for path in beside if path.is_file()}
+        unknown = sorted(found.keys() - set(self.predictor.channels[1:]))
+        if unknown:
+            raise UsageError(
+                f"--channel {unknown[0]}: the bundle takes {', '.join(self.predictor.channels[1:]) or 'none'} beside the "
+                "scan; leave it out"
+            )
+        return found
+
+    def _steps(self, source: Source) -> Steps:
+        """For DICOM without the names of files, which may be a patient's."""
+        if source.kind != "dicom":
+            return self.steps
+        brain, template = (
+            scan and replace(scan, origin=Path(f"{what} of SHA-256 {sha256(scan.origin)[:12]}"))
+            for scan, what in ((self.steps.brain, "a mask"), (self.steps.template, "a scan"))
+        )
+        return replace(self.steps, brain=brain, template=template)
+
+    def make(self, name: str, source: Source, loaded: _Loaded) -> tuple[Record, Result | None, dict[str, Any]]:
+        """Check a scan against the training's, and make its products."""
         if loaded.error is not None:
             return Record(name, "failed", error=str(loaded.error)), None, {}
         if loaded.scan is None:
             return Record(name, "skipped"), None, {}
         warnings: list[str] = []
-        seen_as: dict[str, bool] = {"SkullStripped": self.steps.brain is not None}
+        # Results keep the scan's voxels: what a brain mask hides from the network, they still show.
+        stripped: dict[str, bool] = {}
 
         def check(seen: Scan, windowed: NDArray[np.float32]) -> list[str]:
             findings = compare(seen, windowed, self.metadata)
-            seen_as["SkullStripped"] |= findings.kind == "stripped"
+            if findings.kind is not None and self.request.brain is None:
+                stripped["SkullStripped"] = findings.kind == "stripped"
             if findings.refusals and not self.request.force:
                 raise ScanError(f"{source.path}: {'; '.join(findings.refusals)}; --force makes it all the same")
             warnings.extend([*findings.refusals, *findings.warnings])
             return findings.notes
 
-        memory, start = PeakMemory(self.synthesizer.device), time.monotonic()
+        memory, start = PeakMemory(self.predictor.device), time.monotonic()
         try:
             with _enough_memory(source):
-                twin = self.synthesizer(loaded.scan, loaded.lesion, self.steps, self.request.uncertainty, check)
+                steps = self._steps(source)
+                result = self.predictor(
+                    Inputs(loaded.scan, loaded.channels, loaded.mask, steps, self.request.uncertainty, check)
+                )
+                if self.request.finish:
+                    result = self.request.finish.apply(result)
         except PipelineError as error:
             return Record(name, "failed", error=str(error)), None, {}
-        seconds = {"read": loaded.seconds, "synthesis": time.monotonic() - start}
+        seconds = {"read": loaded.seconds, "inference": time.monotonic() - start}
         about = {
             **self.provenance,
             "Citations": self.metadata.get("references", []),
-            "Device": str(self.synthesizer.device),
+            "Device": str(self.predictor.device),
             "Warnings": warnings,
-            **seen_as,
+            **stripped,
         }
-        return Record(name, "written", seconds=seconds, peak_memory_mib=memory.mib()), twin, about
+        numbers = {
+            product.title: f"{product.value:.4g} {product.units.removeprefix('1')}".strip()
+            for product in result.products
+            if product.kind == "number"
+        }
+        record = Record(name, "written", numbers=numbers, seconds=seconds, peak_memory_mib=memory.mib())
+        return record, result, about
 
-    def write(self, record: Record, loaded: _Loaded, twin: Twin, about: dict[str, Any]) -> list[str]:
+    def write(self, record: Record, loaded: _Loaded, result: Result, about: dict[str, Any]) -> list[str]:
         """Write all files of a scan; returns warnings and notes for the user."""
         start = time.monotonic()
         source = loaded.outputs.source
         try:
             with _enough_memory(source):
-                record.files, sidecar = loaded.outputs.write(twin, loaded.request, about)
+                record.files, sidecar = loaded.outputs.write(result, loaded.request, about)
         except FileNotFoundError as error:
             raise ScanError(
                 f"{source.path}: found that results went while they were written, expected them to stay; another run "
@@ -293,8 +364,10 @@ class _Work:
         return warnings + [f"note: {note}" for note in sidecar["Notes"]]
 
 
-def _file(path: Path | None) -> dict[str, str] | None:
-    return {"Name": path.name, "Sha256": sha256(path)} if path else None
+def _file(path: Path | None, named: bool) -> dict[str, str] | None:
+    if path is None:
+        return None
+    return {"Name": path.name, "Sha256": sha256(path)} if named else {"Sha256": sha256(path)}
 
 
 @contextlib.contextmanager

@@ -127,6 +127,18 @@ class Steps:
             )
         return view, notes, record
 
+    def like(self, view: View, scan: Scan) -> Scan:
+        """Another sequence on the same grid, as the network sees it beside a view.
+
+        Raises:
+            ScanError: if N4 finds no bias field in it.
+        """
+        if self.brain is not None:
+            scan = _seen(scan, np.where(self.brain.intensities() > 0, scan.intensities(), _air(scan)))
+        if self.bias_correction:
+            scan = _seen(scan, scan.intensities() / bias_field(scan))
+        return scan if self.template is None else _resampled(scan, self.template, view.pose)
+
 
 def bias_field(scan: Scan) -> NDArray[np.float32]:
     """The smooth field by which a coil brightens a scan, mean 1 over what is brighter than the mean; shape (X, Y, Z).

@@ -107,3 +107,39 @@ def _two_ends(change: int) -> tuple[int, int]:
     # The smaller half first, whether pixels are added or (negative) taken away, so that one undoes the other.
     first = int(math.copysign(abs(change) // 2, change))
     return first, change - first
+
+
+@dataclass(frozen=True)
+class VolumeGrid:
+    """Voxels of `spacing_mm` along all three axes, for networks that take volumes.
+
+    Resampling keeps the ends of the field of view in place; how large a part the network sees at once is its inferer's
+    business (MONAI's `SlidingWindowInferer`).
+
+    Args:
+        spacing_mm: voxel size on the network's grid, isotropic; None keeps the scan's own voxels.
+    """
+
+    spacing_mm: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.spacing_mm is not None and not 0.1 <= self.spacing_mm <= 20:
+            raise ValueError(f"a volume's grid needs a spacing of 0.1 to 20 mm, found {self.spacing_mm}")
+
+    def images(self, volumes: Tensor, spacing_mm: tuple[float, float, float]) -> Tensor:
+        """Volumes (N, C, D, H, W) of voxels of `spacing_mm` onto the grid; averaged where the grid is coarser."""
+        if self.spacing_mm is None:
+            return volumes
+        size = [
+            max(1, round(voxels * mm / self.spacing_mm))
+            for voxels, mm in zip(volumes.shape[2:], spacing_mm, strict=True)
+        ]
+        coarser = all(new <= old for new, old in zip(size, volumes.shape[2:], strict=True))
+        return functional.interpolate(volumes, size=size, mode="area" if coarser else "trilinear")
+
+    def back(self, volumes: Tensor, shape: tuple[int, int, int], spacing_mm: tuple[float, float, float]) -> Tensor:
+        """Volumes on the grid back onto a scan's voxels, shape (N, C, *shape)."""
+        del spacing_mm
+        if tuple(volumes.shape[2:]) == shape:
+            return volumes
+        return functional.interpolate(volumes, size=shape, mode="trilinear", align_corners=False)

@@ -1,0 +1,17 @@
+"""Bundles and runs: where they are, what they hold and make, and building that safely."""
+
+from pipeline.bundles.bundle import Bundle, bundles_folder, find_bundle, list_bundles, read_config
+from pipeline.bundles.code import foreign_code, is_plain
+from pipeline.bundles.parts import COMMANDS, build
+
+__all__ = [
+    "COMMANDS",
+    "Bundle",
+    "build",
+    "bundles_folder",
+    "find_bundle",
+    "foreign_code",
+    "is_plain",
+    "list_bundles",
+    "read_config",
+]

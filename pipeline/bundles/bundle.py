@@ -1,0 +1,104 @@
+"""A folder in the MONAI bundle layout, and where such folders are.
+
+A run of `phs-pipeline train` is itself a bundle: `configs/`, `models/model.pt`, `docs/`.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UsageError
+from pipeline.files import small_text
+
+SETTINGS = ("train", "inference", "evaluate", "multi_gpu_train", "metadata")
+MAIN = "network_def"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A folder in the MONAI bundle layout.
+
+    Args:
+        root: the folder.
+        name: of the bundle; of a run, the bundle it was trained from.
+    """
+
+    root: Path
+    name: str
+
+    @property
+    def weights(self) -> Path:
+        """Bare state dict of `network_def`, the main export."""
+        return self.weights_of(MAIN)
+
+    def weights_of(self, config_id: str) -> Path:
+        """Bare state dict of an export by its id in the configs, for example `cycle_def`."""
+        name = "model" if config_id == MAIN else config_id.removesuffix("_def")
+        return self.root / "models" / f"{name}.pt"
+
+    def config(self, name: str) -> Path:
+        """A config file, for example `train`."""
+        return self.root / "configs" / f"{name}.json"
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """The content of `metadata.json`."""
+        return read_config(self.config("metadata"))
+
+    @property
+    def trainable(self) -> bool:
+        """Whether there is anything to train: a fill that solves an equation has no weights."""
+        return self.config("train").is_file()
+
+    @property
+    def presets(self) -> list[str]:
+        """Names of the settings that can be laid over the defaults, for example `laptop`."""
+        return sorted(path.stem for path in (self.root / "configs").glob("*.json") if path.stem not in SETTINGS)
+
+
+def bundles_folder() -> Path:
+    """The folder of the bundles: in an installed wheel inside the package, in a checkout beside it."""
+    package = Path(__file__).parent.parent
+    installed = package / "_bundles"
+    return installed if installed.is_dir() else package.parent / "bundles"
+
+
+def list_bundles() -> list[Bundle]:
+    """The bundles that come with the project."""
+    roots = sorted(path.parent.parent for path in bundles_folder().glob("*/configs/metadata.json"))
+    return [Bundle(root, root.name) for root in roots]
+
+
+def find_bundle(name_or_path: str) -> Bundle:
+    """A bundle by name, or a bundle or run by path.
+
+    Raises:
+        UsageError: if there is none; it lists the known ones.
+    """
+    known = {bundle.name: bundle for bundle in list_bundles()}
+    if name_or_path in known:
+        return known[name_or_path]
+    root = Path(name_or_path)
+    if (root / "configs" / "inference.json").is_file():
+        bundle = Bundle(root, root.name)
+        return Bundle(root, str(bundle.metadata.get("name", root.absolute().name)))
+    raise UsageError(
+        f"{name_or_path}: no bundle of that name and no folder with configs/inference.json; known bundles: "
+        f"{', '.join(sorted(known)) or 'none'}, or give the folder of a training run"
+    )
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A JSON config.
+
+    Raises:
+        UsageError: if it cannot be read as a JSON object.
+    """
+    try:
+        content = json.loads(small_text(path))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"{path}: no readable JSON config ({error}); restore the bundle's files") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"{path}: found {type(content).__name__}, expected a JSON object; restore the bundle's files")
+    return content

@@ -1,0 +1,191 @@
+"""Fillers: image and mask in, image out; voxels outside the mask keep their exact value."""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+from monai.inferers import Inferer
+from numpy.typing import NDArray
+from torch import nn
+
+from pipeline.errors import ScanError
+from pipeline.inference.inputs import Inputs, Seen, see
+from pipeline.inference.network import GridNetwork
+from pipeline.inference.products import Figure, Product, ProductKind, Result
+from pipeline.inference.stored import add_intensity, stored_difference
+from pipeline.preprocessing.grid import Grid, VolumeGrid
+from pipeline.preprocessing.harmonic import harmonic_fill
+from pipeline.preprocessing.window import WindowRule
+
+FILLED = "The scan with its lesion mask filled; voxels outside the mask are those of the scan"
+DIFFERENCE = "Input minus filled scan, in the scan's units"
+MASK = "The lesion mask that was filled, as it was given"
+
+
+class HarmonicFiller:
+    """Fills a lesion with the solution of Laplace's equation that continues the tissue around it, in three dimensions.
+
+    It has no weights and invents no anatomy: the smoothest fill without a seam, and the control that a trained filler
+    has to beat.
+
+    Args:
+        window: how the intensity window is chosen, from which head or body is told from air.
+        device: taken for the sake of the other predictors; the equation is solved on the CPU.
+    """
+
+    kind = "filler"
+    main: tuple[str, ProductKind] = ("filled", "image")
+    output_types = frozenset({"image"})
+    channels = ("image",)
+    networks: Mapping[str, nn.Module] = MappingProxyType({})
+
+    def __init__(self, window: WindowRule, device: torch.device | str = "cpu") -> None:
+        self.window = window
+        self.device = torch.device(device)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a user may change of it, as records keep it."""
+        return {}
+
+    def __call__(self, inputs: Inputs) -> Result:
+        """Fill the mask of the inputs.
+
+        Raises:
+            ScanError: if there is no mask, it lies on another grid, is empty, or touches no tissue.
+        """
+        return _filled(
+            inputs,
+            self.window,
+            self.channels,
+            lambda seen, hole: harmonic_fill(seen.axial, hole, seen.foreground & ~hole, seen.spacing_mm),
+            "The fill solves Laplace's equation in three dimensions, with the tissue around the lesion as its boundary.",
+        )
+
+
+class Filler:
+    """Fills a lesion by a network that sees the scan with the hole, and the hole.
+
+    Args:
+        network: sequences with 0 in the hole, and the hole, (B, C + 1, …), to the first sequence in [0, 1], (B, 1, …).
+        grid: the network's grid.
+        window: how the intensity window is chosen.
+        device: where to compute.
+        inferer: runs the network on a batch; MONAI's `SimpleInferer` if None.
+        batch_size: slices at once.
+        channels: names of the sequences that the network takes, the one that it fills first.
+        neighbours: slices above and below that it sees with each.
+    """
+
+    kind = "filler"
+    main: tuple[str, ProductKind] = ("filled", "image")
+    output_types = frozenset({"image"})
+
+    def __init__(
+        self,
+        network: nn.Module,
+        grid: Grid | VolumeGrid,
+        window: WindowRule,
+        device: torch.device | str = "cpu",
+        inferer: Inferer | None = None,
+        batch_size: int = 4,
+        channels: tuple[str, ...] = ("image",),
+        neighbours: int = 0,
+    ) -> None:
+        self.runner = GridNetwork(network, grid, device, inferer, batch_size, neighbours)
+        self.window = window
+        self.channels = tuple(channels)
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """By the id in the configs, whose weights they take."""
+        return {"network_def": self.runner.network}
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.runner.device
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a user may change of it, as records keep it."""
+        return {}
+
+    def fill(
+        self, windowed: NDArray[np.float32], hole: NDArray[np.bool_], spacing_mm: tuple[float, float, float]
+    ) -> NDArray[np.float32]:
+        """What the network puts into the hole.
+
+        Args:
+            windowed: axial slices in [0, 1], shape (slices, C, right, anterior).
+            hole: bool, shape (slices, right, anterior).
+            spacing_mm: voxel size along (slices, right, anterior).
+
+        Returns:
+            The first sequence in [0, 1], shape (slices, right, anterior); equal to the input outside the hole.
+        """
+        holed = np.where(hole[:, None], np.float32(0), windowed)
+        shown = np.concatenate([holed, hole[:, None].astype(np.float32)], axis=1)
+        filled = windowed[:, 0].copy()
+        for batch, _, output in self.runner.outputs(shown, spacing_mm):
+            made = self.runner.back(output, shown, spacing_mm)[:, 0].clip(0, 1)
+            filled[batch] = np.where(hole[batch], made, filled[batch])
+        return filled
+
+    def __call__(self, inputs: Inputs) -> Result:
+        """Fill the mask of the inputs.
+
+        Raises:
+            ScanError: if there is no mask, it lies on another grid or is empty, or the network gives no numbers.
+        """
+
+        def fill(seen: Seen, hole: NDArray[np.bool_]) -> NDArray[np.float32]:
+            slices = np.flatnonzero(hole.any(axis=(1, 2)))
+            # Neighbouring slices are seen, and a volume's network sees what lies around the hole.
+            reach = len(hole) if isinstance(self.runner.grid, VolumeGrid) else self.runner.neighbours
+            span = slice(max(0, int(slices[0]) - reach), int(slices[-1]) + 1 + reach)
+            made = seen.axial.copy()
+            filled = self.fill(seen.windowed[span], hole[span], seen.spacing_mm)
+            made[span][hole[span]] = filled[hole[span]] * np.float32(seen.window.width) + np.float32(seen.window.low)
+            return made
+
+        return _filled(
+            inputs, self.window, self.channels, fill, "The network saw the scan with the hole, and the hole."
+        )
+
+
+def _filled(
+    inputs: Inputs,
+    window: WindowRule,
+    channels: tuple[str, ...],
+    fill: Callable[[Seen, NDArray[np.bool_]], NDArray[np.float32]],
+    method: str,
+) -> Result:
+    """What fillers share: from the inputs and a fill of axial intensities to the result."""
+    scan = inputs.scan
+    if inputs.mask is None:
+        raise ScanError(f"{scan.origin}: no lesion mask was given, expected one to fill; give --mask FILE")
+    seen = see(inputs, window, channels)
+    hole = seen.mask(inputs.mask)
+    change = np.where(hole, fill(seen, hole) - seen.axial, np.float32(0))
+    region = seen.region_on_scan(hole)
+    stored, more = add_intensity(scan.stored.copy(order="K"), region, seen.on_scan(change)[region], scan.slope)
+    voxel_ml = float(np.prod(scan.spacing_mm)) / 1000
+    return Result(
+        scan=scan,
+        products=(
+            Product("filled", "image", stored, "scan", "filled", FILLED),
+            Product("fill", "difference", stored_difference(scan.stored, stored), "scan", "difference", DIFFERENCE),
+            Product("filled", "mask", region.astype(np.uint8), "", "filled mask", MASK),
+        ),
+        region=region,
+        window=seen.window,
+        notes=[*seen.notes, *more],
+        steps=seen.steps,
+        figures=(Figure("FilledMl", "Filled", int(region.sum()) * voxel_ml, "ml", 1, "inside the mask", leading=True),),
+        facts={"EditedVoxels": int(region.sum()), "ChangedVoxels": int((stored != scan.stored).sum())},
+        made="The lesion was filled with synthetic tissue",
+        method=(method, "Voxels outside the mask keep their exact values."),
+    )

@@ -1,0 +1,108 @@
+"""A network on its own grid: slice by slice, with neighbouring slices, or whole volumes."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from monai.inferers import Inferer, SimpleInferer
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pipeline.errors import ScanError, UsageError
+from pipeline.preprocessing.grid import Grid, VolumeGrid
+
+MOST_SLICES_AT_ONCE = 4096
+
+
+class GridNetwork:
+    """Runs a network over the channels of a scan and brings what it puts out back to the scan's pixels.
+
+    Args:
+        network: images (B, C, H, W) in [0, 1], or volumes (1, C, D, H, W), to tensors (B, K, …).
+        grid: the network's grid; a `VolumeGrid` for networks that take volumes.
+        device: where to compute.
+        inferer: runs the network on a batch, for example in windows or in many steps; MONAI's `SimpleInferer` if None.
+        batch_size: slices at once.
+        neighbours: slices above and below that the network sees with each, as further channels of each sequence, from
+            the lowest; at the ends the last slice is seen again.
+
+    Raises:
+        UsageError: if a value is out of range.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        grid: Grid | VolumeGrid,
+        device: torch.device | str = "cpu",
+        inferer: Inferer | None = None,
+        batch_size: int = 4,
+        neighbours: int = 0,
+    ) -> None:
+        _check_whole("batch_size", batch_size, 1, MOST_SLICES_AT_ONCE)
+        _check_whole("neighbours", neighbours, 0, 16)
+        self.device = torch.device(device)
+        self.network = network.to(self.device).eval()
+        self.grid = grid
+        self.inferer = inferer or SimpleInferer()
+        self.batch_size = batch_size
+        self.neighbours = neighbours
+
+    @torch.inference_mode()
+    def outputs(
+        self, windowed: NDArray[np.float32], spacing_mm: tuple[float, float, float]
+    ) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """What the network makes, batch by batch.
+
+        Args:
+            windowed: axial slices in [0, 1], shape (slices, C, right, anterior).
+            spacing_mm: voxel size along (slices, right, anterior).
+
+        Yields:
+            Which slices, what the network saw and what it put out, both on its grid.
+
+        Raises:
+            ScanError: if it puts out NaN or infinite values.
+        """
+        for batch, images in self._inputs(windowed, spacing_mm):
+            output = self.inferer(images, self.network)
+            if not output.isfinite().all():
+                raise ScanError("the network gave NaN or infinite values, expected numbers; train it anew")
+            yield batch, images, output
+
+    def back(
+        self, output: Tensor, windowed: NDArray[np.float32], spacing_mm: tuple[float, float, float]
+    ) -> NDArray[np.float32]:
+        """An output (B, K, …) on the scan's pixels, shape (slices, K, right, anterior)."""
+        slices, _, height, width = windowed.shape
+        if isinstance(self.grid, VolumeGrid):
+            volume = self.grid.back(output, (slices, height, width), spacing_mm)[0].transpose(0, 1)
+            values: NDArray[np.float32] = volume.cpu().numpy()
+            return values
+        pixels: NDArray[np.float32] = self.grid.residuals_back(output, (height, width), spacing_mm[1:]).cpu().numpy()
+        return pixels
+
+    def main_channel(self, images: Tensor) -> Tensor:
+        """The slices in question of the first sequence, of what the network saw: shape (B, 1, …)."""
+        return images[:, self.neighbours : self.neighbours + 1]
+
+    def _inputs(
+        self, windowed: NDArray[np.float32], spacing_mm: tuple[float, float, float]
+    ) -> Iterator[tuple[slice, Tensor]]:
+        if isinstance(self.grid, VolumeGrid):
+            volume = torch.from_numpy(np.ascontiguousarray(windowed.swapaxes(0, 1)[None])).to(self.device)
+            yield slice(0, len(windowed)), self.grid.images(volume, spacing_mm)
+            return
+        offsets = np.arange(-self.neighbours, self.neighbours + 1)
+        for first in range(0, len(windowed), self.batch_size):
+            indices = np.arange(first, min(first + self.batch_size, len(windowed)))
+            around = np.clip(indices[:, None] + offsets, 0, len(windowed) - 1)
+            # Sequences outermost, then their slices from the lowest: (B, C · (2n + 1), H, W).
+            stacked = windowed[around].swapaxes(1, 2).reshape(len(indices), -1, *windowed.shape[2:])
+            slices = torch.from_numpy(np.ascontiguousarray(stacked)).to(self.device)
+            yield slice(first, first + len(indices)), self.grid.images(slices, spacing_mm[1:])
+
+
+def _check_whole(name: str, value: object, low: int, high: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise UsageError(f"{name}: found {value!r}, expected a whole number from {low} to {high}")

@@ -1,0 +1,157 @@
+"""Scorers: image in, a number or class out."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from monai.inferers import Inferer
+from numpy.typing import NDArray
+from torch import nn
+
+from pipeline.errors import ScanError, UsageError
+from pipeline.inference.inputs import Inputs, see
+from pipeline.inference.network import GridNetwork
+from pipeline.inference.products import Figure, Product, ProductKind, Result
+from pipeline.preprocessing.grid import Grid, VolumeGrid
+from pipeline.preprocessing.slab import WHOLE, Slab
+from pipeline.preprocessing.window import WindowRule
+
+
+class Scorer:
+    """Applies a trained regression or classification network to whole scans: the mean over the slices of the slab.
+
+    The products are the number, or of a classifier the probability of each class.
+
+    Args:
+        network: images (B, C, …) in [0, 1] to the target (B, 1), or to logits (B, K) of K classes.
+        grid: the network's grid.
+        window: how the intensity window is chosen.
+        slab: the middle slices that the network was trained on. None takes the whole volume.
+        target: name of the number, e.g. `age`.
+        units: of the number, e.g. `years`.
+        classes: names of K classes; None for a number.
+        device: where to compute.
+        inferer: runs the network on a batch; MONAI's `SimpleInferer` if None.
+        batch_size: slices at once.
+        channels: names of the sequences that the network takes.
+        neighbours: slices above and below that it sees with each.
+    """
+
+    kind = "scorer"
+    output_types = frozenset({"regression", "classification"})
+
+    def __init__(
+        self,
+        network: nn.Module,
+        grid: Grid | VolumeGrid,
+        window: WindowRule,
+        slab: Slab | None = None,
+        target: str = "score",
+        units: str = "1",
+        classes: tuple[str, ...] | None = None,
+        device: torch.device | str = "cpu",
+        inferer: Inferer | None = None,
+        batch_size: int = 16,
+        channels: tuple[str, ...] = ("image",),
+        neighbours: int = 0,
+    ) -> None:
+        if not target.isidentifier():
+            raise UsageError(f"target: found {target!r}, expected a name of letters, digits and _, such as age")
+        self.runner = GridNetwork(network, grid, device, inferer, batch_size, neighbours)
+        self.window = window
+        self.slab = slab or WHOLE
+        self.target = target
+        self.units = units
+        self.classes = tuple(classes) if classes else None
+        self.channels = tuple(channels)
+
+    @property
+    def main(self) -> tuple[str, ProductKind]:
+        """Name and kind of the main product."""
+        return self.classes[0] if self.classes else self.target, "number"
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """By the id in the configs, whose weights they take."""
+        return {"network_def": self.runner.network}
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.runner.device
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a user may change of it, as records keep it."""
+        return {"Slab": {"slices": self.slab.slices, "thickness_mm": self.slab.thickness_mm}}
+
+    def scores(self, windowed: NDArray[np.float32], spacing_mm: tuple[float, float, float]) -> NDArray[np.float32]:
+        """The target, or the probability of each class, slice by slice.
+
+        Args:
+            windowed: axial slices in [0, 1], shape (slices, C, right, anterior).
+            spacing_mm: voxel size along (slices, right, anterior).
+
+        Returns:
+            Shape (slices, 1) or (slices, classes); of a network that takes volumes, one row.
+
+        Raises:
+            ScanError: if the network gives NaN or infinite values.
+        """
+        rows = [output.float().cpu() for _, _, output in self.runner.outputs(windowed, spacing_mm)]
+        scores = torch.cat(rows)
+        values: NDArray[np.float32] = (scores.softmax(dim=1) if self.classes else scores).numpy()
+        return values
+
+    def __call__(self, inputs: Inputs) -> Result:
+        """Score a scan.
+
+        Raises:
+            ScanError: if a step fails, or the network gives no numbers.
+        """
+        scan = inputs.scan
+        seen = see(inputs, self.window, self.channels)
+        region, _, notes = seen.slab(self.slab)
+        indices = np.flatnonzero(region.any(axis=(1, 2)))
+        if not len(indices):
+            raise ScanError(f"{scan.origin}: found nothing brighter than air in any slice, expected a head or body")
+        scores = self.scores(seen.windowed[indices[0] : indices[-1] + 1], seen.spacing_mm)
+        spread = (
+            f"; mean over {len(scores)} slices, which deviate by {scores[:, 0].std():.3g}" if len(scores) > 1 else ""
+        )
+        means = scores.mean(axis=0)
+        if self.classes is None:
+            products = [
+                Product(
+                    self.target, "number", means[0], self.units, self.target, f"{self.target} by the network{spread}"
+                )
+            ]
+        else:
+            products = [
+                Product(
+                    name,
+                    "number",
+                    means[index],
+                    "1",
+                    f"probability of {name}",
+                    f"Probability of {name}, not calibrated",
+                )
+                for index, name in enumerate(self.classes)
+            ]
+        return Result(
+            scan=scan,
+            products=tuple(products),
+            region=seen.region_on_scan(region),
+            window=seen.window,
+            notes=[*seen.notes, *seen.told(notes)],
+            steps=seen.steps,
+            figures=tuple(
+                Figure(each.name, each.title.capitalize(), each.value, each.units.removeprefix("1"), 2, leading=True)
+                for each in products
+            ),
+            facts={"Slices": len(scores)},
+            made=f"{self.target.capitalize()} was estimated from the scan",
+            method=(
+                f"{self.target.capitalize()} is the mean of the network's answers over {len(scores)} axial slices.",
+            ),
+        )

@@ -1,0 +1,154 @@
+"""Segmenters: image in, masks out."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from monai.inferers import Inferer
+from numpy.typing import NDArray
+from torch import nn
+
+from pipeline.errors import ScanError, UsageError
+from pipeline.inference.inputs import Inputs, see
+from pipeline.inference.network import GridNetwork
+from pipeline.inference.products import Figure, Product, ProductKind, Result
+from pipeline.preprocessing.grid import Grid, VolumeGrid
+from pipeline.preprocessing.slab import WHOLE, Slab
+from pipeline.preprocessing.window import WindowRule
+
+
+class Segmenter:
+    """Applies a trained segmentation network to whole scans.
+
+    Logits are brought back to the scan's pixels and cut there, so that a mask's border has no steps of the network's
+    grid. The products are a mask and a map of probabilities for each label.
+
+    Args:
+        network: images (B, C, …) in [0, 1] to logits (B, K, …), one channel a label.
+        grid: the network's grid.
+        window: how the intensity window is chosen.
+        slab: the middle slices that the network was trained on; others are left empty. None takes the whole volume.
+        labels: names of the K labels.
+        threshold: a voxel belongs to a label if its probability is at least this.
+        device: where to compute.
+        inferer: runs the network on a batch; MONAI's `SimpleInferer` if None.
+        batch_size: slices at once.
+        channels: names of the sequences that the network takes, the one whose grid the mask lies on first.
+        neighbours: slices above and below that it sees with each.
+    """
+
+    kind = "segmenter"
+    output_types = frozenset({"segmentation"})
+
+    def __init__(
+        self,
+        network: nn.Module,
+        grid: Grid | VolumeGrid,
+        window: WindowRule,
+        slab: Slab | None = None,
+        labels: tuple[str, ...] = ("lesion",),
+        threshold: float = 0.5,
+        device: torch.device | str = "cpu",
+        inferer: Inferer | None = None,
+        batch_size: int = 4,
+        channels: tuple[str, ...] = ("image",),
+        neighbours: int = 0,
+    ) -> None:
+        if not 0 < threshold < 1:
+            raise UsageError(f"threshold: found {threshold!r}, expected a probability between 0 and 1")
+        self.runner = GridNetwork(network, grid, device, inferer, batch_size, neighbours)
+        self.window = window
+        self.slab = slab or WHOLE
+        self.labels = tuple(labels)
+        self.threshold = threshold
+        self.channels = tuple(channels)
+
+    @property
+    def main(self) -> tuple[str, ProductKind]:
+        """Name and kind of the main product."""
+        return self.labels[0], "mask"
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """By the id in the configs, whose weights they take."""
+        return {"network_def": self.runner.network}
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.runner.device
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a user may change of it, as records keep it."""
+        return {"Slab": {"slices": self.slab.slices, "thickness_mm": self.slab.thickness_mm}}
+
+    def probabilities(
+        self, windowed: NDArray[np.float32], spacing_mm: tuple[float, float, float]
+    ) -> NDArray[np.float32]:
+        """Probability of each label, on the slices' own pixels.
+
+        Args:
+            windowed: axial slices in [0, 1], shape (slices, C, right, anterior).
+            spacing_mm: voxel size along (slices, right, anterior).
+
+        Returns:
+            In [0, 1], shape (slices, labels, right, anterior).
+
+        Raises:
+            ScanError: if the network gives NaN or infinite values, or logits of another number of labels.
+        """
+        shape = windowed.shape[0], len(self.labels), *windowed.shape[2:]
+        found = np.empty(shape, dtype=np.float32)
+        for batch, _, logits in self.runner.outputs(windowed, spacing_mm):
+            if logits.shape[1] != len(self.labels):
+                raise ScanError(
+                    f"the network gave {logits.shape[1]} channels, expected one for each of {', '.join(self.labels)}"
+                )
+            values = self.runner.back(logits, windowed, spacing_mm)
+            found[batch] = torch.from_numpy(values).sigmoid().numpy()
+        return found
+
+    def __call__(self, inputs: Inputs) -> Result:
+        """Find the labels in a scan.
+
+        Raises:
+            ScanError: if a step fails or the network gives no numbers.
+        """
+        scan = inputs.scan
+        seen = see(inputs, self.window, self.channels)
+        region, _, notes = seen.slab(self.slab)
+        indices = np.flatnonzero(region.any(axis=(1, 2)))
+        if not len(indices):
+            raise ScanError(f"{scan.origin}: found nothing brighter than air in any slice, expected a head or body")
+        span = slice(int(indices[0]), int(indices[-1]) + 1)
+        found = self.probabilities(seen.windowed[span], seen.spacing_mm)
+        searched = seen.region_on_scan(region)
+        masks, maps, figures = [], [], []
+        voxel_ml = abs(float(np.linalg.det(scan.affine[:3, :3]))) / 1000
+        for index, label in enumerate(self.labels):
+            axial = np.zeros(seen.axial.shape, dtype=np.float32)
+            axial[span] = found[:, index] * region[span]
+            probability = seen.on_scan(axial, in_units=False)
+            mask = (probability >= self.threshold).astype(np.uint8)
+            volume = int(mask.sum()) * voxel_ml
+            figures.append(Figure(f"{label.capitalize()}Ml", label.capitalize(), volume, "ml", 1, leading=True))
+            meaning = f"Where the network finds {label}: 1 {label}, 0 elsewhere"
+            masks.append(Product(label, "mask", mask, "", f"{label} mask", meaning))
+            meaning = f"Probability of {label} by the network, not calibrated"
+            maps.append(Product(f"{label}probability", "map", probability, "1", f"probability of {label}", meaning))
+        return Result(
+            scan=scan,
+            products=(*masks, *maps),
+            region=searched,
+            window=seen.window,
+            notes=[*seen.notes, *seen.told(notes)],
+            steps=seen.steps,
+            figures=tuple(figures),
+            facts={"Threshold": self.threshold},
+            made=f"{' and '.join(self.labels).capitalize()} was segmented",
+            method=(
+                f"The network's logits were brought to the scan's grid, and voxels with a probability of "
+                f"{self.threshold:g} or more were taken for {' or '.join(self.labels)}.",
+            ),
+        )
