@@ -116,7 +116,7 @@ def small_text(path: Path) -> str:
     """The text of a small file, UTF-8.
 
     Raises:
-        OSError: if it is no regular file (a pipe has no end, a device no size), larger than `SMALL_FILE`, or unreadable.
+        OSError: if it is no regular file (a pipe has no end, a device no size), too large, or unreadable.
         ValueError: if it is not UTF-8.
     """
     # Opened without waiting for a writer, and asked before it is read: what is a file now may be a pipe then.

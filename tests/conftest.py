@@ -76,7 +76,7 @@ def phantom_cohort(phantom_scans: Path, tmp_path_factory: pytest.TempPathFactory
 def laptop_run(phantom_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of `phs-pipeline train gvs --preset laptop` with tiny settings and three epochs."""
     from pipeline.bundles import find_bundle
-    from pipeline.training.launch import train
+    from pipeline.launch import train
 
     folder = tmp_path_factory.mktemp("runs") / "laptop"
     train(find_bundle("gvs"), phantom_cohort, folder, ["laptop"], {**TINY, "epochs": 3, "device_name": "cpu"})

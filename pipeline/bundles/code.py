@@ -1,7 +1,7 @@
 """What a config would execute, held against an allow-list.
 
 MONAI's configs execute what they name as `_target_` and what stands behind `$`, take what a macro (`%`) points to from
-other files, and obey `_mode_`. Without being asked, a config of ours or of anybody may name the classes listed here with
+other files, and obey `_mode_`. Without being asked, a config, whoever wrote it, may name the classes listed here with
 plain values, and the expressions that stand in the configs of our own bundles; nothing else.
 """
 
@@ -24,8 +24,9 @@ MONAI_NETWORKS = frozenset(
     )
 )
 INFERERS = frozenset(
-    ("SimpleInferer", "SlidingWindowInferer", "SliceInferer", "monai.inferers.SimpleInferer")
-    + ("monai.inferers.SlidingWindowInferer", "monai.inferers.SliceInferer")
+    f"{room}{name}"
+    for room in ("", "monai.inferers.")
+    for name in ("SimpleInferer", "SlidingWindowInferer", "SliceInferer")
 )
 # What our training configs name beside the project's own classes.
 TRAINING = frozenset(
@@ -49,7 +50,6 @@ OWN_TRAINING = (
 )
 # Of an argument: addresses and files are none of a config's business.
 OUTSIDE = re.compile(r"pretrain|url|path|file|folder|download|cache|ckpt|checkpoint", re.IGNORECASE)
-SPECIAL = ("_mode_", "_requires_", "_desc_", "_disabled_")
 
 
 def is_plain(value: Any) -> bool:
@@ -130,7 +130,7 @@ def _foreign(
             # MONAI reads both as steps of a path, so that what stands under such a key could be taken for another.
             if "::" in key or "#" in key:
                 yield inner, "a key with :: or #"
-            elif key == "_mode_" or (target is not None and key not in ("_target_", *SPECIAL) and _leads_outside(target, key, item)):
+            elif key == "_mode_" or (target is not None and _leads_outside(str(target), key, item)):
                 yield inner, str(item)
             else:
                 yield from _foreign(item, inner, may_name, known)
@@ -143,6 +143,11 @@ def _foreign(
 
 def _leads_outside(target: str, argument: str, value: Any) -> bool:
     """Whether an argument of a foreign class names an address or a file; our own classes take the folders of a run."""
-    if target.startswith("pipeline.") or not isinstance(value, str) or value.startswith(("@", "$", "%")):
+    if (
+        target.startswith("pipeline.")
+        or argument.startswith("_")
+        or not isinstance(value, str)
+        or value.startswith(("@", "$", "%"))
+    ):
         return False
     return bool(OUTSIDE.search(argument)) or "/" in value or "\\" in value

@@ -42,8 +42,8 @@ def build(
         for key, value in wanted.items():
             for config_id, text in foreign_part(value, key):
                 raise UsageError(
-                    f"{path}: {config_id}: found {text[:160]!r}, expected plain values and classes of pipeline or MONAI "
-                    f"that need nothing else; code from a bundle is not run {UNLESS}"
+                    f"{path}: {config_id}: found {text[:160]!r}, expected plain values and classes of pipeline or "
+                    f"MONAI that need nothing else; code from a bundle is not run {UNLESS}"
                 )
     parser = ConfigParser(config if trust else wanted)
     try:

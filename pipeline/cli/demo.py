@@ -24,12 +24,12 @@ def demo(output: Path, device: str) -> None:
     from pipeline.bundles import find_bundle, load_synthesizer
     from pipeline.evaluation import evaluate
     from pipeline.inference import Products, Request, synthesize_scans
+    from pipeline.launch import train
     from pipeline.phantoms.cohort import write_phantom_cohort
     from pipeline.preprocessing.cohort import Settings, preprocess, read_cohort
     from pipeline.preprocessing.slab import Slab
     from pipeline.reports.cohort_summary import cohort_summary
     from pipeline.scans.sources import open_sources
-    from pipeline.training.launch import train
 
     scans, cohort, run, report = (output / name for name in ("scans", "cohort", "run", "report"))
 

@@ -1,38 +1,76 @@
-"""What `synthesize` and `enhance` share: options, and the run over the scans."""
+"""What the commands that take scans and a bundle share: options, and the run over the scans."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
 from pipeline.cli.say import say
 
-ALPHA_LIMIT = 1000.0
+if TYPE_CHECKING:
+    from pipeline.inference.run import Finish
+
 FILE = click.Path(path_type=Path)
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-def scan_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of a command that takes scans and a model."""
-    options = (
+@dataclass(frozen=True)
+class ScanOptions:
+    """What `scan_options` ask for; see their help texts."""
+
+    scans: tuple[Path, ...]
+    bundle: str
+    output: Path
+    series: str | None
+    modality: str | None
+    channel: tuple[str, ...]
+    brain_mask: Path | None
+    n4: bool
+    register_to: Path | None
+    force: bool
+    output_type: str | None
+    keep_names: bool
+    num_parts: int
+    part_id: int
+    report: Path | None
+    device: str
+    overwrite: bool
+    trust_bundle: bool
+    no_page: bool
+    mask: Path | None = None
+    whole: bool = False
+    uncertainty: bool = False
+    viewer: bool = False
+
+
+def scan_options(bundle: str | None, output: str) -> Decorator:
+    """The options of a command that takes scans and a bundle.
+
+    Args:
+        bundle: that is taken without -b; None asks for one.
+        output: the folder that is written without -o.
+    """
+    named: dict[str, Any] = {"required": True} if bundle is None else {"default": bundle, "show_default": True}
+    return _all(
         click.argument("scans", nargs=-1, required=True, metavar="SCAN…", type=FILE),
-        click.option("-b", "--bundle", default="gvs", show_default=True, help="A bundle's name or a run's folder."),
-        click.option("-o", "--output", default=Path("pseudohealthy"), show_default=True, metavar="DIR", type=FILE,
+        click.option("-b", "--bundle", help="A bundle's name or a run's folder.", **named),
+        click.option("-o", "--output", default=Path(output), show_default=True, metavar="DIR", type=FILE,
                      help="Folder to write."),
-        click.option("--mask", metavar="FILE", type=FILE,
-                     help="Lesion mask on the scan's grid; only it and a margin of 5 mm are edited."),
-        click.option("--whole", is_flag=True, help="Also edit slices outside the slab of the training cohort."),
         click.option("--series", metavar="NUMBER", help="Which DICOM series, by its number or UID."),
         click.option("--modality", help="DICOM of this modality (MR), or BIDS scans of this suffix (FLAIR), only."),
+        click.option("--channel", multiple=True, metavar="NAME=FILE",
+                     help="A further sequence on the scan's grid, for a bundle that takes several; found in BIDS."),
         click.option("--brain-mask", metavar="FILE", type=FILE,
                      help="Brain mask on the scan's grid, for a network trained on skull-stripped scans."),
-        click.option("--n4", is_flag=True, help="Correct the bias field for the network's eyes (N4)."),
+        click.option("--n4", is_flag=True, help="Correct the bias field before inference (N4)."),
         click.option("--register-to", metavar="FILE", type=FILE,
-                     help="Register rigidly to this scan or template for the network's eyes."),
+                     help="Register rigidly to this scan or template before inference."),
         click.option("--force", is_flag=True, help="Go on with a scan unlike those of the training."),
-        click.option("--output-type", type=click.Choice(["nifti", "dicom"]),
+        click.option("--output-type", type=click.Choice(["nifti", "dicom", "both"]),
                      help="DICOM needs a DICOM source.  [default: as the source]"),
         click.option("--keep-names", is_flag=True,
                      help="Name results of DICOM after its folder, which may be the patient's name, not by its hash."),
@@ -44,119 +82,132 @@ def scan_options(command: Callable[..., Any]) -> Callable[..., Any]:
                      help="Write a JSON record: versions, device, time and memory of each scan, outputs."),
         click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps."),
         click.option("--overwrite", is_flag=True, help="Make results again that are there."),
-        click.option("--trust-bundle", is_flag=True, help="Execute the code in a stranger's config."),
+        click.option("--trust-bundle", is_flag=True, help="Execute the code in an untrusted config."),
+        click.option("--no-page", is_flag=True, help="Write no HTML page."),
     )  # fmt: skip
-    for option in reversed(options):
-        command = option(command)
-    return command
 
 
-def run_over_scans(
-    scans: tuple[Path, ...],
-    bundle: str,
-    output: Path,
-    mask: Path | None,
-    whole: bool,
-    series: str | None,
-    modality: str | None,
-    brain_mask: Path | None,
-    n4: bool,
-    register_to: Path | None,
-    force: bool,
-    output_type: str | None,
-    keep_names: bool,
-    num_parts: int,
-    part_id: int,
-    report: Path | None,
-    device: str,
-    overwrite: bool,
-    trust_bundle: bool,
-    alpha: float | None = None,
-    uncertainty: bool = False,
-    viewer: bool = False,
-    page: bool = False,
-) -> None:
-    """Load the model once, work through the scans, and say what became of them.
+mask_option = click.option(
+    *("--mask", "mask"),
+    metavar="FILE",
+    type=FILE,
+    help="Lesion mask on the scan's grid; only it and a margin of 5 mm are edited.",
+)
+whole_option = click.option("--whole", is_flag=True, help="Also take slices outside the slab of the training cohort.")
+
+
+def run_over_scans(kind: str, options: ScanOptions, finish: "Finish | None" = None) -> None:
+    """Load the predictor once, work through the scans, and say what became of them.
+
+    Args:
+        kind: of predictor that the command is for.
+        options: as the user gave them.
+        finish: what the command makes of the results.
 
     Raises:
         UsageError: if nothing could be started.
         ScanError: if some scans failed.
     """
-    if num_parts == 1 and _from_environment("part_id"):
-        part_id = 0  # a job array that shares something else
-    _check(scans, mask, brain_mask, register_to, whole, num_parts, part_id, alpha)
-    if report is not None:
-        _check_report(report)
+    shared_array = options.num_parts == 1 and _from_environment("part_id")
+    part_id = 0 if shared_array else options.part_id  # a job array that shares something else
+    _check(options, part_id)
 
-    from pipeline.bundles import find_bundle, load_synthesizer
+    from pipeline.bundles import find_bundle
     from pipeline.errors import ScanError, UsageError
-    from pipeline.inference import Products, Request, synthesize_scans, write_folder_pages, write_run_report
+    from pipeline.inference import Request, load_predictor, predict_scans
+    from pipeline.inference.outputs import Form
     from pipeline.preprocessing.slab import WHOLE
+    from pipeline.reports import ScanPage
+    from pipeline.reports.folder import write_folder_pages, write_run_report
     from pipeline.scans.sources import open_sources
 
-    with open_sources(scans, series, modality) as sources:
-        confined = mask or brain_mask
+    found = find_bundle(options.bundle)
+    channels = _channels(options.channel)
+    confined = options.mask or options.brain_mask or next(iter(channels.values()), None)
+    predictor, provenance = load_predictor(found, kind, options.device, trust=options.trust_bundle)
+    # Of several sequences of one person, the first is the scan, and the others go with it.
+    modality = options.modality or (predictor.channels[0] if len(predictor.channels) > 1 and not channels else None)
+    with open_sources(options.scans, options.series, modality) as sources:
         if confined and len(sources) > 1:
-            raise UsageError(f"{confined}: a mask belongs to one scan, found {len(sources)}; run them one by one")
-        found = find_bundle(bundle)
-        synthesizer, provenance = load_synthesizer(found, device, trust=trust_bundle)
-        if whole:
-            synthesizer.slab = WHOLE
+            raise UsageError(f"{confined}: belongs to one scan, found {len(sources)}; run them one by one")
+        if options.whole:
+            predictor.slab = WHOLE
         request = Request(
-            products=Products(alpha, output_type, page=page, viewer=viewer),
-            mask=mask,
-            brain=brain_mask,
-            bias_correction=n4,
-            template=register_to,
-            uncertainty=uncertainty,
-            force=force,
-            keep_names=keep_names,
-            overwrite=overwrite,
-            part=(part_id, num_parts),
+            form=Form(options.output_type, None if options.no_page else ScanPage(options.viewer)),
+            finish=finish,
+            channels=channels,
+            mask=options.mask,
+            brain=options.brain_mask,
+            bias_correction=options.n4,
+            template=options.register_to,
+            uncertainty=options.uncertainty,
+            force=options.force,
+            keep_names=options.keep_names,
+            overwrite=options.overwrite,
+            part=(part_id, options.num_parts),
         )
-        outcome = synthesize_scans(sources, synthesizer, provenance, output, _report, request, found.metadata)
-    if report is not None:
-        write_run_report(report, outcome, synthesizer, provenance, keep_names)
-    index = write_folder_pages(output, outcome, len(sources)) if alpha is None else None
+        outcome = predict_scans(sources, predictor, provenance, options.output, _report, request, found.metadata)
+    if options.report is not None:
+        write_run_report(options.report, outcome, predictor, provenance, options.keep_names)
+    index = write_folder_pages(options.output, outcome, len(sources))
     written, skipped, failed = (outcome.of(status) for status in ("written", "skipped", "failed"))
-    say(f"{output}: {len(written)} written, {len(skipped)} done before, {len(failed)} failed")
+    say(f"{options.output}: {len(written)} written, {len(skipped)} done before, {len(failed)} failed")
     if index is not None:
         say(f"look at {index}")
-    say(f"Synthetic images for research, not for diagnosis. Please cite: {found.metadata['references'][0]}")
+    cited = next(iter(found.metadata.get("references", [])), None)
+    say("Synthetic images for research, not for diagnosis." + (f" Please cite: {cited}" if cited else ""))
     if failed:
         raise ScanError(f"{len(failed)} of {len(outcome.records)} scan(s) failed, for the reasons above")
+
+
+def _all(*options: Decorator) -> Decorator:
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
 
 
 def _from_environment(name: str) -> bool:
     return click.get_current_context().get_parameter_source(name) is ParameterSource.ENVIRONMENT
 
 
-def _check(
-    scans: tuple[Path, ...],
-    mask: Path | None,
-    brain_mask: Path | None,
-    register_to: Path | None,
-    whole: bool,
-    num_parts: int,
-    part_id: int,
-    alpha: float | None,
-) -> None:
+def _channels(given: Iterable[str]) -> dict[str, Path]:
     from pipeline.errors import UsageError
 
-    for scan in scans:
+    channels: dict[str, Path] = {}
+    for each in given:
+        name, found, path = each.partition("=")
+        if not (name and found and path) or name in channels:
+            raise UsageError(
+                f"--channel {each}: expected NAME=FILE, each name once, for example --channel T1w=t1.nii.gz"
+            )
+        if not Path(path).is_file():
+            raise UsageError(f"{path}: found no file, expected a scan (.nii or .nii.gz); check the path")
+        channels[name] = Path(path)
+    return channels
+
+
+def _check(options: ScanOptions, part_id: int) -> None:
+    from pipeline.errors import UsageError
+
+    for scan in options.scans:
         if not scan.exists():
             raise UsageError(f"{scan}: no such file; check the path")
-    for path, what in ((mask, "a lesion mask"), (brain_mask, "a brain mask"), (register_to, "a scan")):
+    files = ((options.mask, "a lesion mask"), (options.brain_mask, "a brain mask"), (options.register_to, "a scan"))
+    for path, what in files:
         if path is not None and not path.is_file():
             raise UsageError(f"{path}: found no file, expected {what} (.nii or .nii.gz); check the path")
-    if alpha is not None and not abs(alpha) < ALPHA_LIMIT:
-        raise UsageError(f"--alpha {alpha:g}: expected a number between -{ALPHA_LIMIT:g} and {ALPHA_LIMIT:g}")
-    if mask is not None and whole:
+    if options.mask is not None and options.whole:
         raise UsageError("--whole changes nothing with --mask, whose slices are all edited; give one of the two")
-    if part_id >= num_parts:
+    if part_id >= options.num_parts:
         raise UsageError(
-            f"--part-id {part_id}: expected a number from 0 to {num_parts - 1}, with --num-parts {num_parts}"
+            f"--part-id {part_id}: expected a number from 0 to {options.num_parts - 1}, with --num-parts "
+            f"{options.num_parts}"
         )
+    if options.report is not None:
+        _check_report(options.report)
 
 
 def _check_report(report: Path) -> None:

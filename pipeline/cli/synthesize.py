@@ -4,15 +4,16 @@ from typing import Any
 
 import click
 
-from pipeline.cli.scans import run_over_scans, scan_options
+from pipeline.cli.scans import ScanOptions, mask_option, run_over_scans, scan_options, whole_option
 
 
 @click.command()
-@scan_options
+@scan_options("gvs", "pseudohealthy")
+@mask_option
+@whole_option
 @click.option("--uncertainty", is_flag=True, help="Write a map of the network's uncertainty too: seven times the work.")
 @click.option("--viewer", is_flag=True, help="Put an interactive viewer into the page.")
-@click.option("--no-page", is_flag=True, help="Write no HTML page.")
-def synthesize(no_page: bool, **options: Any) -> None:
+def synthesize(**options: Any) -> None:
     """Write the pseudo-healthy twin of each SCAN on the scan's own grid.
 
     SCAN is a NIfTI file, a folder or zip of DICOM, another format that SimpleITK reads (NRRD, MHA, …), or a folder of
@@ -22,4 +23,4 @@ def synthesize(no_page: bool, **options: Any) -> None:
     sidecar, a picture and a page to look at; for many scans an index of the pages. DICOM comes out as DICOM. Scans that
     are done are skipped.
     """
-    run_over_scans(**options, page=not no_page)
+    run_over_scans("translator", ScanOptions(**options))

@@ -52,7 +52,7 @@ def train(
     overrides |= {name: value for name, value in given.items() if value is not None}
 
     from pipeline.bundles import find_bundle
-    from pipeline.training.launch import train as launch
+    from pipeline.launch import train as launch
 
     launch(find_bundle(bundle), data, output, presets, overrides, resume, trust_bundle)
     say(f"{output / 'models' / 'model.pt'}: trained; look at {output / 'curves.png'} and {output / 'panels'}")

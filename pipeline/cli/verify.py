@@ -19,7 +19,7 @@ def verify(files: tuple[Path, ...], source: Path | None, series: str | None) -> 
     Exit code 0 if all is as recorded, else 1.
     """
     from pipeline.errors import ScanError, UsageError
-    from pipeline.provenance import Register, sidecars_below, source_hashes
+    from pipeline.inference.verify import Register, sidecars_below, source_hashes
 
     for path in (*files, *([source] if source else [])):
         if not path.exists():

@@ -10,18 +10,19 @@ from typing import Any
 from pipeline import __version__
 from pipeline.errors import UsageError
 from pipeline.files import read_json, write_json, write_text
-from pipeline.provenance import NAME, made_by_us
+from pipeline.identity import NAME, made_by_us
 from pipeline.scans.sources import Source
 
 BIDS_VERSION = "1.10.0"
 DESCRIPTION = "dataset_description.json"
 # Pictures, pages, tables and records have no place in BIDS; a validator reads over what this file names.
-BIDSIGNORE = "*.png\n*.html\n*.csv\nrun.json\nfailed\n"
+BIDSIGNORE = "*.png\n*.html\n*.csv\n*_number.json\nrun.json\nfailed\n"
 README = """\
 SYNTHETIC images for research, NOT FOR DIAGNOSIS.
 
 *_desc-<product>_*           an image, a difference or a map on the scan's own grid, for example desc-pseudohealthy, the
                              scan with the disease taken out, and desc-anomaly, what was taken out
+*_desc-<product>_*_number*   a number or class that was estimated
 *_label-<label>_*_mask*      where a label was found, for example where disease was taken out
 
 Each sidecar says what its product is; that of the main product tells from what scan, with what weights and settings it

@@ -1,4 +1,4 @@
-"""The same inference as MONAI's bundle commands see it: a dataset of scans and an evaluator that writes their products."""
+"""The same inference as MONAI's bundle commands see it: a dataset of scans, and an evaluator that writes products."""
 
 import logging
 from pathlib import Path

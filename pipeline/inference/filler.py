@@ -61,7 +61,7 @@ class HarmonicFiller:
             self.window,
             self.channels,
             lambda seen, hole: harmonic_fill(seen.axial, hole, seen.foreground & ~hole, seen.spacing_mm),
-            "The fill solves Laplace's equation in three dimensions, with the tissue around the lesion as its boundary.",
+            "The fill solves Laplace's equation in three dimensions, with the tissue around the lesion as boundary.",
         )
 
 

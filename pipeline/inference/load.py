@@ -149,8 +149,8 @@ def check_kind(bundle: Bundle, predictor: Any, kind: str | None) -> None:
         makes = getattr(network, "output_type", says)
         if makes not in predictor.output_types:
             raise UsageError(
-                f"{bundle.config('inference')}: a {type(network).__name__} puts out {makes!r}, but the {predictor.kind} "
-                f"expects {' or '.join(sorted(predictor.output_types))}; name a predictor that fits the network"
+                f"{bundle.config('inference')}: a {type(network).__name__} puts out {makes!r}, expected "
+                f"{' or '.join(sorted(predictor.output_types))} for a {predictor.kind}; name a predictor that fits"
             )
     if kind is not None and predictor.kind != kind:
         raise UsageError(

@@ -110,13 +110,16 @@ def derivative_name(name: str, product: str, kind: ProductKind = "image") -> str
     'sub-01_ses-2_desc-anomaly_FLAIR'
     >>> derivative_name("sub-01_FLAIR", "lesion", "mask")
     'sub-01_label-lesion_desc-FLAIR_mask'
+    >>> derivative_name("sub-01_FLAIR", "age", "number")
+    'sub-01_desc-age_FLAIR_number'
     >>> derivative_name("patient07_flair", "anomaly")
     'patient07_flair_desc-anomaly'
     """
     bids = BIDS.fullmatch(name)
     if kind == "mask":
         return f"{bids[1]}_label-{product}_desc-{bids[2]}_mask" if bids else f"{name}_label-{product}_mask"
-    return f"{bids[1]}_desc-{product}_{bids[2]}" if bids else f"{name}_desc-{product}"
+    image = f"{bids[1]}_desc-{product}_{bids[2]}" if bids else f"{name}_desc-{product}"
+    return f"{image}_number" if kind == "number" else image
 
 
 @dataclass(frozen=True)

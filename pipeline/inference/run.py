@@ -25,7 +25,7 @@ from pipeline.inference.outputs import BIDS, Form, Outputs, output_names
 from pipeline.inference.products import ProductKind, Result
 from pipeline.inference.steps import Steps
 from pipeline.memory import PeakMemory
-from pipeline.preprocessing.domain import compare
+from pipeline.preprocessing.domain import Features, compare, measure
 from pipeline.scans import Scan, is_nifti, read_nifti, stem
 from pipeline.scans.nifti import is_marked
 from pipeline.scans.sources import Source
@@ -280,14 +280,15 @@ class _Work:
         bids = BIDS.fullmatch(source.stem) if source.dataset else None
         found = dict(self.request.channels)
         for name in self.predictor.channels[1:]:
-            if bids and name not in found:
-                beside = [source.path.with_name(f"{bids[1]}_{name}{suffix}") for suffix in (".nii.gz", ".nii")]
-                found |= {name: path for path in beside if path.is_file()}
+            for suffix in (".nii.gz", ".nii") if bids and name not in found else ():
+                beside = source.path.with_name(f"{bids[1]}_{name}{suffix}")
+                if beside.is_file():
+                    found[name] = beside
         unknown = sorted(found.keys() - set(self.predictor.channels[1:]))
         if unknown:
             raise UsageError(
-                f"--channel {unknown[0]}: the bundle takes {', '.join(self.predictor.channels[1:]) or 'none'} beside the "
-                "scan; leave it out"
+                f"--channel {unknown[0]}: the bundle takes {', '.join(self.predictor.channels[1:]) or 'none'} beside "
+                "the scan; leave it out"
             )
         return found
 
@@ -308,13 +309,11 @@ class _Work:
         if loaded.scan is None:
             return Record(name, "skipped"), None, {}
         warnings: list[str] = []
-        # Results keep the scan's voxels: what a brain mask hides from the network, they still show.
-        stripped: dict[str, bool] = {}
+        features: list[Features | None] = []
 
         def check(seen: Scan, windowed: NDArray[np.float32]) -> list[str]:
             findings = compare(seen, windowed, self.metadata)
-            if findings.kind is not None and self.request.brain is None:
-                stripped["SkullStripped"] = findings.kind == "stripped"
+            features.append(findings.features)
             if findings.refusals and not self.request.force:
                 raise ScanError(f"{source.path}: {'; '.join(findings.refusals)}; --force makes it all the same")
             warnings.extend([*findings.refusals, *findings.warnings])
@@ -337,7 +336,7 @@ class _Work:
             "Citations": self.metadata.get("references", []),
             "Device": str(self.predictor.device),
             "Warnings": warnings,
-            **stripped,
+            "SkullStripped": _skull_stripped(result, features[0] if features and not self.request.brain else None),
         }
         numbers = {
             product.title: f"{product.value:.4g} {product.units.removeprefix('1')}".strip()
@@ -362,6 +361,14 @@ class _Work:
         record.seconds["write"] = time.monotonic() - start
         warnings = [f"warning: {sentence}" for sentence in sidecar["Warnings"]]
         return warnings + [f"note: {note}" for note in sidecar["Notes"]]
+
+
+def _skull_stripped(result: Result, features: Features | None) -> bool | None:
+    """Whether the results show the brain only: they keep what a brain mask hides from a network."""
+    if features is None:
+        scan = result.scan
+        features = measure(result.window.apply(scan.axial(scan.intensities())), scan.axial_spacing_mm)
+    return None if features is None else features.skull_stripped
 
 
 def _file(path: Path | None, named: bool) -> dict[str, str] | None:

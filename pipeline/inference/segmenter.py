@@ -16,6 +16,11 @@ from pipeline.preprocessing.grid import Grid, VolumeGrid
 from pipeline.preprocessing.slab import WHOLE, Slab
 from pipeline.preprocessing.window import WindowRule
 
+THRESHOLDED = (
+    "The network's logits were brought to the scan's grid, and voxels with a probability of {:g} or more were taken "
+    "for {}."
+)
+
 
 class Segmenter:
     """Applies a trained segmentation network to whole scans.
@@ -147,8 +152,5 @@ class Segmenter:
             figures=tuple(figures),
             facts={"Threshold": self.threshold},
             made=f"{' and '.join(self.labels).capitalize()} was segmented",
-            method=(
-                f"The network's logits were brought to the scan's grid, and voxels with a probability of "
-                f"{self.threshold:g} or more were taken for {' or '.join(self.labels)}.",
-            ),
+            method=(THRESHOLDED.format(self.threshold, " or ".join(self.labels)),),
         )

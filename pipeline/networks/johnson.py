@@ -33,6 +33,8 @@ class JohnsonGenerator(nn.Module):
             zero; or `shortcut`: see `pipeline.networks.blocks.as_output`.
     """
 
+    output_type = "image"
+
     def __init__(
         self,
         in_channels: int = 1,

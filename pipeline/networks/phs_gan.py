@@ -46,6 +46,8 @@ class PHSGenerator(nn.Module):
             `pipeline.networks.blocks.as_output`.
     """
 
+    output_type = "image"
+
     def __init__(
         self,
         in_channels: int = 1,

@@ -32,6 +32,8 @@ class ResidualUNet(nn.Module):
         filters: F; 64 in Ronneberger et al.
     """
 
+    output_type = "segmentation"
+
     def __init__(self, in_channels: int = 1, filters: int = 32) -> None:
         super().__init__()
         widths = [filters * 2**level for level in range(5)]

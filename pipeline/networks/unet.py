@@ -18,6 +18,8 @@ class UNetSegmentor(BasicUNet):
         filters: channels of the first stage, F; the stages have F, F, 2F, 4F, 8F, and the last decoder stage F.
     """
 
+    output_type = "segmentation"
+
     def __init__(self, in_channels: int = 1, filters: int = 32) -> None:
         super().__init__(
             spatial_dims=2,

@@ -18,6 +18,8 @@ class MapGenerator(nn.Module):
             y = x + M(x) in [0, 1], where the map starts at zero. tanh changes an image even where the map is zero.
     """
 
+    output_type = "image"
+
     def __init__(self, filters: int = 32, output: Literal["shortcut", "residual"] = "shortcut") -> None:
         super().__init__()
         check_output(output, ("shortcut", "residual"))

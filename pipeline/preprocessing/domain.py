@@ -41,7 +41,7 @@ DEEP_MM = 20.0  # beyond the skull
 DETAIL_MM = 5.0
 
 # Whole heads lose 0.3 and more of their brightness from scalp to skull, skull-stripped brains 0.14 at most.
-RING = 0.2
+STRIPPED_RING, RING, WHOLE_RING = 0.14, 0.2, 0.3
 # Of the training's range: a field of view cropped at the neck or a wide one is usual, half a head or two are not.
 EXTENT_WARNS, EXTENT_REFUSES = 1.25, 2.0
 # Resampled to the network's grid, finer pixels lose nothing, and somewhat coarser ones little; slices stay as they are.
@@ -60,13 +60,13 @@ class Findings:
         refusals: so unlike that no result should be expected.
         warnings: the result needs a critical look.
         notes: what could not be compared.
-        kind: key of `KINDS`; None where the scan could not be measured.
+        features: of the scan; None where it was not measured.
     """
 
     refusals: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    kind: str | None = None
+    features: "Features | None" = None
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,11 @@ class Features:
     def kind(self) -> str:
         """Key of `KINDS`."""
         return "whole" if self.ring > RING else "stripped"
+
+    @property
+    def skull_stripped(self) -> bool | None:
+        """Whether the volume shows the brain only; None where neither is clear."""
+        return None if STRIPPED_RING < self.ring < WHOLE_RING else self.kind == "stripped"
 
 
 def describe(cohort: Path) -> dict[str, Any]:
@@ -163,7 +168,7 @@ def compare(scan: Scan, windowed: NDArray[np.float32], metadata: Mapping[str, An
         first, last = Slab(**domain["slab"]).range(len(windowed), scan.axial_spacing_mm[0])
         features = measure(windowed[first:last], scan.axial_spacing_mm)
         if features is not None:
-            findings.kind = features.kind
+            findings.features = features
             kind = _compare_kind(features, domain["kinds"], findings)
             expected = domain["kinds"][kind]
             _compare_spacing(features, domain, findings)

@@ -17,9 +17,10 @@ def harmonic_fill(
 ) -> NDArray[np.float32]:
     """Fill a hole with the solution of Laplace's equation.
 
-    Each voxel of the hole is the mean of its neighbours along the axes, weighed by the inverse square of their distance.
-    Tissue is the boundary. What is neither hole nor tissue, such as air, is none (nothing flows across it), or a lesion
-    at the brain's edge would turn dark. A part of the hole that touches no tissue takes the mean of all tissue.
+    Each voxel of the hole is the mean of its neighbours along the axes, weighed by the inverse square of their
+    distance. Tissue is the boundary. What is neither hole nor tissue, such as air, is none (nothing flows across it),
+    or a lesion at the brain's edge would turn dark. A part of the hole that touches no tissue takes the mean of all
+    tissue.
 
     Args:
         volume: intensities of any number of dimensions.

@@ -28,7 +28,7 @@ from pydicom.valuerep import DSfloat
 from pipeline import __version__
 from pipeline.errors import OutputError, ScanError
 from pipeline.files import written_aside
-from pipeline.provenance import NAME, facts
+from pipeline.identity import NAME, facts
 from pipeline.scans.scan import Scan
 
 # Behind the scanner's own series in every list, with the source's number still readable: 4 gives 1004 and 2004.

@@ -15,9 +15,9 @@ from pipeline.errors import UsageError
 from pipeline.evaluation import evaluate
 from pipeline.evaluation.judge import ITERATIONS
 from pipeline.files import sha256
+from pipeline.launch import RECORD, train
 from pipeline.preprocessing.cohort import COHORT_FILE
 from pipeline.studies.study import markdown_table, mean_sd, open_study, over_seeds, write_study
-from pipeline.training.launch import RECORD, train
 
 logger = logging.getLogger(__name__)
 

@@ -64,7 +64,7 @@ def run(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """A finished run of `phs-pipeline train BUNDLE --preset laptop` with small settings."""
-    from pipeline.training.launch import train
+    from pipeline.launch import train
 
     folder = tmp_path_factory.mktemp("runs") / bundle.name
     train(bundle, phantom_cohort, folder, ["laptop"], small(bundle))

@@ -26,7 +26,7 @@ from pipeline.objectives import OBJECTIVES
 from pipeline.scans import read_nifti
 from pipeline.training import PlayerTrainer
 from pipeline.training.checkpoint import load_tensors
-from pipeline.training.launch import train
+from pipeline.launch import train
 
 # By hand after MONAI's bundle specification: the zoo's own schema lies on the network.
 TENSOR = {

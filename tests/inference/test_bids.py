@@ -3,22 +3,27 @@
 import json
 import shutil
 import subprocess
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import pytest
+from torch import nn
 
 from pipeline.errors import UsageError
 from pipeline.files import write_json
 from pipeline.inference.bids import (
-    bids_mask_sidecar,
     bids_sidecar,
     derivative_folder,
     write_dataset_description,
 )
+from pipeline.inference.enhance import enhance
+from pipeline.inference.outputs import Form, Outputs
+from pipeline.inference.products import Product
 from pipeline.phantoms import write_phantom_cohort
+from pipeline.scans import read_nifti
 from pipeline.scans.sources import Source
 
 SCAN = "sub-001/anat/sub-001_FLAIR.nii.gz"
@@ -71,9 +76,8 @@ class TestSidecar:
     def test_without_a_dataset_there_is_no_uri(self) -> None:
         assert bids_sidecar(source(None, SCAN), False, "A twin") == {"Description": "A twin", "SkullStripped": False}
 
-    def test_of_a_mask_says_what_it_masks_and_that_it_lies_on_the_scan(self) -> None:
-        sidecar = bids_mask_sidecar(source(Path("data"), SCAN), True)
-        assert (sidecar["Type"], sidecar["SpatialReference"]) == ("Lesion", f"bids:raw:{SCAN}")
+    def test_says_nothing_of_the_skull_where_that_is_not_known(self) -> None:
+        assert bids_sidecar(source(None, SCAN), None, "A twin") == {"Description": "A twin"}
 
 
 class TestDescription:
@@ -126,31 +130,31 @@ def findings(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     return [issue for issue in report["issues"]["issues"] if issue["severity"] == "error"], report["summary"]
 
 
+class Page:
+    """Stands in for the real page, whose room writes it."""
+
+    viewer = False
+
+    def __call__(self, *_: Any) -> str:
+        return "<!doctype html>"
+
+
 @pytest.mark.skipif(not shutil.which("bids-validator-deno"), reason="bids-validator-deno is not installed")
 class TestValidator:
     @pytest.fixture
-    def derivative(self, raw: Path, tmp_path: Path) -> Path:
-        """Everything that a run writes."""
+    def derivative(self, raw: Path, tmp_path: Path, make_synthesizer: Callable[..., Any], darken: nn.Module) -> Path:
+        """Everything that a run writes, with a mask that was found and a number."""
         out = tmp_path / "derivative"
         scan = source(raw, SCAN)
-        folder = derivative_folder(out, scan)
-        folder.mkdir(parents=True)
-        image = nib.load(scan.path)
-        mask = nib.Nifti1Image((np.asarray(image.dataobj) > 0).astype(np.uint8), None, image.header)
-        mask.set_data_dtype(np.uint8)
-        for name, sidecar in (
-            ("desc-pseudohealthy_FLAIR", bids_sidecar(scan, True, "A twin") | {"SyntheticData": True, "Outputs": {}}),
-            ("desc-anomaly_FLAIR", bids_sidecar(scan, True, "What was taken out")),
-            ("desc-enhanced_FLAIR", bids_sidecar(scan, True, "Enhanced")),
-            ("desc-uncertainty_FLAIR", bids_sidecar(scan, True, "Deviation")),
-            ("label-lesion_mask", bids_mask_sidecar(scan, True)),
-            ("label-lesion_desc-FLAIR_mask", bids_mask_sidecar(scan, True)),
-        ):
-            nib.save(mask if name.endswith("mask") else image, folder / f"sub-001_{name}.nii.gz")
-            write_json(folder / f"sub-001_{name}.json", sidecar)
-        for path in (folder / "sub-001_desc-pseudohealthy_FLAIR.png", out / "index.html", out / "scores.csv"):
+        result = make_synthesizer(darken, 2.0, (96, 112))(read_nifti(scan.path), uncertainty=True).result
+        about = {"SkullStripped": True}
+        for written in (result, enhance(result, 0.7)):
+            main = written.main
+            Outputs(out, "sub-001_FLAIR", scan, (main.name, main.kind), Form(page=Page())).write(written, {}, about)
+        age = Product("age", "number", np.array(50.0), "years", "age", "Age by the network")
+        Outputs(out, "sub-001_FLAIR", scan, ("age", "number")).write(replace(result, products=(age,)), {}, about)
+        for path in (out / "index.html", out / "scores.csv"):
             path.write_bytes(b"x")
-        (folder / "sub-001_desc-pseudohealthy_FLAIR.html").write_bytes(b"x")
         write_dataset_description(out, raw)
         return out
 

@@ -13,8 +13,9 @@ import pytest
 from torch import nn
 
 from pipeline.errors import ScanError, UsageError
-from pipeline.inference import Products, Translator, Twin, enhance
-from pipeline.inference.outputs import Outputs, output_names
+from pipeline.inference import Result, Translator, enhance
+from pipeline.inference.outputs import Form, Outputs, output_names
+from pipeline.reports import ScanPage
 from pipeline.scans import Scan
 from pipeline.scans.sources import Source, open_sources
 
@@ -23,9 +24,18 @@ ABOUT = {"Bundle": "gvs", "BundleVersion": "0.0.1", "WeightsSha256": "0" * 64}
 REQUEST = {"Source": {"Name": "scan.nii.gz"}, "Slab": {"slices": None}, "Window": (0.0, 1.0)}
 
 
+TWIN, ENHANCED = ("pseudohealthy", "image"), ("enhanced", "image")
+
+
 @pytest.fixture
-def twin(scan: Scan, make_synthesizer: Callable[..., Translator], darken: nn.Module) -> Twin:
-    return make_synthesizer(darken)(scan)
+def twin(scan: Scan, make_synthesizer: Callable[..., Translator], darken: nn.Module) -> Result:
+    return make_synthesizer(darken)(scan).result
+
+
+def made(twin: Result, alpha: float | None) -> tuple[Result, tuple[str, Any]]:
+    """The twin, or enhanced by alpha, and name and kind of its main product."""
+    result = twin if alpha is None else enhance(twin, alpha)
+    return result, (result.main.name, result.main.kind)
 
 
 def nifti(path: str, dataset: Path | None = None) -> Source:
@@ -86,10 +96,10 @@ class TestNames:
             assert output_names(sources, part=(0, 2)) | output_names(sources, part=(1, 2)) == whole
 
 
-def test_the_page_tells_all_settings_and_nothing_without_a_name(twin: Twin, tmp_path: Path) -> None:
-    outputs = Outputs(tmp_path, "scan", SOURCE)
+def test_the_page_tells_all_settings_and_nothing_without_a_name(twin: Result, tmp_path: Path) -> None:
+    outputs = Outputs(tmp_path, "scan", SOURCE, TWIN, Form(page=ScanPage()))
     outputs.write(twin, {**REQUEST, "Slab": {"thickness_mm": 47.5}}, ABOUT)
-    page = outputs.path("pseudohealthy", ".html").read_text(encoding="utf-8")
+    page = outputs.path(*TWIN, ".html").read_text(encoding="utf-8")
     rows = dict(re.findall(r"<th[^>]*>([^<]*)</th>\s*<td[^>]*>([^<]*)</td>", page))
     assert rows["Slab: thickness_mm"] == "47.5"
     assert rows["Orientation"] == "RAS"
@@ -97,21 +107,21 @@ def test_the_page_tells_all_settings_and_nothing_without_a_name(twin: Twin, tmp_
 
 
 class TestDone:
-    def test_what_the_same_request_wrote_is_done(self, twin: Twin, tmp_path: Path) -> None:
-        outputs = Outputs(tmp_path, "scan", SOURCE)
+    def test_what_the_same_request_wrote_is_done(self, twin: Result, tmp_path: Path) -> None:
+        outputs = Outputs(tmp_path, "scan", SOURCE, TWIN)
         assert not outputs.done(REQUEST)
         outputs.write(twin, REQUEST, ABOUT)
         assert outputs.done(REQUEST)
 
     @pytest.mark.parametrize("lost", ["pseudohealthy", "anomaly"])
-    def test_with_a_volume_missing_it_is_not_done(self, lost: str, twin: Twin, tmp_path: Path) -> None:
-        outputs = Outputs(tmp_path, "scan", SOURCE)
+    def test_with_a_volume_missing_it_is_not_done(self, lost: str, twin: Result, tmp_path: Path) -> None:
+        outputs = Outputs(tmp_path, "scan", SOURCE, TWIN)
         outputs.write(twin, REQUEST, ABOUT)
-        outputs.path(lost, ".nii.gz").unlink()
+        outputs.path(lost, "image", ".nii.gz").unlink()
         assert not outputs.done(REQUEST)
 
-    def test_what_another_request_wrote_is_refused(self, twin: Twin, tmp_path: Path) -> None:
-        outputs = Outputs(tmp_path, "scan", SOURCE)
+    def test_what_another_request_wrote_is_refused(self, twin: Result, tmp_path: Path) -> None:
+        outputs = Outputs(tmp_path, "scan", SOURCE, TWIN)
         outputs.write(twin, REQUEST, ABOUT)
         with pytest.raises(UsageError, match=r"desc-pseudohealthy\.json: holds a result made from another scan"):
             outputs.done({**REQUEST, "Slab": {"slices": 60}})
@@ -129,8 +139,8 @@ class TestDone:
             json.dumps({"Request": REQUEST, "Outputs": 7}),
         ],
     )
-    def test_sidecar_that_does_not_say_so_is_refused(self, sidecar: str, twin: Twin, tmp_path: Path) -> None:
-        outputs = Outputs(tmp_path, "scan", SOURCE)
+    def test_sidecar_that_does_not_say_so_is_refused(self, sidecar: str, twin: Result, tmp_path: Path) -> None:
+        outputs = Outputs(tmp_path, "scan", SOURCE, TWIN)
         outputs.write(twin, REQUEST, ABOUT)
         outputs.sidecar.write_text(sidecar)
         with pytest.raises(
@@ -139,51 +149,54 @@ class TestDone:
             outputs.done(REQUEST)
 
 
-def test_an_enhanced_scan_leaves_the_twin_beside_it_alone(twin: Twin, tmp_path: Path) -> None:
-    Outputs(tmp_path, "scan", SOURCE).write(twin, REQUEST, ABOUT)
+def test_an_enhanced_scan_leaves_the_twin_beside_it_alone(twin: Result, tmp_path: Path) -> None:
+    Outputs(tmp_path, "scan", SOURCE, TWIN).write(twin, REQUEST, ABOUT)
     before = sorted(path.name for path in tmp_path.iterdir())
-    Outputs(tmp_path, "scan", SOURCE, Products(0.7)).write(twin, REQUEST, ABOUT)
+    Outputs(tmp_path, "scan", SOURCE, ENHANCED).write(enhance(twin, 0.7), REQUEST, ABOUT)
     assert set(before) < {path.name for path in tmp_path.iterdir()}
 
 
 def test_what_cannot_be_written_whole_is_not_written_at_all(
-    twin: Twin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    twin: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
         raise ScanError("cannot be drawn")
 
     monkeypatch.setattr(Outputs, "_draw", refuse)
     with pytest.raises(ScanError, match="cannot be drawn"):
-        Outputs(tmp_path / "out", "scan", SOURCE).write(twin, REQUEST, ABOUT)
+        Outputs(tmp_path / "out", "scan", SOURCE, TWIN).write(twin, REQUEST, ABOUT)
     assert list((tmp_path / "out").iterdir()) == []
 
 
 class TestSidecar:
     @pytest.mark.parametrize(("alpha", "kind"), [(None, "pseudohealthy"), (0.7, "enhanced"), (0.0, "enhanced")])
     def test_counts_the_voxels_in_which_the_volume_beside_it_differs_from_the_scan(
-        self, alpha: float | None, kind: str, twin: Twin, tmp_path: Path
+        self, alpha: float | None, kind: str, twin: Result, tmp_path: Path
     ) -> None:
-        outputs = Outputs(tmp_path, "scan", SOURCE, Products(alpha))
-        outputs.write(twin, REQUEST, ABOUT)
+        result, main = made(twin, alpha)
+        outputs = Outputs(tmp_path, "scan", SOURCE, main)
+        outputs.write(result, REQUEST, ABOUT)
         volume = nib.load(tmp_path / f"scan_desc-{kind}.nii.gz").dataobj.get_unscaled()
         assert sidecar(outputs)["ChangedVoxels"] == np.count_nonzero(volume != twin.scan.stored)
 
     def test_enhancement_that_the_data_type_swallows_changes_fewer_voxels_than_the_twin(
-        self, twin: Twin, tmp_path: Path
+        self, twin: Result, tmp_path: Path
     ) -> None:
-        outputs = Outputs(tmp_path, "scan", SOURCE, Products(0.001))
-        outputs.write(twin, REQUEST, ABOUT)
-        changed = np.count_nonzero(enhance(twin, 0.001)[0] != twin.scan.stored)
+        result, main = made(twin, 0.001)
+        outputs = Outputs(tmp_path, "scan", SOURCE, main)
+        outputs.write(result, REQUEST, ABOUT)
+        changed = np.count_nonzero(result.main.voxels != twin.scan.stored)
         assert sidecar(outputs)["ChangedVoxels"] == changed == 0
-        assert (twin.stored != twin.scan.stored).any()
+        assert (twin.main.voxels != twin.scan.stored).any()
 
-    def test_warning_names_what_the_volume_is(self, twin: Twin, tmp_path: Path) -> None:
+    def test_warning_names_what_the_volume_is(self, twin: Result, tmp_path: Path) -> None:
         for alpha, warning in (
             (None, "SYNTHETIC pseudo-healthy image for research - NOT FOR DIAGNOSIS"),
-            (0.7, "SYNTHETIC enhanced image for research - NOT FOR DIAGNOSIS"),
+            (0.7, "SYNTHETIC lesion-enhanced image for research - NOT FOR DIAGNOSIS"),
         ):
-            outputs = Outputs(tmp_path, "scan", SOURCE, Products(alpha))
-            outputs.write(twin, REQUEST, ABOUT)
+            result, main = made(twin, alpha)
+            outputs = Outputs(tmp_path, "scan", SOURCE, main)
+            outputs.write(result, REQUEST, ABOUT)
             assert sidecar(outputs)["Warning"] == warning
 
 

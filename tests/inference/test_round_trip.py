@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 from torch import nn
 
-from pipeline.inference import Products, Request, Translator, synthesize_scans
+from pipeline.inference import Request, Translator, predict_scans
+from pipeline.inference.outputs import Form
 from pipeline.scans.sources import open_sources
 
 DTYPES = ("uint8", "int8", "int16", "uint16", "int32", "float32", "float64")
@@ -50,14 +51,14 @@ def stored_as(dtype: np.dtype, intensities: NDArray[np.float64]) -> NDArray[np.g
 
 
 def run(
-    make: Callable[..., Translator], network: nn.Module, path: Path, out: Path, products: Products | None = None
+    make: Callable[..., Translator], network: nn.Module, path: Path, out: Path, form: Form | None = None
 ) -> list[Path]:
     """The files written for one scan."""
     with open_sources([path]) as sources:
         synthesizer = make(network, 2.0)
         synthesizer.window = type(synthesizer.window)()  # V99.5, whatever the units
-        request = Request(products or Products(page=False))
-        outcome = synthesize_scans(sources, synthesizer, {}, out, lambda *_: None, request)
+        request = Request(form or Form())
+        outcome = predict_scans(sources, synthesizer, {}, out, lambda *_: None, request)
     (record,) = outcome.records.values()
     assert record.status == "written", record.error
     return record.files

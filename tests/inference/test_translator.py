@@ -213,6 +213,18 @@ class TestMask:
             make_synthesizer(identity)(scan, mask)
 
 
+def test_only_a_lesion_that_goes_on_in_slices_outside_the_slab_is_cut_off(scan: Scan, make_synthesizer: Make) -> None:
+    class Halve(nn.Module):
+        def forward(self, image):
+            return image / 2
+
+    synthesizer = make_synthesizer(Halve())
+    assert synthesizer(scan).result.warnings == []
+    synthesizer.slab = Slab(slices=1, thickness_mm=None)
+    (warning,) = synthesizer(scan).result.warnings
+    assert "--whole" in warning
+
+
 def test_volume_smaller_than_the_networks_stride_is_refused(
     write_scan: Callable[..., Path], make_synthesizer: Make, identity: nn.Module
 ) -> None:
@@ -235,5 +247,5 @@ def test_network_that_gives_no_numbers_is_refused(value: float, scan: Scan, make
         def forward(self, image):
             return torch.where(image > 0.6, value, image)
 
-    with pytest.raises(ScanError, match="the network gave NaN or infinite values, expected an image"):
+    with pytest.raises(ScanError, match="the network gave NaN or infinite values, expected numbers"):
         make_synthesizer(Overflow())(scan)

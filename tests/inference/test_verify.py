@@ -10,8 +10,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from pipeline.files import sha256
-from pipeline.provenance import SIDECAR_LIMIT, Register, Standing, read_sidecar, says_ours, source_hashes
+from pipeline.files import SMALL_FILE, sha256
+from pipeline.identity import read_sidecar
+from pipeline.inference.verify import Register, Standing, says_ours, source_hashes
 from pipeline.scans import Scan, read_nifti, write_nifti
 from pipeline.scans.dicom import find_series
 from pipeline.scans.dicom_out import write_dicom
@@ -231,7 +232,7 @@ class TestStrangers:
         path = sidecar(twin.parent, [twin])
         assert read_sidecar(path) is not None
         with path.open("ab") as file:
-            file.truncate(SIDECAR_LIMIT + 1)
+            file.truncate(SMALL_FILE + 1)
         assert read_sidecar(path) is None
 
     @pytest.mark.parametrize("digest", [None, 7, [], {}, "", "x" * 100_000])

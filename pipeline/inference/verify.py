@@ -1,28 +1,27 @@
-"""Where a file comes from: whether it is one of ours, unchanged, and what it was made from.
+"""Whether a file is one of ours, unchanged, and what it was made from.
 
 Each result is named, with its hash, by the sidecar that is written last beside it. This tells an accident (an edit,
 another file of that name, a mix-up of versions) from the result itself; it is no signature, and no proof against
 someone who writes a sidecar to go with a file.
 
-A sidecar may come from anywhere: it is read up to a limit, and the names in it are compared with the name of the file
-in question; of a sidecar in question, files beside it are hashed.
+The names in a sidecar are compared with the name of the file in question; of a sidecar in question, files beside it are
+hashed.
 """
 
-import json
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from pipeline.files import sha256
+import nibabel as nib
+import pydicom
 
-NAME = "phs-pipeline"
-# The sidecar of a series of ten thousand slices is 2 MB.
-SIDECAR_LIMIT = 1 << 24
-TEXT_LIMIT = 300
-MODEL = ("Bundle", "BundleVersion", "WeightsSha256", "ConfigSha256")
+from pipeline.files import sha256
+from pipeline.identity import NAME, Sidecar, plain, read_sidecar
+from pipeline.scans.nifti import is_marked, is_nifti
+from pipeline.scans.sources import open_sources
 
 
 class Standing(Enum):
@@ -34,41 +33,6 @@ class Standing(Enum):
     SIDECAR = "a sidecar of ours, whose own hash nothing records; the files that it names are unchanged"
     STALE = "a sidecar of ours; files that it names are not as it records them"
     FOREIGN = "not ours: no sidecar beside it names it, and it does not say so itself"
-
-
-@dataclass(frozen=True)
-class Sidecar:
-    """What a sidecar of ours says.
-
-    Args:
-        content: all of it.
-        outputs: files by their names relative to the sidecar's folder, and their SHA-256.
-    """
-
-    content: Mapping[str, Any]
-    outputs: Mapping[str, Any]
-
-    @property
-    def source(self) -> tuple[str, str]:
-        """Name and SHA-256 of the scan that the outputs were made from; empty where they are not recorded."""
-        source = facts(self.content).get("Source")
-        known = source if isinstance(source, dict) else {}
-        return plain(known.get("Name", "")), plain(known.get("Sha256", ""))
-
-    def account(self) -> list[str]:
-        """From what, by what and with what settings the outputs were made, a line each."""
-        name, digest = self.source
-        known = {key: plain(facts(self.content).get(key, "unknown")) for key in MODEL}
-        version = plain(_ourselves(self.content)[0].get("Version", "unknown"))
-        request = self.content.get("Request")
-        settings = request if isinstance(request, dict) else {}
-        chosen = [f"{plain(key)} {plain(settings[key])}" for key in settings if key not in ("Source", *MODEL)]
-        return [
-            f"source: {name or 'unknown'}, SHA-256 {digest or 'unknown'}",
-            f"model: {known['Bundle']} {known['BundleVersion']}, by {NAME} {version}",
-            f"weights: SHA-256 {known['WeightsSha256']}; config: SHA-256 {known['ConfigSha256']}",
-            f"settings: {', '.join(chosen) or 'unknown'}",
-        ]
 
 
 @dataclass(frozen=True)
@@ -215,21 +179,6 @@ def sidecars_below(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.rglob("*.json")) if path.is_file() and read_sidecar(path)]
 
 
-def read_sidecar(path: Path) -> Sidecar | None:
-    """A sidecar of ours; None for any other file, however large or broken."""
-    try:
-        with path.open("rb") as file:
-            text = file.read(SIDECAR_LIMIT + 1)
-        # Most JSON files in the world are not ours, and finding a word is faster than parsing.
-        content = json.loads(text) if len(text) <= SIDECAR_LIMIT and NAME.encode() in text else None
-    except (OSError, ValueError, RecursionError):
-        return None
-    if not isinstance(content, dict):
-        return None
-    outputs = content.get("Outputs")
-    return Sidecar(content, outputs) if made_by_us(content) and isinstance(outputs, dict) else None
-
-
 def source_hashes(scan: Path, series: str | None = None) -> set[str]:
     """What sidecars call the SHA-256 of a scan, or of each scan in a folder or archive.
 
@@ -241,25 +190,12 @@ def source_hashes(scan: Path, series: str | None = None) -> set[str]:
         UsageError: if there is no scan in it, or it is not clear which series is meant.
         ScanError: if it cannot be read.
     """
-    from pipeline.scans.sources import open_sources
-
     with open_sources([scan], series) as sources:
         return {source.sha256() for source in sources}
 
 
-def facts(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries of a sidecar together with those of what was asked for, where it keeps bundle, hashes and source."""
-    request = content.get("Request")
-    return {**(request if isinstance(request, dict) else {}), **content}
-
-
 def says_ours(path: Path) -> bool:
     """Whether a DICOM or NIfTI file says of itself that this software made it."""
-    import nibabel as nib
-    import pydicom
-
-    from pipeline.scans.nifti import is_marked, is_nifti
-
     try:
         if is_nifti(path):
             return is_marked(nib.load(path).header)
@@ -269,24 +205,3 @@ def says_ours(path: Path) -> bool:
     except Exception:  # both raise whatever their parsers stumble over
         return False
     return bool(header.get("SyntheticData") == "YES" and NAME in makers)
-
-
-def plain(value: Any) -> str:
-    """A value of a sidecar as text that is safe to print: one line, of limited length, no control characters."""
-    try:
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    except RecursionError:
-        text = "…"
-    shown = "".join(letter if letter.isprintable() else "?" for letter in text[: TEXT_LIMIT + 1])
-    return shown if len(shown) <= TEXT_LIMIT else f"{shown[:TEXT_LIMIT]}…"
-
-
-def made_by_us(content: Mapping[str, Any]) -> bool:
-    """Whether a sidecar, or the description of a BIDS dataset, names this software as its maker."""
-    return bool(_ourselves(content))
-
-
-def _ourselves(content: Mapping[str, Any]) -> list[dict[str, Any]]:
-    makers = content.get("GeneratedBy")
-    listed = makers if isinstance(makers, list) else []
-    return [maker for maker in listed if isinstance(maker, dict) and maker.get("Name") == NAME]

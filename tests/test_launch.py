@@ -18,7 +18,7 @@ from pipeline.networks import JohnsonGenerator, UNetSegmentor
 from pipeline.preprocessing.domain import Findings, compare, describe
 from pipeline.preprocessing.window import WindowRule
 from pipeline.scans import read_nifti
-from pipeline.training.launch import train
+from pipeline.launch import train
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:

@@ -1,0 +1,15 @@
+"""`phs-pipeline predict`: a number or class by a trained network."""
+
+from typing import Any
+
+import click
+
+from pipeline.cli.scans import ScanOptions, run_over_scans, scan_options, whole_option
+
+
+@click.command()
+@scan_options(None, "predicted")
+@whole_option
+def predict(**options: Any) -> None:
+    """Estimate a number or a class, such as age, from each SCAN; scores.csv has those of all scans."""
+    run_over_scans("scorer", ScanOptions(**options))
