@@ -16,7 +16,7 @@ import nibabel as nib
 import numpy as np
 import torch
 
-from pipeline.inference import Translator, synthesize_scans
+from pipeline.inference import Translator, predict_scans
 from pipeline.networks import JohnsonGenerator
 from pipeline.phantoms import brain_phantom
 from pipeline.preprocessing.grid import Grid
@@ -47,7 +47,7 @@ def main() -> None:
     synthesizer = Translator(JohnsonGenerator(**settings), grid, WindowRule())
 
     slices: list[tuple[int, ...]] = []
-    original = synthesizer.inferer
+    original = synthesizer.runner.inferer
 
     def noting(images: torch.Tensor, network: torch.nn.Module) -> torch.Tensor:
         slices.append(tuple(images.shape))
@@ -57,21 +57,21 @@ def main() -> None:
         folder = Path(name)
         scan = arguments.scan or phantom_scan(folder)
         shape = read_nifti(scan).shape
-        synthesizer.inferer = noting
+        synthesizer.runner.inferer = noting
         with open_sources([scan]) as sources:
-            synthesize_scans(sources, synthesizer, {}, folder / "warm", lambda *_: None)
-        synthesizer.inferer = original
+            predict_scans(sources, synthesizer, {}, folder / "warm", lambda *_: None)
+        synthesizer.runner.inferer = original
         whole, bare = [], []
         for repeat in range(arguments.repeats):
             start = time.perf_counter()
             with open_sources([scan]) as sources:
-                outcome = synthesize_scans(sources, synthesizer, {}, folder / str(repeat), lambda *_: None)
+                outcome = predict_scans(sources, synthesizer, {}, folder / str(repeat), lambda *_: None)
             whole.append(time.perf_counter() - start)
             assert not outcome.of("failed"), outcome
             start = time.perf_counter()
             with torch.inference_mode():
                 for batch in slices:
-                    synthesizer.network(torch.zeros(batch))
+                    synthesizer.runner.network(torch.zeros(batch))
             bare.append(time.perf_counter() - start)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     count = sum(batch[0] for batch in slices)

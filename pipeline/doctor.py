@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pipeline.bundles import Bundle, bundles_folder, list_bundles, load_synthesizer
+from pipeline.bundles import Bundle, bundles_folder, list_bundles
 from pipeline.errors import PipelineError
 from pipeline.files import sha256
 
@@ -304,7 +304,9 @@ def _trouble(bundle: Bundle, promised: str) -> str | None:
     if not found.startswith(promised):
         return f"its weights are {found[:12]}…, its model card says {promised[:12]}"
     try:
-        load_synthesizer(bundle, "cpu")
+        from pipeline.inference import load_predictor
+
+        load_predictor(bundle, device="cpu")
     except PipelineError as error:
         return str(error)
     except Exception as error:  # MONAI or torch are broken

@@ -21,13 +21,16 @@ def demo(output: Path, device: str) -> None:
 
     It takes minutes on a CPU and ends with the paths of what it made. Started again, it continues.
     """
-    from pipeline.bundles import find_bundle, load_synthesizer
+    from pipeline.bundles import find_bundle
     from pipeline.evaluation import evaluate
-    from pipeline.inference import Products, Request, synthesize_scans
+    from pipeline.cli.enhance import enhancement
+    from pipeline.inference import Request, load_predictor, predict_scans
+    from pipeline.inference.outputs import Form
     from pipeline.launch import train
     from pipeline.phantoms.cohort import write_phantom_cohort
     from pipeline.preprocessing.cohort import Settings, preprocess, read_cohort
     from pipeline.preprocessing.slab import Slab
+    from pipeline.reports import ScanPage
     from pipeline.reports.cohort_summary import cohort_summary
     from pipeline.scans.sources import open_sources
 
@@ -46,13 +49,13 @@ def demo(output: Path, device: str) -> None:
     train(find_bundle("gvs"), cohort, run, () if started else ("laptop",), overrides, resume=started)
 
     say("4/5 pseudo-healthy and enhanced scans of a test patient")
-    synthesizer, provenance = load_synthesizer(find_bundle(str(run)), device)
+    synthesizer, provenance = load_predictor(find_bundle(str(run)), "translator", device)
     subject = next(s["subject"] for s in read_cohort(cohort)["subjects"] if s["split"] == "test")
     scan = scans / subject / "anat" / f"{subject}_FLAIR.nii.gz"
-    for alpha in (None, 0.7):
-        request = Request(Products(alpha))
+    for finish in (None, enhancement(0.7)):
+        request = Request(Form(page=ScanPage()), finish)
         with open_sources([scan]) as sources:
-            outcome = synthesize_scans(sources, synthesizer, provenance, output / "out", lambda *_: None, request)
+            outcome = predict_scans(sources, synthesizer, provenance, output / "out", lambda *_: None, request)
         for record in outcome.of("failed").values():
             raise click.ClickException(str(record.error))
 

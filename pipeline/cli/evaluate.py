@@ -98,16 +98,17 @@ def evaluate(
     if healthy and a_dice:
         raise click.UsageError("--a-dice needs lesions; leave it or --healthy out")
 
-    from pipeline.bundles import find_bundle, load_cycle, load_synthesizer
+    from pipeline.bundles import find_bundle
     from pipeline.errors import ScanError
+    from pipeline.inference import load_export, load_predictor
 
     bundle = find_bundle(bundle_name)
-    synthesizer, provenance = load_synthesizer(bundle, device, trust=trust_bundle)
+    synthesizer, provenance = load_predictor(bundle, "translator", device, trust=trust_bundle)
     name, failed = name or bundle.name, 0
     if healthy:
         failed = _healthy(scans, data, split, synthesizer, bundle.metadata, output, name, provenance, overwrite)
     elif data is not None:
-        cycle = load_cycle(bundle, trust_bundle)
+        cycle = load_export(bundle, "cycle", trust_bundle)
         _pathological(data, split, synthesizer, cycle, output, name, provenance, overwrite, judge_iterations, a_dice)
     say(f"report: {output / 'report.md'}")
     if failed:

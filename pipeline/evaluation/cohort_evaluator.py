@@ -42,7 +42,7 @@ class CohortEvaluator:
 
     def run(self) -> dict[str, Any]:
         """Load the weights, evaluate, and return the summary."""
-        load_weights(self.synthesizer.network, self.weights)
+        load_weights(self.synthesizer.runner.network, self.weights)
         provenance = {"Bundle": self.name, "WeightsSha256": sha256(self.weights)}
         return evaluate(
             self.synthesizer,

@@ -158,7 +158,7 @@ def evaluate(
 
 def pseudo_healthy(synthesizer: Translator, volume: Volume) -> Tensor:
     """x_s = x_p + residual inside the foreground, in [0, 1], shape (N, 1, H, W), on the synthesizer's device."""
-    residual = torch.from_numpy(synthesizer.residual(volume.image[:, 0].numpy(), volume.spacing_mm))[:, None]
+    residual = torch.from_numpy(synthesizer.residual(volume.image.numpy(), volume.voxel_mm))[:, None]
     return (volume.image + residual * volume.foreground).clamp(0, 1).to(synthesizer.device)
 
 

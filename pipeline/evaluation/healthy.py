@@ -149,6 +149,7 @@ def _from_scan(
     volume = Volume(
         subject=name,
         patient=name.partition("_")[0] if BIDS.fullmatch(name) else name,
+        slice_mm=slice_mm,
         spacing_mm=(pixel_mm[0], pixel_mm[1]),
         places=list(range(last - first)),
         image=image,

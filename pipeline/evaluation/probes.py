@@ -90,13 +90,13 @@ class Steganography:
     @torch.inference_mode()
     def add(self, volume: Volume) -> None:
         """Go there and back with the slices of a volume, on the network's grid."""
-        synthesizer = self.synthesizer
+        runner = self.synthesizer.runner
         for image, foreground in zip(
-            volume.image.split(synthesizer.batch_size), volume.foreground.split(synthesizer.batch_size), strict=True
+            volume.image.split(runner.batch_size), volume.foreground.split(runner.batch_size), strict=True
         ):
-            x_p = synthesizer.grid.images(image.to(synthesizer.device), volume.spacing_mm)
-            inside = synthesizer.grid.masks(foreground.to(x_p), volume.spacing_mm) > 0
-            x_s = synthesizer.inferer(x_p, synthesizer.network)
+            x_p = runner.grid.images(image.to(runner.device), volume.spacing_mm)
+            inside = runner.grid.masks(foreground.to(x_p), volume.spacing_mm) > 0
+            x_s = runner.inferer(x_p, runner.network)
             self.pixels += int(inside.sum())
             self.errors["exact"] += self._error(x_s, x_p, inside)
             for bits in BITS:

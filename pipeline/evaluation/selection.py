@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.bundles import Bundle, find_bundle, load_synthesizer
+from pipeline.bundles import Bundle, find_bundle
 from pipeline.errors import UsageError
 from pipeline.evaluation.evaluate import pseudo_healthy
 from pipeline.evaluation.judge import ITERATIONS, SEED, load_judge
@@ -14,7 +14,7 @@ from pipeline.evaluation.probes import Hallucination
 from pipeline.evaluation.scores import score_methods, score_slices, score_volumes
 from pipeline.evaluation.volumes import HEALTHY, pathological_subjects, read_volume, subjects_with
 from pipeline.files import sha256, write_json
-from pipeline.inference import load_weights
+from pipeline.inference import load_predictor, load_weights
 from pipeline.training.checkpoint import export_file, kept_epochs, use_epoch
 
 HEALTHY_ENOUGH = 0.9
@@ -55,13 +55,13 @@ def select_epoch(
     if not kept:
         raise UsageError(f"{run}: kept no epochs to choose from; train with --set keep_every=1")
     records = pathological_subjects(cohort, "validation")
-    synthesizer, _ = load_synthesizer(bundle, device)
+    synthesizer, _ = load_predictor(bundle, "translator", device)
     judge = load_judge(cohort, SEED, judge_iterations, synthesizer.device)
     volumes = [read_volume(cohort, record) for record in records]
     healthy = [read_volume(cohort, record, HEALTHY) for record in subjects_with(cohort, "validation", HEALTHY)]
     rows = []
     for epoch in kept:
-        load_weights(synthesizer.network, models / export_file(epoch=epoch))
+        load_weights(synthesizer.runner.network, models / export_file(epoch=epoch))
         slices = [
             row for volume in volumes for row in score_slices("m", pseudo_healthy(synthesizer, volume), volume, judge)
         ]

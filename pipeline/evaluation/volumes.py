@@ -24,6 +24,7 @@ class Volume:
     Attributes:
         subject: name of the scan in the cohort.
         patient: the person; one person may have several scans.
+        slice_mm: distance of neighbouring slices of the slab.
         spacing_mm: pixel size along (right, anterior).
         places: index of each slice in the subject's slab.
         image: x_p in [0, 1], float32, shape (N, 1, H, W).
@@ -34,12 +35,18 @@ class Volume:
 
     subject: str
     patient: str
+    slice_mm: float
     spacing_mm: tuple[float, float]
     places: list[int]
     image: Tensor
     lesion: Tensor
     foreground: Tensor
     truth: Tensor | None
+
+    @property
+    def voxel_mm(self) -> tuple[float, float, float]:
+        """Voxel size along (slices, right, anterior)."""
+        return self.slice_mm, *self.spacing_mm
 
 
 def pathological_subjects(cohort: Path, split: str) -> list[dict[str, Any]]:
@@ -87,6 +94,7 @@ def read_volume(cohort: Path, record: dict[str, Any], label: str = PATHOLOGICAL)
     return Volume(
         subject=record["subject"],
         patient=record["patient"],
+        slice_mm=record["spacing_mm"][0],
         spacing_mm=(record["spacing_mm"][1], record["spacing_mm"][2]),
         places=places,
         image=chosen(image),

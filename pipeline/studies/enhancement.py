@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.distributions import Beta
 from torch.utils.data import Dataset
 
-from pipeline.bundles import Bundle, load_synthesizer
+from pipeline.bundles import Bundle
 from pipeline.errors import UsageError
 from pipeline.evaluation import Judge
 from pipeline.evaluation.judge import SMALLEST_SIDE
@@ -33,7 +33,7 @@ from pipeline.evaluation.volumes import (
     read_volume,
 )
 from pipeline.files import sha256
-from pipeline.inference import Translator
+from pipeline.inference import Translator, load_predictor
 from pipeline.methods import Segmentation
 from pipeline.methods.base import Batch, Shared, Terms
 from pipeline.metrics import hd95
@@ -162,7 +162,7 @@ class EnhancedCohort:
         return [(volume, self._residual(volume)) for volume in volumes]
 
     def _residual(self, volume: Volume) -> Tensor:
-        residual = self.synthesizer.residual(volume.image[:, 0].numpy(), volume.spacing_mm)
+        residual = self.synthesizer.residual(volume.image.numpy(), volume.voxel_mm)
         return torch.from_numpy(residual)[:, None] * volume.foreground
 
     def _residuals_on_grid(self, record: dict[str, Any]) -> NDArray[np.float16]:
@@ -218,7 +218,7 @@ def enhancement(
     for fraction in fractions:
         if not 0 < fraction <= 1:
             raise UsageError(f"--fractions: found {fraction:g}, expected shares above 0 and at most 1")
-    synthesizer, provenance = load_synthesizer(run, device)
+    synthesizer, provenance = load_predictor(run, "translator", device)
     grid = _grid(cohort, scale.spacing_mm)
     open_study(
         folder,

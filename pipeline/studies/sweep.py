@@ -10,11 +10,12 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.bundles import Bundle, find_bundle, load_synthesizer, read_config
+from pipeline.bundles import Bundle, find_bundle, read_config
 from pipeline.errors import UsageError
 from pipeline.evaluation import evaluate
 from pipeline.evaluation.judge import ITERATIONS
 from pipeline.files import sha256
+from pipeline.inference import load_predictor
 from pipeline.launch import RECORD, train
 from pipeline.preprocessing.cohort import COHORT_FILE
 from pipeline.studies.study import markdown_table, mean_sd, open_study, over_seeds, write_study
@@ -102,7 +103,7 @@ def sweep(
             else:
                 settings = {**overrides, setting: value, "seed": seed, "device_name": device}
                 _train(bundle, cohort, folder / "runs" / run, presets, settings)
-                synthesizer, provenance = load_synthesizer(find_bundle(str(folder / "runs" / run)), device)
+                synthesizer, provenance = load_predictor(find_bundle(str(folder / "runs" / run)), "translator", device)
                 summary = evaluate(
                     synthesizer,
                     cohort,
