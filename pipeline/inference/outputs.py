@@ -25,7 +25,9 @@ from pipeline.inference.products import Product, ProductKind, Result
 from pipeline.mosaic import body_box, difference, grey, mosaic, outlined, save_png, square
 from pipeline.preprocessing.foreground import AIR
 from pipeline.scans import Scan, write_nifti
-from pipeline.scans.dicom_out import remove_series, write_dicom
+from pipeline.scans.dicom_objects import write_dicom_map, write_dicom_segmentation
+from pipeline.scans.dicom_out import write_dicom
+from pipeline.scans.new_series import remove_series
 from pipeline.scans.sources import Source
 
 WARNING = "SYNTHETIC {title} for research - NOT FOR DIAGNOSIS"
@@ -277,12 +279,8 @@ class Outputs:
     def _write_product(self, product: Product, scan: Scan, about: Mapping[str, Any]) -> list[Path]:
         """In the form that was asked for."""
         written: list[Path] = []
-        as_dicom = self.source.kind == "dicom" and self.form.output_type != "nifti"
-        if as_dicom and product.kind in ("image", "difference"):
-            title = f"SYNTHETIC {product.title} - NOT FOR DIAGNOSIS"
-            known = {**about, "Description": product.meaning}
-            folder = self.path(product.name, product.kind, "")
-            written += write_dicom(folder, product.voxels, scan, title, known, product.kind == "difference")
+        if self.source.kind == "dicom" and self.form.output_type != "nifti":
+            written += self._write_dicom(product, scan, about)
         if not written or self.form.output_type == "both":
             path = self.path(product.name, product.kind, ".nii.gz")
             if product.kind in ("image", "difference"):
@@ -291,6 +289,18 @@ class Outputs:
                 write_nifti(path, product.voxels, Scan(product.voxels, 1.0, 0.0, scan.header, scan.origin))
             written.append(path)
         return written
+
+    def _write_dicom(self, product: Product, scan: Scan, about: Mapping[str, Any]) -> list[Path]:
+        """An image as an object of the scan's own kind, a mask as a Segmentation, a map as a Parametric Map."""
+        folder = self.path(product.name, product.kind, "")
+        title = f"SYNTHETIC {product.title} - NOT FOR DIAGNOSIS"
+        known = {**about, "Description": product.meaning}
+        if product.kind == "mask":
+            return write_dicom_segmentation(folder, product.voxels, scan, title, known, product.name)
+        if product.kind == "map":
+            units = product.units.removeprefix("scan")
+            return write_dicom_map(folder, product.voxels, scan, title, known, units, product.title)
+        return write_dicom(folder, product.voxels, scan, title, known, product.kind == "difference")
 
     def _described(self, product: Product, about: Mapping[str, Any]) -> dict[str, Any]:
         """What BIDS asks of the sidecar of a product."""

@@ -51,6 +51,7 @@ GROUPS = {
     "ImagePositionPatient": "PlanePositionSequence",
     "ImageOrientationPatient": "PlaneOrientationSequence",
     "PixelSpacing": "PixelMeasuresSequence",
+    "SliceThickness": "PixelMeasuresSequence",
     "RescaleSlope": "PixelValueTransformationSequence",
     "RescaleIntercept": "PixelValueTransformationSequence",
 }
@@ -249,20 +250,21 @@ def _checked(whole: Frame, attributes: Dataset, pixels: tuple[int, bool] | None)
     shared = (attributes.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
     frames = []
     for k, group in enumerate(per_frame):
-        look_up = _Groups((group, shared))
+        look_up = Groups((group, shared))
         frame = replace(whole, place=DicomSlice(whole.place.file, k), instance=f"{whole.instance} {k}")
         parts = tuple(str(look_up.value(*each)) for each in GROUPED_PARTS)
         frames.append(_placed(frame, look_up.get, parts))
     return frames
 
 
-class _Groups:
+class Groups:
     """The functional groups that hold for one frame: its own, then those that all frames share."""
 
-    def __init__(self, groups: tuple[Dataset, Dataset]) -> None:
+    def __init__(self, groups: tuple[Dataset, ...]) -> None:
         self.groups = groups
 
     def value(self, sequence: str, keyword: str) -> Any:
+        """The value of an attribute in the first item of a sequence; None if no group has it."""
         for group in self.groups:
             items = group.get(sequence)
             if items and keyword in items[0]:
@@ -270,6 +272,7 @@ class _Groups:
         return None
 
     def get(self, keyword: str) -> Any:
+        """The value of an attribute of `GROUPS`; None if no group has it."""
         return self.value(GROUPS[keyword], keyword)
 
 

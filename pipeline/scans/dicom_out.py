@@ -4,62 +4,35 @@ Attributes follow DICOM PS3.3 (general image, general equipment, contributing eq
 and codes PS3.16; each file is its source file with what the derivation changes.
 """
 
-import contextlib
-import hashlib
 import math
-import re
-import shutil
-import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone, tzinfo
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
-from pydicom.sr.coding import Code
-from pydicom.uid import UID, ExplicitVRLittleEndian, JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless
 from pydicom.valuerep import DSfloat
 
-from pipeline import __version__
-from pipeline.errors import OutputError, ScanError
-from pipeline.files import written_aside
-from pipeline.identity import NAME, facts
+from pipeline.identity import facts
+from pipeline.scans.new_series import (
+    NewSeries,
+    code,
+    frames_by_file,
+    groups_of,
+    present_files,
+    read_template,
+    reference,
+    sound_attributes,
+    source_image,
+    source_series,
+    write_series,
+)
 from pipeline.scans.scan import Scan
 
-# Behind the scanner's own series in every list, with the source's number still readable: 4 gives 1004 and 2004.
 SERIES_OFFSET, DIFFERENCE_OFFSET = 1000, 2000
-LARGEST_INTEGER_STRING = 2**31 - 1
-# Overlays and curves draw on the source's pixels; the others are its pixels and its signatures.
-DROPPED_GROUPS = {*range(0x5000, 0x5100), *range(0x6000, 0x6100), 0x4FFE, 0x7FE0, 0xFFFA, 0xFFFC}
-DROPPED = {
-    # of the source's pixels
-    "SmallestImagePixelValue",
-    "LargestImagePixelValue",
-    "SmallestPixelValueInSeries",
-    "LargestPixelValueInSeries",
-    "SmallestImagePixelValueInPlane",
-    "LargestImagePixelValueInPlane",
-    "IconImageSequence",
-    "PixelDataProviderURL",
-    # of the source as an instance; the first would give de-identified data the original's UIDs back
-    "EncryptedAttributesSequence",
-    "InstanceCreatorUID",
-    "SOPInstanceStatus",
-    "SOPAuthorizationDateTime",
-    "SOPAuthorizationComment",
-    "AuthorizationEquipmentCertificationNumber",
-    "PrivateDataElementCharacteristicsSequence",
-    "ConcatenationUID",
-    "ConcatenationFrameOffsetNumber",
-    "InConcatenationNumber",
-    "InConcatenationTotalNumber",
-    "SOPInstanceUIDOfConcatenationSource",
-}
 # They speak of stored values, so they hold only as long as a stored value keeps its meaning.
 OF_STORED_VALUES = (
     "PixelPaddingValue",
@@ -67,11 +40,8 @@ OF_STORED_VALUES = (
     "RealWorldValueMappingSequence",
 )
 WINDOW = ("WindowCenter", "WindowWidth", "WindowCenterWidthExplanation", "VOILUTFunction", "VOILUTSequence")
-EQUIPMENT = ("Manufacturer", "ManufacturerModelName", "DeviceSerialNumber", "SoftwareVersions", "StationName")
-LOSSY = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless)
 # A window is found in this many voxels as well as in all.
 WINDOW_SAMPLE = 1_000_000
-OURS = re.compile(r"IM_\d{4,}\.dcm")
 
 
 def write_dicom(
@@ -103,46 +73,28 @@ def write_dicom(
         ScanError: if `like` is no DICOM series, or its attributes cannot be read and written again.
         OutputError: if `folder` holds anything but a series of ours, or cannot be written.
     """
-    if like.dicom is None:
-        raise ScanError(
-            f"{like.origin}: found no DICOM series, expected one whose study takes the result; write NIfTI instead"
-        )
-    places: dict[Path, list[int]] = {}
-    for k, dicom_slice in enumerate(like.dicom.slices):
-        places.setdefault(dicom_slice.file, []).append(k)
-    with _sound_attributes(like.origin), _present_files(like.origin):
+    source = source_series(like)
+    with sound_attributes(like.origin), present_files(like.origin):
         files = [
-            SourceFile.read(file, [like.dicom.slices[k].frame or 0 for k in ks], stored[:, :, ks], like, difference)
-            for file, ks in places.items()
+            SourceFile.read(file, [source.slices[k].frame or 0 for k in ks], stored[:, :, ks], like, difference)
+            for file, ks in frames_by_file(source).items()
         ]
         extremes = [extreme for file in files for extreme in file.extremes()]
         layout = PixelLayout.holding(min(extremes), max(extremes), files[0].template)
-        offset = DIFFERENCE_OFFSET if difference else SERIES_OFFSET
         known = facts(provenance)
-        derivation = _derivation_description(known, difference)
-        digest = hashlib.sha256(f"{stored.dtype.str} {stored.shape} {description} {derivation}".encode())
-        digest.update(np.ascontiguousarray(stored).data)
-        series = NewSeries(
-            source_uid=like.dicom.uid,
-            number=min((like.dicom.number or 0) + offset, LARGEST_INTEGER_STRING),
-            description=_text(description, 64),
-            derivation=derivation,
-            difference=difference,
-            facts=known,
-            digest=digest.hexdigest(),
-            window=_window(stored, like, difference),
-            # Hounsfield units mean the same in every scan, and so do the windows set for them.
-            keeps_window=like.dicom.modality == "CT" and not difference,
-            now=datetime.now(timezone.utc).astimezone(_zone(files[0].template)),
+        what = known.get("Description") or "Pseudo-healthy synthesis"
+        series = NewSeries.beside(
+            source,
+            files[0].template,
+            stored,
+            description,
+            f"Input minus the result of: {what}" if difference else str(what),
+            known,
+            DIFFERENCE_OFFSET if difference else SERIES_OFFSET,
         )
-    names = [f"IM_{number:04d}.dcm" for number in range(1, len(files) + 1)]
-    with written_aside(folder) as aside:
-        aside.mkdir()
-        for number, (name, file) in enumerate(zip(names, files, strict=True), start=1):
-            with _sound_attributes(like.origin):
-                file.become(number, layout, series).save_as(aside / name, enforce_file_format=True)
-        remove_series(folder)
-    return [folder / name for name in names]
+        window = _window(stored, like, difference)
+    instances = (file.become(number, layout, series, window) for number, file in enumerate(files, start=1))
+    return write_series(folder, instances, like.origin)
 
 
 @dataclass(frozen=True)
@@ -194,43 +146,6 @@ class PixelLayout:
 
 
 @dataclass(frozen=True)
-class NewSeries:
-    """What all instances of the new series share.
-
-    Args:
-        source_uid: Series Instance UID of the source.
-        number: Series Number.
-        description: Series Description.
-        derivation: Derivation Description.
-        difference: whether its voxels are differences.
-        facts: bundle, version and hashes.
-        digest: of the voxels and of what is said about them.
-        window: Window Center and Width.
-        keeps_window: whether a window of the source is kept instead.
-        now: when it was made.
-    """
-
-    source_uid: str
-    number: int
-    description: str
-    derivation: str
-    difference: bool
-    facts: Mapping[str, Any]
-    digest: str
-    window: tuple[float, float]
-    keeps_window: bool
-    now: datetime
-
-    def new_uid(self, source: str) -> UID:
-        """A UID for what was made of the series or instance with the UID `source`.
-
-        A result that is made again, voxel for voxel, gets its UIDs again, so that an archive keeps one series instead
-        of two; any other result gets others. Of the form 2.25.<UUID> (PS3.5 B.2), with a UUID by name (RFC 9562).
-        """
-        return UID(f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, f'{self.digest} {source}').int}")
-
-
-@dataclass(frozen=True)
 class SourceFile:
     """A file of the source series and the voxels that replace its own.
 
@@ -240,6 +155,8 @@ class SourceFile:
         groups: functional groups of each slice; the template itself where the file has none.
         rescales: slope and intercept of each slice's new voxels, shape (slices, 2).
         units: the new voxels in stored units, shape (X, Y, slices).
+        difference: whether they are differences.
+        keeps_window: whether a window that the file has is kept.
     """
 
     template: Dataset
@@ -247,47 +164,39 @@ class SourceFile:
     groups: list[Dataset]
     rescales: NDArray[np.float64]
     units: NDArray[np.generic]
+    difference: bool
+    keeps_window: bool
 
     @classmethod
     def read(
         cls, path: Path, frames: list[int], voxels: NDArray[np.generic], like: Scan, difference: bool
     ) -> "SourceFile":
         """A source file, and the voxels for its `frames` in the stored units of `like`, shape (X, Y, frames)."""
-        template: Dataset = pydicom.dcmread(path, stop_before_pixels=True, force=True)
-        _strip(template)
-        if template.file_meta.get("TransferSyntaxUID") in LOSSY:
-            template.LossyImageCompression = "01"
-        groups: list[Dataset] = [template] * len(frames)
-        if "PerFrameFunctionalGroupsSequence" in template:
-            groups = [template.PerFrameFunctionalGroupsSequence[frame] for frame in frames]
+        template = read_template(path)
+        groups = groups_of(template, frames)
         rescales = np.array([_rescale(template, group) for group in groups])
         if difference:
             rescales[:, 1] = 0
-        if np.issubdtype(like.stored.dtype, np.integer):
-            return cls(template, frames, groups, rescales, voxels)
-        # Intensities, because the slices differ in their rescale: each is brought to its own units, so that a voxel
-        # that was not touched is the source's again.
-        intensities = voxels.astype(np.float64) * like.slope + (0.0 if difference else like.intercept)
-        return cls(template, frames, groups, rescales, np.rint((intensities - rescales[:, 1]) / rescales[:, 0]))
+        if not np.issubdtype(like.stored.dtype, np.integer):
+            # Intensities, because the slices differ in their rescale: each is brought to its own units, so that a voxel
+            # that was not touched is the source's again.
+            intensities = voxels.astype(np.float64) * like.slope + (0.0 if difference else like.intercept)
+            voxels = np.rint((intensities - rescales[:, 1]) / rescales[:, 0])
+        # Hounsfield units mean the same in every scan, and so do the windows set for them.
+        keeps_window = source_series(like).modality == "CT" and not difference
+        return cls(template, frames, groups, rescales, voxels, difference, keeps_window)
 
     def extremes(self) -> tuple[float, float]:
         """Smallest and largest stored unit."""
         return float(self.units.min()), float(self.units.max())
 
-    def become(self, number: int, layout: PixelLayout, series: NewSeries) -> Dataset:
-        """The template as instance `number` of the new series."""
-        dataset = self.template
-        self._replace_pixels(layout, series)
+    def become(self, number: int, layout: PixelLayout, series: NewSeries, window: tuple[float, float]) -> Dataset:
+        """The template as instance `number` of the new series; `window` is center and width."""
+        self._replace_pixels(layout, window)
         self._say_from_what(series)
-        _say_who_made_it(dataset, series)
-        self._say_what_it_is(series)
-        dataset.SeriesInstanceUID = series.new_uid(series.source_uid)
-        dataset.SOPInstanceUID = series.new_uid(f"{dataset.SOPInstanceUID} {number}")
-        dataset.SeriesNumber = series.number
-        dataset.InstanceNumber = number
-        dataset.file_meta, dataset.preamble = FileMetaDataset(), bytes(128)
-        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        return dataset
+        series.mark(self.template, self.template, number)
+        self._say_what_it_is()
+        return self.template
 
     @property
     def _has_groups(self) -> bool:
@@ -303,12 +212,12 @@ class SourceFile:
         """All that may speak of the slices: the file, its shared groups and those of each frame."""
         return [self.template, self._shared(), *self.groups] if self._has_groups else [self.template]
 
-    def _replace_pixels(self, layout: PixelLayout, series: NewSeries) -> None:
+    def _replace_pixels(self, layout: PixelLayout, center_width: tuple[float, float]) -> None:
         dataset = self.template
-        if series.difference or not layout.is_plain:
+        if self.difference or not layout.is_plain:
             for group, (slope, intercept) in zip(self.groups, self.rescales, strict=True):
                 _set_rescale(dataset, group, slope * layout.step, intercept + slope * layout.shift)
-        if series.difference or not layout.is_plain or layout.signed != bool(dataset.PixelRepresentation):
+        if self.difference or not layout.is_plain or layout.signed != bool(dataset.PixelRepresentation):
             _remove(self._levels(), OF_STORED_VALUES)
         if self._has_groups:
             dataset.PerFrameFunctionalGroupsSequence = self.groups
@@ -318,12 +227,12 @@ class SourceFile:
         dataset.HighBit, dataset.PixelRepresentation = layout.stored - 1, int(layout.signed)
         dataset.add_new("PixelData", "OB" if layout.allocated == 8 else "OW", layout.pixels(self.units))
         windowed = "FrameVOILUTSequence" if self._has_groups else "WindowCenter"
-        if series.keeps_window and any(windowed in level for level in self._levels()):
+        if self.keeps_window and any(windowed in level for level in self._levels()):
             return
         _remove(self._levels(), (*WINDOW, "FrameVOILUTSequence"))
         window = Dataset()
-        window.WindowCenter, window.WindowWidth = (DSfloat(value, auto_format=True) for value in series.window)
-        if series.window[1] < 1:
+        window.WindowCenter, window.WindowWidth = (DSfloat(value, auto_format=True) for value in center_width)
+        if center_width[1] < 1:
             window.VOILUTFunction = "LINEAR_EXACT"  # the default function allows no width below 1
         if self._has_groups:
             self._shared().FrameVOILUTSequence = [window]
@@ -332,28 +241,25 @@ class SourceFile:
 
     def _say_from_what(self, series: NewSeries) -> None:
         dataset = self.template
-        code = _code(codes.DCM.PixelByPixelSubtraction if series.difference else codes.DCM.PixelByPixelAddition)
-        dataset.DerivationDescription = series.derivation
-        instance = Dataset()
-        instance.ReferencedSOPClassUID, instance.ReferencedSOPInstanceUID = dataset.SOPClassUID, dataset.SOPInstanceUID
+        operation = code(codes.DCM.PixelByPixelSubtraction if self.difference else codes.DCM.PixelByPixelAddition)
         evidence = Dataset()
         evidence.SeriesInstanceUID = series.source_uid
         if not self._has_groups:
-            evidence.ReferencedInstanceSequence = [instance]
+            evidence.ReferencedInstanceSequence = [reference(dataset)]
             dataset.ReferencedSeriesSequence = [*dataset.get("ReferencedSeriesSequence", []), evidence]
-            dataset.DerivationCodeSequence = [*dataset.get("DerivationCodeSequence", []), code]
+            dataset.DerivationCodeSequence = [*dataset.get("DerivationCodeSequence", []), operation]
             frames = self.frames if "NumberOfFrames" in dataset else []
-            dataset.SourceImageSequence = [_source_image(instance, frames)]
+            dataset.SourceImageSequence = [source_image(dataset, frames)]
             return
-        evidence.ReferencedSOPSequence = [instance]
+        evidence.ReferencedSOPSequence = [reference(dataset)]
         study = Dataset()
         study.StudyInstanceUID, study.ReferencedSeriesSequence = dataset.StudyInstanceUID, [evidence]
         dataset.SourceImageEvidenceSequence = [study]
         _remove(self._levels(), ("DerivationImageSequence",))
         for group, frame in zip(self.groups, self.frames, strict=True):
             derivation = Dataset()
-            derivation.DerivationDescription, derivation.DerivationCodeSequence = series.derivation, [code]
-            derivation.SourceImageSequence = [_source_image(instance, [frame])]
+            derivation.DerivationDescription, derivation.DerivationCodeSequence = series.derivation, [operation]
+            derivation.SourceImageSequence = [source_image(dataset, [frame])]
             group.DerivationImageSequence = [derivation]
 
     def _typed(self) -> Iterator[tuple[Dataset, str]]:
@@ -365,89 +271,13 @@ class SourceFile:
                     for item in element.value:
                         yield item, "FrameType"
 
-    def _say_what_it_is(self, series: NewSeries) -> None:
-        dataset = self.template
+    def _say_what_it_is(self) -> None:
         # The enhanced IODs (PS3.3 C.8.16.1) know no SECONDARY, and name a contrast and an operation.
-        operation = "SUBTRACTION" if series.difference else "ADDITION"
+        operation = "SUBTRACTION" if self.difference else "ADDITION"
         for holder, keyword in self._typed():
             before = [*(holder.get(keyword) or []), "", "", ""]
             enhanced = ["DERIVED", "PRIMARY", before[2] or "OTHER", operation]
             setattr(holder, keyword, enhanced if self._has_groups else ["DERIVED", "SECONDARY", "OTHER"])
-        dataset.SyntheticData = "YES"
-        dataset.ContentQualification = "RESEARCH"
-        dataset.SeriesDescription = series.description
-        date, time = f"{series.now:%Y%m%d}", f"{series.now:%H%M%S.%f}"
-        dataset.InstanceCreationDate = dataset.SeriesDate = dataset.ContentDate = date
-        dataset.InstanceCreationTime = dataset.SeriesTime = dataset.ContentTime = time
-
-
-def _say_who_made_it(dataset: Dataset, series: NewSeries) -> None:
-    """This software as the equipment that made the instance; the source's equipment as one that contributed."""
-    contributors = list(dataset.get("ContributingEquipmentSequence", []))
-    before = Dataset()
-    for keyword in EQUIPMENT:
-        if keyword in dataset:
-            before[keyword] = dataset[keyword]
-            del dataset[keyword]
-    if before.get("Manufacturer"):
-        original = dataset.get("ImageType", [""])[0] == "ORIGINAL"
-        purpose = codes.DCM.AcquisitionEquipment if original else codes.DCM.ProcessingEquipment
-        before.PurposeOfReferenceCodeSequence = [_code(purpose)]
-        contributors.append(before)
-    ours = Dataset()
-    ours.Manufacturer = NAME
-    ours.ManufacturerModelName = _text(series.facts.get("Bundle"), 64)
-    ours.SoftwareVersions = [__version__, _text(f"bundle {series.facts.get('BundleVersion')}", 64)]
-    # What tells one copy of this equipment from another are its weights; 64 digits are just allowed.
-    ours.DeviceSerialNumber = _text(series.facts.get("WeightsSha256"), 64)
-    dataset.update(ours)
-    ours.PurposeOfReferenceCodeSequence = [_code(codes.DCM.ProcessingEquipment)]
-    ours.ContributionDateTime = f"{series.now:%Y%m%d%H%M%S.%f%z}"
-    ours.ContributionDescription = series.derivation
-    dataset.ContributingEquipmentSequence = [*contributors, ours]
-
-
-def _derivation_description(known: Mapping[str, Any], difference: bool) -> str:
-    what = known.get("Description") or "Pseudo-healthy synthesis"
-    made = f"Input minus the result of: {what}" if difference else f"{what}"
-    return _text(
-        f"{made}. Made by {NAME} {__version__}, bundle {known.get('Bundle')} {known.get('BundleVersion')}, weights "
-        f"SHA-256 {known.get('WeightsSha256')}, config SHA-256 {known.get('ConfigSha256')}. SYNTHETIC, for research, "
-        "NOT FOR DIAGNOSIS.",
-        1024,
-    )
-
-
-def _text(value: Any, limit: int) -> str:
-    """A text that every character set of DICOM holds, in one value of at most `limit` characters."""
-    ascii_text = str(value).encode("ascii", "replace").decode()
-    return "".join(letter if letter.isprintable() and letter != "\\" else " " for letter in ascii_text)[:limit].strip()
-
-
-def _source_image(instance: Dataset, frames: list[int]) -> Dataset:
-    source = Dataset()
-    source.update(instance)
-    if frames:
-        source.ReferencedFrameNumber = [frame + 1 for frame in frames]
-    source.SpatialLocationsPreserved = "YES"
-    source.PurposeOfReferenceCodeSequence = [_code(codes.DCM.SourceImageForImageProcessingOperation)]
-    return source
-
-
-def _code(code: Code) -> Dataset:
-    item = Dataset()
-    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code.value, code.scheme_designator, code.meaning
-    return item
-
-
-def _strip(dataset: Dataset) -> None:
-    for tag in list(dataset.keys()):
-        element = None if tag.is_private or tag.group in DROPPED_GROUPS else dataset[tag]
-        if element is None or element.keyword in DROPPED:
-            del dataset[tag]
-        elif element.VR == "SQ":
-            for item in element.value:
-                _strip(item)
 
 
 def _remove(levels: list[Dataset], keywords: tuple[str, ...]) -> None:
@@ -493,60 +323,3 @@ def _window(stored: NDArray[np.generic], like: Scan, difference: bool) -> tuple[
     sample = stored.ravel(order="K")[:: max(1, stored.size // WINDOW_SAMPLE)]
     low, high = np.percentile(sample.astype(np.float64) * like.slope + like.intercept, (0.5, 99.5))
     return (low + high) / 2, (high - low) or 1.0
-
-
-def _zone(dataset: Dataset) -> tzinfo | None:
-    """The zone in which the file gives its times; None is that of this machine."""
-    with contextlib.suppress(ValueError, TypeError):
-        return datetime.strptime(dataset.get("TimezoneOffsetFromUTC", ""), "%z").tzinfo
-    return None
-
-
-@contextlib.contextmanager
-def _sound_attributes(origin: Path) -> Iterator[None]:
-    """Refuse what pydicom stumbles over; its own messages may hold a patient's data."""
-    try:
-        yield
-    except (OSError, ScanError):
-        raise
-    except Exception as error:
-        raise ScanError(
-            f"{origin}: found attributes that cannot be written again ({type(error).__name__}), expected a sound DICOM "
-            "series; write NIfTI instead"
-        ) from error
-
-
-@contextlib.contextmanager
-def _present_files(origin: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ScanError(
-            f"{origin}: found a file that cannot be read again ({error.strerror}), expected it until the result is "
-            "written; start again"
-        ) from error
-
-
-def remove_series(folder: Path) -> None:
-    """Remove a folder that `write_dicom` wrote; nothing is done if it is not there.
-
-    Raises:
-        OutputError: if anything else lies in it.
-    """
-    if not folder.is_dir():
-        return
-    for entry in folder.iterdir():
-        if not (OURS.fullmatch(entry.name) and _is_synthetic(entry)):
-            raise OutputError(
-                f"{folder}: holds {entry.name}, expected nothing but a DICOM series of ours, which would be replaced; "
-                "choose another output folder"
-            )
-    shutil.rmtree(folder)
-
-
-def _is_synthetic(path: Path) -> bool:
-    try:
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SyntheticData"])
-    except Exception:  # whatever a file that is no DICOM makes pydicom raise
-        return False
-    return bool(header.get("SyntheticData") == "YES")
