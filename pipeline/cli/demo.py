@@ -22,8 +22,8 @@ def demo(output: Path, device: str) -> None:
     It takes minutes on a CPU and ends with the paths of what it made. Started again, it continues.
     """
     from pipeline.bundles import find_bundle
-    from pipeline.evaluation import evaluate
     from pipeline.cli.enhance import enhancement
+    from pipeline.evaluation import evaluate
     from pipeline.inference import Request, load_predictor, predict_scans
     from pipeline.inference.outputs import Form
     from pipeline.launch import train

@@ -7,6 +7,7 @@ from pipeline.methods.cycle_gan import CycleGAN
 from pipeline.methods.gvs import GVS
 from pipeline.methods.phs_gan import PairedPHSGAN, UnpairedPHSGAN
 from pipeline.methods.pool import ImagePool
+from pipeline.methods.regression import Regression
 from pipeline.methods.segmentation import Segmentation
 from pipeline.methods.va_gan import VAGAN
 
@@ -20,6 +21,7 @@ __all__ = [
     "Method",
     "PairedPHSGAN",
     "Player",
+    "Regression",
     "Segmentation",
     "UnpairedPHSGAN",
 ]

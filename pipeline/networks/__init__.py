@@ -4,6 +4,7 @@ from pipeline.networks.cycle_gan import PatchGANDiscriminator, PlainCycle
 from pipeline.networks.johnson import JohnsonGenerator
 from pipeline.networks.phs_gan import FactorisedCycle, PHSDiscriminator, PHSGenerator
 from pipeline.networks.residual_unet import ResidualUNet
+from pipeline.networks.score_resnet import ScoreResNet
 from pipeline.networks.unet import UNetSegmentor
 from pipeline.networks.va_gan import MapCritic, MapGenerator
 
@@ -17,5 +18,6 @@ __all__ = [
     "PatchGANDiscriminator",
     "PlainCycle",
     "ResidualUNet",
+    "ScoreResNet",
     "UNetSegmentor",
 ]

@@ -1,0 +1,37 @@
+"""A residual network (He et al. 2016) with one number at its end."""
+
+from monai.networks.nets import ResNet
+from torch import Tensor
+
+
+class ScoreResNet(ResNet):
+    """MONAI's ResNet of basic blocks, whose output is scaled to the range of a target.
+
+    Args:
+        in_channels: of the image.
+        filters: channels of the first stage, F; the four stages have F, 2F, 4F, 8F.
+        blocks: residual blocks in each stage; 2 gives the depth of ResNet-18.
+        mean: of the training targets, the answer before training.
+        deviation: of the training targets.
+    """
+
+    output_type = "regression"
+
+    def __init__(
+        self, in_channels: int = 1, filters: int = 64, blocks: int = 2, mean: float = 0.0, deviation: float = 1.0
+    ) -> None:
+        super().__init__(
+            "basic",
+            layers=[blocks] * 4,
+            block_inplanes=[filters, 2 * filters, 4 * filters, 8 * filters],
+            spatial_dims=2,
+            n_input_channels=in_channels,
+            num_classes=1,
+        )
+        self.mean = mean
+        self.deviation = deviation
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Targets of shape (B, 1) for images (B, in_channels, H, W); H, W at least 32."""
+        score: Tensor = super().forward(image)
+        return self.mean + self.deviation * score
