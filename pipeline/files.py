@@ -68,6 +68,14 @@ def remove_partials(paths: Iterable[Path]) -> None:
                 _remove(left)
 
 
+def remove_left(folder: Path) -> None:
+    """Remove what killed processes have left anywhere below a folder."""
+    for left in folder.rglob(f"{PARTIAL}*"):
+        writer = WRITER.fullmatch(left.name.removeprefix(PARTIAL))
+        if writer and _is_left(left, writer):
+            _remove(left)
+
+
 @contextlib.contextmanager
 def scratch_folder() -> Iterator[Path]:
     """A temporary folder for as long as the block lasts; those of killed processes, which may hold scans, go too."""

@@ -1,10 +1,11 @@
 """Start a training from a bundle: the run's folder becomes a bundle of its own."""
 
+import contextlib
 import logging
 import os
 import platform
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +14,28 @@ import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 
 from pipeline import __version__
-from pipeline.bundles import Bundle, foreign_code, is_plain, read_config
-from pipeline.errors import OutputError, PipelineError, UsageError
-from pipeline.files import sha256, write_json
+from pipeline.bundles import Bundle, find_bundle, foreign_code, is_plain, read_config
+from pipeline.errors import PipelineError, UsageError
+from pipeline.files import read_json, remove_left, remove_partials, sha256, write_json, written_aside
 from pipeline.preprocessing.cohort import COHORT_FILE, read_cohort
 from pipeline.preprocessing.domain import describe
 from pipeline.training.checkpoint import CHECKPOINT
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 RECORD = "run.json"
+LOCK = ".lock"
+# Settings that are counts, in every bundle that has them.
+COUNTS = ("epochs", "batch_size", "accumulate")
 SHOWN, EXCERPT = 3, 120  # pieces of foreign code in a message, and characters of each
 # Settings that a training and the use of its result each choose for themselves.
 OWN = ("bundle_root", "dataset_dir", "output_dir", "device_name", "batch_size")
 # MONAI remarks on the missing logging file, which is left out on purpose: the command line logs for itself.
 logging.getLogger("monai.bundle.workflows").setLevel(logging.ERROR)
+logger = logging.getLogger(__name__)
 
 
 def train(
@@ -50,7 +60,7 @@ def train(
         presets: names of `bundle.presets`.
         overrides: config ids and values.
         resume: go on from the last checkpoint, with the run's own configs; a run that was stopped before its first
-            epoch ended starts over.
+            epoch ended starts over. With more `epochs` among the overrides it is prolonged.
         trust: execute what the configs say even where no bundle of ours says so.
 
     Raises:
@@ -62,41 +72,116 @@ def train(
             f"{bundle.config('multi_gpu_train')} says"
         )
     read_cohort(cohort)  # a folder that is none is refused before anything is written
+    overrides = overrides or {}
+    if not bundle.trainable:
+        raise UsageError(f"{bundle.name}: has nothing to train, it can be used as it is")
     if resume:
-        _check_resumable(run, cohort, presets, overrides or {})
-    else:
-        try:
-            _start_folder(bundle, run, presets, overrides or {}, cohort)
-        except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise OutputError(
-                f"{run}: cannot be written ({reason}); choose a writable folder with space left"
-            ) from error
-    settings: dict[str, Any] = {
-        **(overrides or {}),
-        "bundle_root": str(run),
-        "output_dir": str(run),
-        "dataset_dir": str(cohort),
-        "resume": resume and (run / "models" / CHECKPOINT).is_file(),
-    }
-    try:
-        if not trust:
-            _refuse_foreign_code(run, run if resume else bundle.root)
-        workflow = _build(run, settings)
-    except BaseException:
-        if not resume:
-            # Nothing was trained: the corrected command may use the folder.
-            shutil.rmtree(run, ignore_errors=True)
-        raise
-    _write_record(run, bundle, cohort, settings, str(workflow.device))
+        _check_resumable(run, bundle, cohort, presets, overrides)
+        with _alone(run):
+            remove_left(run)
+            _prolong(run, overrides.get("epochs"))
+            go_on = (run / "models" / CHECKPOINT).is_file()
+            workflow = _prepared(run, run, run, cohort, {**_machine(overrides), "resume": go_on}, trust)
+            _play(workflow, run, bundle, cohort, go_on)
+        return
+    if run.exists() and (not run.is_dir() or any(run.iterdir())):
+        raise UsageError(f"{run}: exists and is not empty; give --resume to go on with it, or another folder")
+    remove_partials([run])
+    # Written aside: a run's folder holds all of its configs, and what was built from them, or is not there.
+    with written_aside(run) as aside:
+        _fill_folder(bundle, aside, presets, overrides, cohort)
+        workflow = _prepared(aside, bundle.root, run, cohort, {**_machine(overrides), "resume": False}, trust)
+    with _alone(run):
+        _play(workflow, run, bundle, cohort, resumed=False)
+
+
+def unfinished(bundle: Bundle) -> str | None:
+    """What to say of a run that was stopped before its last epoch; None of a finished one, or of no run."""
+    record = read_json(bundle.root / RECORD)
+    if record.get("finished", True):
+        return None
+    return f"{bundle.root} is unfinished: its training was stopped before epoch {record.get('epochs')}"
+
+
+def _machine(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run is told anew each time, and not as its configs say."""
+    return {key: value for key, value in overrides.items() if key == "device_name"}
+
+
+def _prepared(
+    folder: Path, named: Path, run: Path, cohort: Path, settings: dict[str, Any], trust: bool
+) -> ConfigWorkflow:
+    """The training that the configs in a folder describe, built and not started.
+
+    Args:
+        folder: holds the configs.
+        named: what messages name for them.
+        run: where the training writes.
+        cohort: folder of the preprocessed cohort.
+        settings: beside those in the configs.
+        trust: execute what the configs say even where no bundle of ours says so.
+    """
+    if not trust:
+        _refuse_foreign_code(folder, named)
+    _check_values(folder / "configs" / "train.json", named)
+    places = {"bundle_root": str(run), "output_dir": str(run), "dataset_dir": str(cohort)}
+    return _build(folder, named, {**settings, **places})
+
+
+def _play(workflow: ConfigWorkflow, run: Path, bundle: Bundle, cohort: Path, resumed: bool) -> None:
+    """Train, and record what was run and whether it came to its end."""
+    epochs = workflow.trainer.state.max_epochs
+    _write_record(run, bundle, cohort, resumed, str(workflow.device), epochs, finished=False)
     try:
         workflow.run()
-    except RuntimeError as error:
+    except Exception as error:
+        if not resumed and not (run / "models" / CHECKPOINT).is_file():
+            shutil.rmtree(run, ignore_errors=True)  # nothing was trained: the corrected command may use the folder
         ours = _ours(error)
-        if ours is None:
-            raise
-        raise ours from error
+        if ours is not None:
+            raise ours from error
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UsageError(
+            f"{run}: the training stopped with an error ({reason[:EXCERPT]}); correct the settings"
+        ) from error
     workflow.finalize()
+    _write_record(run, bundle, cohort, None, str(workflow.device), epochs, finished=True)
+
+
+@contextlib.contextmanager
+def _alone(run: Path) -> Iterator[None]:
+    """Refuse a second process that trains in the same folder."""
+    if fcntl is None:
+        yield
+        return
+    with (run / LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"{run}: another process trains in this folder; wait for its end, or stop it") from None
+        except OSError:  # a file system without locks
+            logger.info("%s: the file system has no locks; start no second training there", run)
+        try:
+            yield
+        finally:
+            (run / LOCK).unlink(missing_ok=True)
+
+
+def _prolong(run: Path, epochs: Any) -> None:
+    """More epochs for a run: the schedules are stretched over all of them when the checkpoint is loaded."""
+    if epochs is None:
+        return
+    path = run / "configs" / "train.json"
+    config = read_config(path)
+    done = config.get("epochs")
+    if epochs == done:
+        return
+    if not isinstance(epochs, int) or not isinstance(done, int) or epochs < done:
+        raise UsageError(f"--epochs {epochs}: expected more than the {done} epochs that {run} was started with")
+    write_json(path, {**config, "epochs": epochs})
+    logger.info(
+        "%s: from %d to %d epochs in all; the learning rates' schedules are stretched over them", run, done, epochs
+    )
 
 
 def _refuse_foreign_code(run: Path, named: Path) -> None:
@@ -111,41 +196,59 @@ def _refuse_foreign_code(run: Path, named: Path) -> None:
         )
 
 
-def _build(run: Path, settings: dict[str, Any]) -> ConfigWorkflow:
-    config = run / "configs" / "train.json"
+def _check_values(config: Path, named: Path) -> None:
+    """Refuse counts that are none, which libraries find out late or not at all."""
+    settings = read_config(config)
+    for name in COUNTS:
+        value = settings.get(name, 1)
+        if is_plain(value) and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            raise UsageError(f"{named}: {name} is {value!r}, expected a whole number of at least 1")
+
+
+def _build(folder: Path, named: Path, settings: dict[str, Any]) -> ConfigWorkflow:
     try:
         workflow = ConfigWorkflow(
-            config_file=str(config),
-            meta_file=str(run / "configs" / "metadata.json"),
+            config_file=str(folder / "configs" / "train.json"),
+            meta_file=str(folder / "configs" / "metadata.json"),
             workflow_type="train",
             logging_file=False,
             **settings,
         )
         workflow.initialize()
         # Built here, so that a value which a part of it refuses is told from an error of the training itself.
-        _ = workflow.trainer
+        networks = workflow.trainer.method.networks.values()
+        if any(parameter.numel() == 0 for network in networks for parameter in network.parameters()):
+            raise UsageError(f"{named}: found a network without channels, expected at least one filter")
     except Exception as error:  # whatever a constructor raises for the values in the file
         ours = _ours(error)
         if ours is not None:
             raise ours from error
         reason = (str(error.__cause__ or error).strip().splitlines() or [type(error).__name__])[0]
-        raise UsageError(f"{config}: no training can be built from these settings ({reason}); correct them") from error
+        raise UsageError(f"{named}: no training can be built from these settings ({reason}); correct them") from error
     return workflow
 
 
-def _check_resumable(run: Path, cohort: Path, presets: Sequence[str], overrides: dict[str, Any]) -> None:
+def _check_resumable(
+    run: Path, bundle: Bundle, cohort: Path, presets: Sequence[str], overrides: Mapping[str, Any]
+) -> None:
     if not (run / "configs" / "train.json").is_file():
         raise UsageError(f"{run}: holds no training to resume; start it without --resume")
-    if presets or set(overrides) - {"device_name"}:
-        raise UsageError(f"{run}: a resumed training keeps its settings; only --device can be given with --resume")
+    if presets or set(overrides) - {"device_name", "epochs"}:
+        raise UsageError(
+            f"{run}: a resumed training keeps its settings; only --device and more --epochs can be given with --resume"
+        )
+    trained = find_bundle(str(run)).name
+    if trained != bundle.name:
+        raise UsageError(f"{run}: is a training of {trained}, found {bundle.name}; give `phs-pipeline train {trained}`")
     record = run / RECORD
     if record.is_file() and read_config(record).get("cohort_sha256") != sha256(cohort / COHORT_FILE):
         raise UsageError(f"{run}: was trained on another cohort than {cohort}; give the one it was started with")
 
 
-def _start_folder(bundle: Bundle, run: Path, presets: Sequence[str], overrides: dict[str, Any], cohort: Path) -> None:
-    if run.exists() and (not run.is_dir() or any(run.iterdir())):
-        raise UsageError(f"{run}: exists and is not empty; give --resume to go on with it, or another folder")
+def _fill_folder(
+    bundle: Bundle, folder: Path, presets: Sequence[str], overrides: Mapping[str, Any], cohort: Path
+) -> None:
+    """Make a folder a bundle of its own, with the settings of this training."""
     # A scan is windowed for the trained network as the cohort was, and edited in the slab that the network has seen.
     prepared = read_cohort(cohort)["settings"]
     window, slab = prepared["window"], prepared["slab"]
@@ -157,7 +260,8 @@ def _start_folder(bundle: Bundle, run: Path, presets: Sequence[str], overrides: 
         "slab_mm": slab["thickness_mm"],
     }
     about = {"name": bundle.name, "training_domain": describe(cohort)}
-    (run / "configs").mkdir(parents=True)
+    _refuse_links(bundle)
+    (folder / "configs").mkdir(parents=True)
     training = _laid_over(read_config(bundle.config("train")), overlay)
     inference = _laid_over(read_config(bundle.config("inference")), overlay)
     # The bundle's own inference config describes the weights that it ships; the run's, those that it trains.
@@ -165,18 +269,30 @@ def _start_folder(bundle: Bundle, run: Path, presets: Sequence[str], overrides: 
         key: training[key] for key in inference if key in training and key not in OWN and is_plain(training[key])
     }
     for source in sorted((bundle.root / "configs").iterdir()):
-        target = run / "configs" / source.name
+        target = folder / "configs" / source.name
         if source.stem in ("train", "inference"):
             write_json(target, training if source.stem == "train" else inference)
         elif source.name == "metadata.json":
             write_json(target, {**read_config(source), **about})
         elif source.stem not in bundle.presets:
             shutil.copyfile(source, target)
-    shutil.copytree(bundle.root / "docs", run / "docs")
-    shutil.copyfile(bundle.root / "LICENSE", run / "LICENSE")
+    shutil.copytree(bundle.root / "docs", folder / "docs")
+    shutil.copyfile(bundle.root / "LICENSE", folder / "LICENSE")
 
 
-def _overlay(bundle: Bundle, presets: Sequence[str], overrides: dict[str, Any]) -> dict[str, Any]:
+def _refuse_links(bundle: Bundle) -> None:
+    """A link may lead to files that are not the bundle's, and would be copied into the run."""
+    links = [path for part in ("configs", "docs", "LICENSE") for path in _with_all_below(bundle.root / part)]
+    for path in links:
+        if path.is_symlink() and not path.resolve().is_relative_to(bundle.root.resolve()):
+            raise UsageError(f"{path}: is a link that leads out of the bundle, expected its files; put the file there")
+
+
+def _with_all_below(path: Path) -> list[Path]:
+    return [path, *path.rglob("*")] if path.is_dir() and not path.is_symlink() else [path]
+
+
+def _overlay(bundle: Bundle, presets: Sequence[str], overrides: Mapping[str, Any]) -> dict[str, Any]:
     overlay: dict[str, Any] = {}
     for preset in presets:
         if preset not in bundle.presets:
@@ -185,9 +301,9 @@ def _overlay(bundle: Bundle, presets: Sequence[str], overrides: dict[str, Any]) 
         overlay |= read_config(bundle.config(preset))
     settings = ConfigParser(read_config(bundle.config("train")))
     for key in overrides:
-        if not key or key not in settings:
+        if not key or key != key.strip() or key not in settings:
             raise UsageError(f"--set {key}: the bundle {bundle.name!r} has no such setting in configs/train.json")
-    return overlay | overrides
+    return {**overlay, **overrides}
 
 
 def _laid_over(config: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
@@ -200,26 +316,31 @@ def _laid_over(config: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any
     return content
 
 
-def _write_record(run: Path, bundle: Bundle, cohort: Path, settings: dict[str, Any], device: str) -> None:
-    path = run / RECORD
-    starts = read_config(path)["starts"] if path.is_file() else []
-    starts.append(
-        {
-            "resumed": settings["resume"],
-            "device": device,
-            "pipeline": __version__,
-            "monai": monai.__version__,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-            "threads": torch.get_num_threads(),
-        }
-    )
+def _write_record(
+    run: Path, bundle: Bundle, cohort: Path, resumed: bool | None, device: str, epochs: int, finished: bool
+) -> None:
+    """What was run; `resumed` None adds no start."""
+    starts = list(read_json(run / RECORD).get("starts", []))
+    if resumed is not None:
+        starts.append(
+            {
+                "resumed": resumed,
+                "device": device,
+                "pipeline": __version__,
+                "monai": monai.__version__,
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+                "threads": torch.get_num_threads(),
+            }
+        )
     write_json(
-        path,
+        run / RECORD,
         {
             "bundle": bundle.name,
             "cohort_sha256": sha256(cohort / COHORT_FILE),
             "config_sha256": sha256(run / "configs" / "train.json"),
+            "epochs": epochs,
+            "finished": finished,
             "starts": starts,
         },
     )

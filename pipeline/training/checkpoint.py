@@ -3,6 +3,7 @@
 import io
 import random
 import shutil
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from ignite.engine import Events
 from torch import Tensor
+from torch.optim.lr_scheduler import LRScheduler
 
 from pipeline.errors import UsageError
 from pipeline.files import written_aside
@@ -132,6 +134,7 @@ def training_state(engine: PlayerTrainer) -> dict[str, Any]:
         "schedulers": {name: scheduler.state_dict() for name, scheduler in engine.schedulers.items()},
         "loss_scaler": engine.loss_scaler.state_dict(),
         "epoch": engine.state.epoch,
+        "max_epochs": engine.state.max_epochs,
         "iteration": engine.state.iteration,
         "random": _random_states(),
     }
@@ -151,7 +154,10 @@ def restore(engine: PlayerTrainer, state: dict[str, Any], path: Path) -> None:
         for name, optimizer in engine.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
         for name, scheduler in engine.schedulers.items():
-            scheduler.load_state_dict(state["schedulers"][name])
+            if state["max_epochs"] == engine.state.max_epochs:
+                scheduler.load_state_dict(state["schedulers"][name])
+            else:
+                _stretch(scheduler, state["epoch"])
         if engine.loss_scaler.is_enabled():
             engine.loss_scaler.load_state_dict(state["loss_scaler"])
         engine.state.epoch = state["epoch"]
@@ -163,6 +169,17 @@ def restore(engine: PlayerTrainer, state: dict[str, Any], path: Path) -> None:
             f"{path}: the checkpoint belongs to another method or network size ({reason[:160]}); resume with the "
             "settings it was trained with"
         ) from error
+
+
+def _stretch(scheduler: LRScheduler, epoch: int) -> None:
+    """Bring a new schedule to an epoch, as if it had been the training's from the start: it has more epochs now."""
+    for group in scheduler.optimizer.param_groups:
+        group["lr"] = group["initial_lr"]
+    with warnings.catch_warnings():
+        # torch warns of a schedule that steps before its optimiser, which took its steps before it was stopped.
+        warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+        for _ in range(epoch):
+            scheduler.step()
 
 
 def all_finite(state: Mapping[str, Tensor]) -> bool:

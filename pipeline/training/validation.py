@@ -3,6 +3,8 @@
 One handler for each kind of main export; a bundle's `train.json` names the one that fits.
 """
 
+import logging
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +21,11 @@ from pipeline.preprocessing.foreground import AIR
 from pipeline.preprocessing.slices import SliceDataset
 from pipeline.training.distributed import rank
 from pipeline.training.trainer import PlayerTrainer
+
+# As far from the input as another slice of another person.
+DESTROYED_DB = 10.0
+
+logger = logging.getLogger(__name__)
 
 Sample = dict[str, Tensor]
 Picture = NDArray[np.uint8]
@@ -64,10 +71,20 @@ class Validation:
         """The panels of one slice, one for each of `titles`."""
         raise NotImplementedError
 
+    def alarm(self, figure: float) -> str | None:
+        """What to say of a training that ends with a figure at which its result is of no use."""
+        raise NotImplementedError
+
     def attach(self, engine: PlayerTrainer) -> None:
         """Validate on the first process, after each epoch."""
         if rank() == 0 and len(self.dataset):
             engine.add_event_handler(Events.EPOCH_COMPLETED, self.validate)
+            engine.add_event_handler(Events.COMPLETED, self._warn)
+
+    def _warn(self, engine: PlayerTrainer) -> None:
+        said = self.alarm(engine.state.metrics[self.figure]) if self.figure in engine.state.metrics else None
+        if said:
+            logger.warning("%s: %s; look at its panels, and train again with smaller rates", self.folder, said)
 
     @torch.inference_mode()
     def validate(self, engine: PlayerTrainer) -> None:
@@ -108,6 +125,10 @@ class TranslationValidation(Validation):
         changed = psnrs[~psnrs.isinf()]
         return float((changed if len(changed) else psnrs).mean())
 
+    def alarm(self, figure: float) -> str | None:
+        """Below `DESTROYED_DB` normal tissue is no longer this person's."""
+        return None if figure >= DESTROYED_DB else f"normal tissue is destroyed, its validation PSNR is {figure:.1f} dB"
+
     def row(self, sample: Sample, output: Tensor) -> list[Picture]:
         """A network that broke down is drawn black; its figure says nan."""
         x, m, s = sample["image"][0].numpy(), sample["mask"][0].numpy(), output[0].nan_to_num().numpy()
@@ -127,6 +148,10 @@ class SegmentationValidation(Validation):
         drawn = torch.stack([sample["mask"] > 0 for sample, _ in outputs])
         return float(2 * (found & drawn).sum() / (found.sum() + drawn.sum()))
 
+    def alarm(self, figure: float) -> str | None:
+        """Where nothing that was drawn is found."""
+        return None if figure > 0 else "the network finds no lesion of the validation slices"
+
     def row(self, sample: Sample, output: Tensor) -> list[Picture]:
         """The first channel, with the outlines of both masks."""
         x, m = sample["image"][0].numpy(), sample["mask"][0].numpy()
@@ -141,3 +166,7 @@ class ScoreValidation(Validation):
     def measure(self, outputs: list[tuple[Sample, Tensor]]) -> float:
         """The mean of |score − target|."""
         return float(torch.stack([(score - sample["target"]).abs().mean() for sample, score in outputs]).mean())
+
+    def alarm(self, figure: float) -> str | None:
+        """Where it is no number; how large an error is of use depends on the target."""
+        return None if math.isfinite(figure) else "the validation error is no number"
