@@ -79,9 +79,12 @@ def train(
         _check_resumable(run, bundle, cohort, presets, overrides)
         with _alone(run):
             remove_left(run)
-            _prolong(run, overrides.get("epochs"))
             go_on = (run / "models" / CHECKPOINT).is_file()
-            workflow = _prepared(run, run, run, cohort, {**_machine(overrides), "resume": go_on}, trust)
+            longer = _longer(run, overrides.get("epochs"))
+            settings = {**_machine(overrides), **longer, "resume": go_on}
+            workflow = _prepared(run, run, run, cohort, settings, trust)
+            if longer:
+                write_json(run / "configs" / "train.json", {**read_config(run / "configs" / "train.json"), **longer})
             _play(workflow, run, bundle, cohort, go_on)
         return
     if run.exists() and (not run.is_dir() or any(run.iterdir())):
@@ -167,21 +170,15 @@ def _alone(run: Path) -> Iterator[None]:
             (run / LOCK).unlink(missing_ok=True)
 
 
-def _prolong(run: Path, epochs: Any) -> None:
+def _longer(run: Path, epochs: Any) -> dict[str, Any]:
     """More epochs for a run: the schedules are stretched over all of them when the checkpoint is loaded."""
-    if epochs is None:
-        return
-    path = run / "configs" / "train.json"
-    config = read_config(path)
-    done = config.get("epochs")
-    if epochs == done:
-        return
-    if not isinstance(epochs, int) or not isinstance(done, int) or epochs < done:
-        raise UsageError(f"--epochs {epochs}: expected more than the {done} epochs that {run} was started with")
-    write_json(path, {**config, "epochs": epochs})
-    logger.info(
-        "%s: from %d to %d epochs in all; the learning rates' schedules are stretched over them", run, done, epochs
-    )
+    before = read_config(run / "configs" / "train.json").get("epochs")
+    if epochs in (None, before):
+        return {}
+    if not isinstance(epochs, int) or not isinstance(before, int) or epochs < before:
+        raise UsageError(f"--epochs {epochs}: expected more than the {before} epochs that {run} was started with")
+    logger.info("from %d to %d epochs in all; the learning rates' schedules are stretched over them", before, epochs)
+    return {"epochs": epochs}
 
 
 def _refuse_foreign_code(run: Path, named: Path) -> None:
@@ -216,15 +213,16 @@ def _build(folder: Path, named: Path, settings: dict[str, Any]) -> ConfigWorkflo
         )
         workflow.initialize()
         # Built here, so that a value which a part of it refuses is told from an error of the training itself.
-        networks = workflow.trainer.method.networks.values()
-        if any(parameter.numel() == 0 for network in networks for parameter in network.parameters()):
-            raise UsageError(f"{named}: found a network without channels, expected at least one filter")
+        trainer = workflow.trainer
     except Exception as error:  # whatever a constructor raises for the values in the file
         ours = _ours(error)
         if ours is not None:
             raise ours from error
         reason = (str(error.__cause__ or error).strip().splitlines() or [type(error).__name__])[0]
         raise UsageError(f"{named}: no training can be built from these settings ({reason}); correct them") from error
+    networks = trainer.method.networks.values()
+    if any(parameter.numel() == 0 for network in networks for parameter in network.parameters()):
+        raise UsageError(f"{named}: found a network without channels, expected at least one filter")
     return workflow
 
 

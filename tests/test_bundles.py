@@ -8,20 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline import bundles
-from pipeline.bundles import (
-    Bundle,
-    build,
-    bundles_folder,
-    find_bundle,
-    list_bundles,
-    load_cycle,
-    load_synthesizer,
-    read_config,
-)
+from pipeline.bundles import Bundle, build, bundle, bundles_folder, find_bundle, list_bundles, read_config
 from pipeline.cli.main import main
 from pipeline.errors import UsageError
 from pipeline.files import sha256
+from pipeline.inference import load_export, load_predictor
 from pipeline.networks import JohnsonGenerator
 from pipeline.preprocessing.grid import Grid
 from pipeline.preprocessing.window import WindowRule
@@ -50,7 +41,7 @@ def test_gvs_is_among_the_bundles():
 
 
 def test_an_installed_wheel_carries_its_bundles_inside_the_package(tmp_path, monkeypatch):
-    monkeypatch.setattr(bundles, "__file__", str(tmp_path / "pipeline" / "bundles.py"))
+    monkeypatch.setattr(bundle, "__file__", str(tmp_path / "pipeline" / "bundles" / "bundle.py"))
     assert bundles_folder() == tmp_path / "bundles"
     (tmp_path / "pipeline" / "_bundles").mkdir(parents=True)
     assert bundles_folder() == tmp_path / "pipeline" / "_bundles"
@@ -66,7 +57,7 @@ def test_an_unknown_bundle_is_refused_with_the_known_ones(name, tmp_path, monkey
 def test_a_bundle_without_weights_says_how_to_train_it(laptop_run, tmp_path):
     shutil.copytree(laptop_run, tmp_path / "run", ignore=shutil.ignore_patterns("model.pt"))
     with pytest.raises(UsageError, match=r"has no weights yet .*`phs-pipeline train gvs --data COHORT -o RUN`"):
-        load_synthesizer(find_bundle(str(tmp_path / "run")), device="cpu")
+        load_predictor(find_bundle(str(tmp_path / "run")), device="cpu")
 
 
 def test_the_parts_are_built_from_plain_values(laptop_run):
@@ -80,8 +71,8 @@ def test_the_parts_are_built_from_plain_values(laptop_run):
 
 def test_provenance_holds_version_and_hashes(laptop_run):
     bundle = find_bundle(str(laptop_run))
-    synthesizer, provenance = load_synthesizer(bundle, device="cpu", batch_size=2)
-    assert synthesizer.batch_size == 2
+    synthesizer, provenance = load_predictor(bundle, device="cpu", batch_size=2)
+    assert synthesizer.runner.batch_size == 2
     assert provenance == {
         "Bundle": "gvs",
         "BundleVersion": bundle.metadata["version"],
@@ -94,7 +85,7 @@ def test_provenance_holds_version_and_hashes(laptop_run):
 def test_a_broken_config_is_one_sentence(foreign, content):
     foreign.config("inference").write_text(content, encoding="latin-1")
     with pytest.raises(UsageError, match=r"inference\.json: .*restore the bundle's files"):
-        load_synthesizer(foreign, device="cpu")
+        load_predictor(foreign, device="cpu")
 
 
 def test_a_config_without_a_network_is_one_sentence(foreign):
@@ -102,28 +93,28 @@ def test_a_config_without_a_network_is_one_sentence(foreign):
     del config["network_def"]
     foreign.config("inference").write_text(json.dumps(config))
     with pytest.raises(UsageError, match="has no 'network_def', expected it in a bundle of ours"):
-        load_synthesizer(foreign, device="cpu")
+        load_predictor(foreign, device="cpu")
 
 
 @pytest.mark.parametrize("content", [b"", b"damaged", b"PK\x03\x04"])
 def test_corrupt_weights_are_one_sentence(foreign, content):
     foreign.weights.write_bytes(content)
     with pytest.raises(UsageError, match=r"model\.pt: not a weights file that can be loaded safely"):
-        load_synthesizer(foreign, device="cpu")
+        load_predictor(foreign, device="cpu")
 
 
 @pytest.mark.parametrize("content", [JohnsonGenerator(filters=8).state_dict(), {}, torch.zeros(2), {"weight": 1}])
 def test_weights_of_another_network_are_one_sentence(foreign, content):
     torch.save(content, foreign.weights)
     with pytest.raises(UsageError, match=r"the weights belong to another network .*; use the bundle or run") as caught:
-        load_synthesizer(foreign, device="cpu")
+        load_predictor(foreign, device="cpu")
     assert "\n" not in str(caught.value)
 
 
 def test_code_in_the_weights_is_not_run(foreign, dangerous, tmp_path):
     torch.save(dangerous(tmp_path / "touched"), foreign.weights)
     with pytest.raises(UsageError, match="holds more than tensors"):
-        load_synthesizer(foreign, device="cpu")
+        load_predictor(foreign, device="cpu")
     assert not (tmp_path / "touched").exists()
 
 
@@ -151,8 +142,8 @@ def test_code_in_the_weights_is_not_run(foreign, dangerous, tmp_path):
 def test_a_config_that_names_anything_but_a_network_is_refused_and_not_run(foreign, tmp_path, target):
     touched = tmp_path / "touched"
     tamper(foreign, network_def={"_target_": target, "command": f"touch {touched}", "args": ["touch", str(touched)]})
-    with pytest.raises(UsageError, match="expected a network of pipeline or MONAI; code from a bundle is not run"):
-        load_synthesizer(foreign, device="cpu")
+    with pytest.raises(UsageError, match="code from a bundle is not run"):
+        load_predictor(foreign, device="cpu")
     assert not touched.exists()
 
 
@@ -160,8 +151,8 @@ def test_a_config_that_names_anything_but_a_network_is_refused_and_not_run(forei
 def test_an_expression_anywhere_in_what_is_built_is_refused_and_not_run(foreign, tmp_path, place):
     touched = tmp_path / "touched"
     tamper(foreign, **{place: f"$__import__('pathlib').Path({str(touched)!r}).touch()"})
-    with pytest.raises(UsageError, match=r"contains the expression .*; code from a bundle is not run"):
-        load_synthesizer(foreign, device="cpu")
+    with pytest.raises(UsageError, match=r"found .*, expected plain values .*; code from a bundle is not run"):
+        load_predictor(foreign, device="cpu")
     assert not touched.exists()
 
 
@@ -178,7 +169,7 @@ def test_an_expression_anywhere_in_what_is_built_is_refused_and_not_run(foreign,
 def test_code_hidden_deeper_is_refused_too(foreign, grid):
     tamper(foreign, grid=grid, hidden={"_target_": "os.abort"})
     with pytest.raises(UsageError, match="code from a bundle is not run"):
-        load_synthesizer(foreign, device="cpu")
+        load_predictor(foreign, device="cpu")
 
 
 def test_code_runs_once_the_user_trusts_it_and_the_message_says_so(foreign, tmp_path):
@@ -186,17 +177,17 @@ def test_code_runs_once_the_user_trusts_it_and_the_message_says_so(foreign, tmp_
     expression = f"$pathlib.Path({str(touched)!r}).touch() or 3"
     tamper(foreign, imports=["$import pathlib"], batch_size=expression)
     with pytest.raises(UsageError, match="unless you give --trust-bundle, because you trust who wrote it"):
-        load_synthesizer(foreign, device="cpu")
+        load_predictor(foreign, device="cpu")
     assert not touched.exists()
-    synthesizer, _ = load_synthesizer(foreign, device="cpu", trust=True)
+    synthesizer, _ = load_predictor(foreign, device="cpu", trust=True)
     assert touched.exists()
-    assert synthesizer.batch_size == 3
+    assert synthesizer.runner.batch_size == 3
 
 
 def test_trust_in_a_config_is_none_in_pickled_weights(foreign, dangerous, tmp_path):
     torch.save(dangerous(tmp_path / "touched"), foreign.weights)
     with pytest.raises(UsageError, match="holds more than tensors"):
-        load_synthesizer(foreign, device="cpu", trust=True)
+        load_predictor(foreign, device="cpu", trust=True)
     assert not (tmp_path / "touched").exists()
 
 
@@ -204,7 +195,7 @@ def test_expressions_in_parts_that_are_not_built_are_not_evaluated(foreign, tmp_
     touched = tmp_path / "touched"
     code = f"$__import__('pathlib').Path({str(touched)!r}).touch()"
     tamper(foreign, imports=[code], initialize=[code], run=[code], evaluator=code, device=code)
-    load_synthesizer(foreign, device="cpu")
+    load_predictor(foreign, device="cpu")
     assert not touched.exists()
 
 
@@ -219,8 +210,8 @@ def test_expressions_in_parts_that_are_not_built_are_not_evaluated(foreign, tmp_
 )
 def test_values_that_build_no_network_are_one_sentence(foreign, changes, reason):
     tamper(foreign, **changes)
-    with pytest.raises(UsageError, match=f"does not describe a network we can build .*{reason}") as caught:
-        load_synthesizer(foreign, device="cpu")
+    with pytest.raises(UsageError, match=f"does not describe a predictor we can build .*{reason}") as caught:
+        load_predictor(foreign, device="cpu")
     assert "\n" not in str(caught.value)
 
 
@@ -262,5 +253,5 @@ def test_the_way_back_of_a_stranger_s_bundle_is_not_run(foreign, tmp_path, cycle
     tamper(foreign, cycle_def=code if cycle_def == "code" else {"_target_": "pathlib.Path.touch", "self": str(touched)})
     foreign.weights.with_name("cycle.pt").write_bytes(b"")
     with pytest.raises(UsageError, match="code from a bundle is not run"):
-        load_cycle(foreign)
+        load_export(foreign, "cycle")
     assert not touched.exists()

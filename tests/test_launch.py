@@ -7,18 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import nibabel as nib
+import pandas as pd
 import pytest
 import torch
 
 from pipeline import __version__
-from pipeline.bundles import Bundle, find_bundle, foreign_code, list_bundles, load_synthesizer, read_config
+from pipeline.bundles import Bundle, find_bundle, foreign_code, list_bundles, read_config
 from pipeline.errors import OutputError, UsageError
-from pipeline.files import sha256, write_json
+from pipeline.files import MACHINE, sha256, write_json
+from pipeline.inference import Inputs, load_predictor
+from pipeline.launch import train, unfinished
 from pipeline.networks import JohnsonGenerator, UNetSegmentor
 from pipeline.preprocessing.domain import Findings, compare, describe
 from pipeline.preprocessing.window import WindowRule
 from pipeline.scans import read_nifti
-from pipeline.launch import train
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -73,7 +75,7 @@ def test_a_run_s_inference_follows_its_training_not_the_weights_that_the_bundle_
     for key in ("upsampling", "output", "filters", "residual_blocks", "spacing_mm", "size"):
         assert inference[key] == training[key], key
     assert inference["batch_size"] == 3, "how many slices at once is the user's, not the training's, choice"
-    load_synthesizer(find_bundle(str(tmp_path / "run")), "cpu")
+    load_predictor(find_bundle(str(tmp_path / "run")), device="cpu")
 
 
 def test_settings_are_laid_over_training_and_inference_alike(laptop_run, tiny):
@@ -191,7 +193,7 @@ def test_a_file_in_the_place_of_the_folder_is_refused(go, tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_refused_in_one_sentence(go, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match=r"run: cannot be written \(.*\); choose a writable folder") as caught:
+    with pytest.raises(OutputError, match=r"run: cannot be written \(.*\); choose a writable output folder") as caught:
         go(tmp_path / "file" / "run")
     assert "\n" not in str(caught.value)
 
@@ -263,11 +265,94 @@ def test_resume_without_a_run_is_refused(go, tmp_path):
         go(tmp_path / "run", resume=True)
 
 
-@pytest.mark.parametrize(("presets", "settings"), [(["laptop"], {}), ([], {"lambda": 3}), ([], {"epochs": 30})])
+@pytest.mark.parametrize(("presets", "settings"), [(["laptop"], {}), ([], {"lambda": 3})])
 def test_a_resumed_training_keeps_its_settings(go, laptop_run, presets, settings):
-    # Its learning rates were decayed towards the number of epochs it was started with.
-    with pytest.raises(UsageError, match="keeps its settings; only --device can be given with --resume"):
+    with pytest.raises(UsageError, match="keeps its settings; only --device and more --epochs can be given"):
         go(laptop_run, presets, resume=True, **settings)
+
+
+def test_a_resumed_training_has_no_fewer_epochs(go, laptop_run):
+    with pytest.raises(UsageError, match=r"--epochs 1: expected more than the \d+ epochs"):
+        go(laptop_run, resume=True, epochs=1)
+
+
+def test_a_finished_training_is_prolonged_with_its_schedule_stretched(go, laptop_run, tmp_path):
+    shutil.copytree(laptop_run, tmp_path / "run")
+    epochs = read_config(laptop_run / "configs" / "train.json")["epochs"]
+    go(tmp_path / "run", resume=True, epochs=epochs + 2)
+    curves = pd.read_csv(tmp_path / "run" / "curves.csv")
+    assert curves["epoch"].tolist() == [float(epoch) for epoch in range(1, epochs + 3)]
+    base = read_config(laptop_run / "configs" / "train.json")["generator_rate"]
+    # Poly decay over all epochs; a schedule that had ended would leave 0.
+    expected = [base * (1 - epoch / (epochs + 2)) ** 0.8 for epoch in range(epochs, epochs + 2)]
+    assert curves["rate/generator"].tolist()[epochs:] == pytest.approx(expected)
+    assert read_config(tmp_path / "run" / "configs" / "train.json")["epochs"] == epochs + 2
+    assert unfinished(find_bundle(str(tmp_path / "run"))) is None
+
+
+def test_a_training_of_another_bundle_is_not_resumed(laptop_run, phantom_cohort):
+    with pytest.raises(UsageError, match="is a training of gvs, found cyclegan"):
+        train(find_bundle("cyclegan"), phantom_cohort, laptop_run, resume=True)
+
+
+def test_a_run_tells_whether_it_came_to_its_end(laptop_run, tmp_path):
+    assert unfinished(find_bundle(str(laptop_run))) is None
+    assert unfinished(find_bundle("gvs")) is None
+    shutil.copytree(laptop_run, tmp_path / "run")
+    write_json(tmp_path / "run" / "run.json", {**read_config(laptop_run / "run.json"), "finished": False})
+    assert "was stopped before epoch" in str(unfinished(find_bundle(str(tmp_path / "run"))))
+
+
+def test_two_processes_do_not_train_in_one_folder(go, laptop_run, tmp_path):
+    fcntl = pytest.importorskip("fcntl")
+    shutil.copytree(laptop_run, tmp_path / "run")
+    with (tmp_path / "run" / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(UsageError, match="another process trains in this folder"):
+            go(tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize(
+    ("setting", "reason"),
+    [
+        ({"epochs": 0}, "epochs is 0, expected a whole number of at least 1"),
+        ({"epochs": 2.5}, "epochs is 2.5, expected a whole number"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"batch_size": -1}, "batch_size is -1"),
+        ({"accumulate": 0}, "accumulate is 0"),
+        ({"filters": 0}, "without channels|no training can be built"),
+        ({"generator_rate": 1e38}, "diverged|stopped with an error"),
+        ({"lambda ": 3}, "has no such setting"),
+        ({" lambda": 3}, "has no such setting"),
+    ],
+)
+def test_values_that_train_nothing_are_one_sentence_and_leave_no_folder(go, tmp_path, setting, reason):
+    with pytest.raises(UsageError, match=reason) as caught:
+        go(tmp_path / "run", **setting)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_training_left_goes_when_it_is_resumed(go, laptop_run, tmp_path):
+    shutil.copytree(laptop_run, tmp_path / "run")
+    left = tmp_path / "run" / "models" / f".partial-{MACHINE}-999999999-12345678-model.pt"
+    left.write_bytes(b"half")
+    go(tmp_path / "run", resume=True)
+    assert not left.exists()
+
+
+def test_files_that_a_link_in_a_bundle_leads_to_are_not_copied(go, tmp_path, phantom_cohort):
+    shutil.copytree(find_bundle("gvs").root, tmp_path / "theirs")
+    (tmp_path / "secret").write_text("key")
+    (tmp_path / "theirs" / "docs" / "NOTES.md").symlink_to(tmp_path / "secret")
+    with pytest.raises(UsageError, match=r"NOTES\.md: is a link that leads out of the bundle"):
+        train(find_bundle(str(tmp_path / "theirs")), phantom_cohort, tmp_path / "run", ["laptop"])
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_network_that_destroys_the_scan_is_told_of(go, tmp_path, caplog):
+    go(tmp_path / "run", generator_rate=1000, epochs=1)
+    assert "normal tissue is destroyed" in caplog.text
 
 
 def test_a_training_is_not_resumed_on_another_cohort(go, laptop_run, phantom_cohort, tmp_path):
@@ -314,15 +399,14 @@ def test_several_processes_are_sent_to_torchrun(go, tmp_path, monkeypatch):
 
 
 def test_a_trained_run_gives_a_twin_of_a_scan(laptop_run, phantom_scans):
-    from pipeline.bundles import load_synthesizer
     from pipeline.scans import read_nifti
 
-    synthesizer, provenance = load_synthesizer(find_bundle(str(laptop_run)), device="cpu")
+    translator, provenance = load_predictor(find_bundle(str(laptop_run)), "translator", device="cpu")
     path = next(phantom_scans.glob("sub-*/anat/*_FLAIR.nii.gz"))
-    twin = synthesizer(read_nifti(path))
-    assert twin.stored.shape == nib.load(path).shape
+    twin = translator(Inputs(read_nifti(path)))
+    assert twin.main.voxels.shape == nib.load(path).shape
     assert provenance["WeightsSha256"] == sha256(laptop_run / "models" / "model.pt")
-    assert math.isfinite(float(abs(twin.anomaly).max()))
+    assert math.isfinite(float(abs(twin.first("difference").voxels).max()))
 
 
 @pytest.fixture
@@ -425,6 +509,6 @@ def test_a_run_that_was_tampered_with_is_not_resumed_whatever_its_record_says(be
     assert touched.exists()
 
 
-@pytest.mark.parametrize("bundle", list_bundles(), ids=lambda bundle: bundle.name)
+@pytest.mark.parametrize("bundle", [b for b in list_bundles() if b.trainable], ids=lambda bundle: bundle.name)
 def test_bundles_of_ours_hold_no_foreign_code(bundle):
     assert foreign_code(bundle) == {}

@@ -60,13 +60,15 @@ class Findings:
         refusals: so unlike that no result should be expected.
         warnings: the result needs a critical look.
         notes: what could not be compared.
-        features: of the scan; None where it was not measured.
+        kind: key of `KINDS`; None where the scan was not measured.
+        features: of the scan then.
     """
 
     refusals: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    features: "Features | None" = None
+    kind: str | None = None
+    features: "Features | None" = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,7 @@ def compare(scan: Scan, windowed: NDArray[np.float32], metadata: Mapping[str, An
         first, last = Slab(**domain["slab"]).range(len(windowed), scan.axial_spacing_mm[0])
         features = measure(windowed[first:last], scan.axial_spacing_mm)
         if features is not None:
-            findings.features = features
+            findings.kind, findings.features = features.kind, features
             kind = _compare_kind(features, domain["kinds"], findings)
             expected = domain["kinds"][kind]
             _compare_spacing(features, domain, findings)
