@@ -1,7 +1,10 @@
 """Bundles are found by name or folder, and one from elsewhere cannot execute code here."""
 
+import io
 import json
+import os
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -255,3 +258,87 @@ def test_the_way_back_of_a_stranger_s_bundle_is_not_run(foreign, tmp_path, cycle
     with pytest.raises(UsageError, match="code from a bundle is not run"):
         load_export(foreign, "cycle")
     assert not touched.exists()
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        {"_target_": "monai.networks.nets.HoVerNet", "pretrained_url": "http://127.0.0.1:9/weights"},
+        {"_target_": "monai.networks.nets.ResNet", "block": "basic", "pretrained": "/etc/passwd"},
+        {"_target_": "monai.networks.nets.BasicUNet", "features": "../secret"},
+        {"_target_": "monai.networks.nets.resnet50", "pretrained": True},
+    ],
+)
+def test_a_network_that_would_fetch_or_read_something_is_refused(foreign, network):
+    tamper(foreign, network_def=network)
+    with pytest.raises(UsageError, match="code from a bundle is not run"):
+        load_predictor(foreign, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"residual_blocks": 1_000_000}, "residual_blocks: found 1000000, expected a size of at most 4096"),
+        ({"filters": 4096}, r"found a network of \d+ parameters, expected at most"),
+        ({"batch_size": -3}, "batch_size: found -3, expected a whole number from 1"),
+        ({"batch_size": 0}, "batch_size: found 0"),
+        ({"batch_size": "x"}, "batch_size: found 'x'"),
+        ({"percentile": 1000}, "1000"),
+        ({"fixed_window": [5, 5]}, "5"),
+        ({"fixed_window": [0, float("nan")]}, "nan"),
+    ],
+)
+def test_values_of_no_use_are_refused_when_the_bundle_is_loaded(foreign, changes, reason):
+    tamper(foreign, **changes)
+    with pytest.raises(UsageError, match=reason) as caught:
+        load_predictor(foreign, device="cpu")
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_that_grow_on_reading_are_refused_before(foreign):
+    whole = foreign.weights.read_bytes()
+    with zipfile.ZipFile(io.BytesIO(whole)) as source, zipfile.ZipFile(foreign.weights, "w") as target:
+        for member in source.infolist():
+            target.writestr(member.filename, source.read(member), zipfile.ZIP_DEFLATED)
+        target.writestr("archive/data/99", bytes(50_000_000), zipfile.ZIP_DEFLATED)
+    with pytest.raises(UsageError, match="not a weights file that can be loaded safely"):
+        load_predictor(foreign, device="cpu")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+@pytest.mark.parametrize("name", ["metadata", "inference"])
+def test_a_pipe_in_a_config_s_stead_is_refused_and_not_waited_for(foreign, name):
+    foreign.config(name).unlink()
+    os.mkfifo(foreign.config(name))
+    with pytest.raises(UsageError, match=r"no readable JSON config \(.*is no regular file"):
+        load_predictor(foreign, device="cpu")
+
+
+def test_a_config_nested_without_end_is_refused(foreign):
+    foreign.config("inference").write_text("[" * 100_000 + "]" * 100_000)
+    with pytest.raises(UsageError, match="no readable JSON config"):
+        load_predictor(foreign, device="cpu")
+
+
+class TestKinds:
+    def test_a_command_sends_a_bundle_of_another_kind_to_its_own(self, foreign):
+        with pytest.raises(UsageError, match="is a translator, for `phs-pipeline synthesize`, expected a segmenter"):
+            load_predictor(foreign, "segmenter", device="cpu")
+
+    def test_a_predictor_that_disagrees_with_the_metadata_is_refused(self, foreign):
+        metadata = foreign.metadata
+        metadata["network_data_format"]["outputs"]["pred"]["type"] = "segmentation"
+        foreign.config("metadata").write_text(json.dumps(metadata))
+        with pytest.raises(UsageError, match=r"puts out 'segmentation', but the translator .* expects image"):
+            load_predictor(foreign, device="cpu")
+
+    def test_a_segmentation_network_makes_no_pseudo_healthy_scan(self, foreign):
+        network = {"_target_": "pipeline.networks.UNetSegmentor", "filters": 4}
+        tamper(foreign, network_def=network)
+        with pytest.raises(UsageError, match="a UNetSegmentor puts out 'segmentation', expected image for a"):
+            load_predictor(foreign, device="cpu")
+
+    def test_what_is_no_predictor_is_refused(self, foreign):
+        tamper(foreign, predictor="@network_def")
+        with pytest.raises(UsageError, match="`predictor` is a JohnsonGenerator, expected one of"):
+            load_predictor(foreign, device="cpu")

@@ -1,6 +1,7 @@
 """Building what an inference config describes, without executing any code of it."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline.bundles.bundle import Bundle, read_config
@@ -8,6 +9,9 @@ from pipeline.bundles.code import foreign_part, strings
 from pipeline.errors import PipelineError, UsageError
 
 UNLESS = "with your rights unless you give --trust-bundle, because you trust who wrote it"
+# Of channels, blocks and other sizes of a network.
+LARGEST = 4096
+MOST_PARAMETERS = 1_000_000_000
 # The command that each kind of predictor is for.
 COMMANDS = {
     "translator": "synthesize",
@@ -45,6 +49,7 @@ def build(
                     f"{path}: {config_id}: found {text[:160]!r}, expected plain values and classes of pipeline or "
                     f"MONAI that need nothing else; code from a bundle is not run {UNLESS}"
                 )
+    _check_sizes(config, [key for key in wanted if key.endswith("_def")], path)
     parser = ConfigParser(config if trust else wanted)
     try:
         if trust and "imports" in config:
@@ -55,6 +60,40 @@ def build(
     except Exception as error:  # whatever a constructor raises for the values in the file
         reason = (str(error.__cause__ or error).strip().splitlines() or [type(error).__name__])[0]
         raise UsageError(f"{path}: the config does not describe a predictor we can build ({reason})") from error
+
+
+def _check_sizes(config: Mapping[str, Any], networks: list[str], path: Any) -> None:
+    """Refuse a network that would take minutes or all memory to build.
+
+    Raises:
+        UsageError: if a size is beyond `LARGEST`, or the network has more than `MOST_PARAMETERS`.
+    """
+    import torch
+    from monai.bundle import ConfigParser
+
+    for network in networks:
+        count = 0
+        needed = _needed(config, (network,), path)
+        for key in needed:
+            for number in _numbers(config[key]):
+                if not abs(number) <= LARGEST:
+                    raise UsageError(f"{path}: {key}: found {number}, expected a size of at most {LARGEST}")
+        parser = ConfigParser({key: config[key] for key in needed})
+        # On this device tensors have a size and no memory; building it in earnest says what is wrong with it.
+        with contextlib.suppress(Exception), torch.device("meta"):
+            count = sum(parameter.numel() for parameter in parser.get_parsed_content(network).parameters())
+        if count > MOST_PARAMETERS:
+            raise UsageError(
+                f"{path}: {network}: found a network of {count} parameters, expected at most {MOST_PARAMETERS}"
+            )
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    if isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _numbers(item)
+    elif isinstance(value, int | float):
+        yield value
 
 
 def _needed(config: Mapping[str, Any], ids: tuple[str, ...], path: Any) -> set[str]:

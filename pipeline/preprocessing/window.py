@@ -1,12 +1,13 @@
 """The intensity window: scan units to [0, 1] for a network, and a network's residual back to scan units."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import ScanError
+from pipeline.errors import ScanError, UsageError
 
 # Of the window's width: what a network takes away from a lesion, and hardly ever from normal tissue.
 HIDDEN_GONE = np.float32(0.1)
@@ -72,8 +73,13 @@ class WindowRule:
     fixed: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
+        if not 0 < self.percentile <= 100:
+            raise UsageError(f"a window's percentile lies above 0 and up to 100, found {self.percentile}")
         if self.fixed is not None:
             object.__setattr__(self, "fixed", tuple(self.fixed))
+            low, high = self.fixed
+            if not -math.inf < low < high < math.inf:
+                raise UsageError(f"a window's lower end lies below its upper end, found {low} and {high}")
 
     def window(self, intensities: NDArray[np.floating], origin: Path) -> Window:
         """The window of one scan.

@@ -4,6 +4,7 @@ import io
 import random
 import shutil
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -203,6 +204,7 @@ def load_tensors(path: Path) -> Any:
         UsageError: if the file is missing, damaged, or holds anything but tensors and plain values.
     """
     try:
+        _refuse_compressed(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UsageError(f"{path}: no such file, expected weights; check the path") from error
@@ -211,6 +213,18 @@ def load_tensors(path: Path) -> Any:
             f"{path}: not a weights file that can be loaded safely, it is damaged or holds more than tensors; get it "
             "again from its source, or train anew"
         ) from error
+
+
+def _refuse_compressed(path: Path) -> None:
+    """Torch stores tensors as they are; an archive that holds more than its file's bytes was made to fill memory.
+
+    Raises:
+        ValueError: if it does.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if sum(member.file_size for member in archive.infolist()) > path.stat().st_size:
+                raise ValueError("compressed tensors")
 
 
 def _random_states() -> dict[str, Any]:

@@ -22,11 +22,11 @@ from pipeline import __version__
 from pipeline.bundles import Bundle, build, find_bundle, is_plain, list_bundles, load_synthesizer, read_config
 from pipeline.evaluation import CohortEvaluator
 from pipeline.inference import load_weights
+from pipeline.launch import train
 from pipeline.objectives import OBJECTIVES
 from pipeline.scans import read_nifti
 from pipeline.training import PlayerTrainer
 from pipeline.training.checkpoint import load_tensors
-from pipeline.launch import train
 
 # By hand after MONAI's bundle specification: the zoo's own schema lies on the network.
 TENSOR = {

@@ -7,8 +7,8 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import PolynomialLR
 
 from pipeline.bundles import find_bundle, load_synthesizer, read_config
-from pipeline.methods import GVS
 from pipeline.launch import train
+from pipeline.methods import GVS
 
 
 def test_the_paper_s_settings_are_the_defaults():
