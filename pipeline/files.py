@@ -11,6 +11,7 @@ import shutil
 import stat
 import tempfile
 import time
+import unicodedata
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -23,6 +24,9 @@ SCRATCH = "phs-pipeline-"
 LONGEST_WRITE_S = 24 * 3600
 # Configs, sidecars and records; the sidecar of a series of ten thousand slices is 2 MB.
 SMALL_FILE = 1 << 25
+# What spreadsheets take for the start of a formula, and Unicode's categories of what controls or hides text.
+FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
+INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 # Who writes it: the machine, by digits of its name's hash, and the process.
 MACHINE = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 WRITER = re.compile(r"(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-z_]{8}(-(?P<name>.*))?", re.DOTALL)
@@ -118,6 +122,21 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write `content` as indented JSON, whole or not at all."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def table_cell(text: str) -> str:
+    r"""A text for a cell of a table: one line that a spreadsheet takes for text and a terminal prints as it is.
+
+    What is invisible, and lone surrogates, are escaped as in Python's strings.
+
+    >>> table_cell("=cmd()\n")
+    "'=cmd()\\n"
+    """
+    escaped = "".join(
+        letter.encode("unicode_escape").decode() if unicodedata.category(letter) in INVISIBLE else letter
+        for letter in text
+    )
+    return f"'{escaped}" if escaped.lstrip().startswith(FORMULA) else escaped
 
 
 def small_text(path: Path) -> str:

@@ -20,6 +20,7 @@ from pipeline.files import (
     remove_partials,
     scratch_folder,
     sha256,
+    table_cell,
     write_json,
     write_text,
     written_aside,
@@ -167,3 +168,22 @@ class TestKilled:
             assert not left.exists()
             assert others.is_dir()
         assert names(tmp_path) == [others.name]
+
+
+@pytest.mark.parametrize("text", ["=cmd()", "+1", "-1", "@SUM(A1)", " =cmd()", "＝cmd()"])
+def test_a_spreadsheet_takes_a_cell_for_text(text: str) -> None:
+    assert table_cell(text) == f"'{text}"
+
+
+@pytest.mark.parametrize(
+    "text", ["\n=cmd()", "\r=cmd()", "\t=cmd()", "a\r\n=cmd()", "\x1b[2J", "a\u2028b", "a\u202eb", "\udcff"]
+)
+def test_what_controls_or_hides_text_is_escaped(text: str) -> None:
+    cell = table_cell(text)
+    assert cell.isprintable()
+    assert cell.encode().decode("unicode_escape") == text
+    assert len(cell.splitlines()) == 1
+
+
+def test_other_text_stays_as_it_is() -> None:
+    assert table_cell("sub-01: 5 mm, 30 % – größer") == "sub-01: 5 mm, 30 % – größer"

@@ -14,6 +14,7 @@ SMALLEST_ML = 0.05
 # Of the largest area in a slice. Of 88 gliomas in slabs of 60 mm, this finds 86 % of the cut ends, and 93 % of what it
 # finds are.
 CUT = 0.25
+COUNTS = f"voxels that differ by more than {100 * CHANGE:g} % of the intensity window"
 NEIGHBOURS = np.ones((3, 3, 3), dtype=bool)
 
 
@@ -65,7 +66,7 @@ def amounts(
     detail = f"{share:.2f} % of the edited tissue; {darker:.1f} ml darker, {brighter:.1f} ml brighter"
     found = int(lesion.sum()) * ml
     return (
-        Figure("ChangedPercent", "Changed", share, "% of edited", 2, leading=True),
+        Figure("ChangedPercent", "Changed", share, "% of edited", 2, COUNTS, leading=True),
         Figure("ChangedMl", "Changed", (removed + added) * ml, "ml", 1, detail, leading=True),
         Figure("RemovedMl", "Darker", darker, "ml", 1),
         Figure("AddedMl", "Brighter", brighter, "ml", 1),

@@ -41,8 +41,10 @@ BIDS = re.compile(r"(sub-[A-Za-z0-9]+(?:_[a-z]+-[A-Za-z0-9]+)*)_([A-Za-z0-9]+)")
 class PageMaker(Protocol):
     """Makes a page in HTML from a result, the scan's name and the sidecar's content."""
 
-    viewer: bool
-    """Whether the page has an interactive viewer."""
+    @property
+    def viewer(self) -> bool:
+        """Whether the page has an interactive viewer."""
+        ...
 
     def __call__(self, result: Result, name: str, sidecar: Mapping[str, Any]) -> str:
         """The page."""
@@ -321,6 +323,8 @@ class Outputs:
             if product.kind == "number"
         }
         return {
+            "Scan": self.name,
+            "Product": {"Name": result.main.name, "Kind": result.main.kind, "Title": result.main.heading},
             "Sources": [self.name if self.source.kind == "dicom" else self.source.path.name],
             **self._described(result.main, about),
             "SyntheticData": True,
@@ -368,7 +372,7 @@ class Outputs:
 
 
 def _warning(product: Product) -> str:
-    return WARNING.format(title=f"{product.title} image" if product.kind == "image" else product.title)
+    return WARNING.format(title=product.heading)
 
 
 def _slices_to_show(result: Result) -> list[int]:

@@ -38,6 +38,11 @@ class Product:
     meaning: str
 
     @property
+    def heading(self) -> str:
+        """The title as a noun, e.g. `pseudo-healthy image`."""
+        return f"{self.title} image" if self.kind == "image" else self.title
+
+    @property
     def value(self) -> float:
         """Of a number."""
         return float(self.voxels)
@@ -64,6 +69,11 @@ class Figure:
     digits: int
     detail: str = ""
     leading: bool = False
+
+    @property
+    def text(self) -> str:
+        """The value with its digits and units; a dash where it cannot be given."""
+        return "–" if self.value is None else f"{self.value:.{self.digits}f} {self.units}".rstrip()
 
 
 @dataclass(frozen=True)
@@ -107,8 +117,6 @@ class Result:
         """The first product of a kind."""
         return next((product for product in self.products if product.kind == kind), None)
 
-    @property
-    def focus(self) -> NDArray[np.bool_]:
-        """What pictures outline and histograms count apart: the first mask; nowhere if there is none."""
-        mask = self.first("mask")
-        return np.zeros(self.scan.shape, dtype=bool) if mask is None else mask.voxels > 0
+    def pictured(self, kind: ProductKind) -> list[Product]:
+        """All products of a kind that pictures show; of masks the first is what histograms count apart."""
+        return [product for product in (*self.products, *self.shown) if product.kind == kind]

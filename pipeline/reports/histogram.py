@@ -1,4 +1,4 @@
-"""Intensities before and after, as two step curves in an inline SVG."""
+"""Intensities of a scan, and of an image made of it, as step curves in an inline SVG."""
 
 from dataclasses import dataclass
 
@@ -16,10 +16,10 @@ class Chart:
     Attributes:
         title: what was counted.
         before: data of the SVG path of the input's curve.
-        after: that of the twin's.
-        across: place and text of the ticks of the intensity axis.
-        up: place and text of the ticks of the volume axis.
-        window: place of the window's upper end.
+        after: that of the synthetic image's; empty for none.
+        across: position and text of the ticks of the intensity axis.
+        up: position and text of the ticks of the volume axis.
+        window: position of the window's upper end.
         alt: the means, for who cannot see the curves.
     """
 
@@ -36,20 +36,21 @@ def chart(
     title: str,
     edges: NDArray[np.float64],
     before_ml: NDArray[np.float64],
-    after_ml: NDArray[np.float64],
     window_end: float,
+    after: tuple[str, NDArray[np.float64]] | None = None,
 ) -> Chart:
-    """Draw two histograms over the same bins.
+    """Draw one histogram, or two over the same bins.
 
     Args:
         title: what was counted.
         edges: of the bins, in scan units, rising, one more than bins.
         before_ml: volume in each bin in the input, in millilitres.
-        after_ml: that in the twin.
         window_end: upper end of the intensity window, in scan units.
+        after: what a synthetic image is, and the volumes in it.
     """
-    ticks_up = _round_steps(0.0, max(float(before_ml.max()), float(after_ml.max())), 4)
-    top = max(before_ml.max(), after_ml.max(), ticks_up[-1]) or 1.0
+    highest = max(float(volumes.max()) for volumes in (before_ml, *(after[1:] if after else ())))
+    ticks_up = _round_steps(0.0, highest, 4)
+    top = max(highest, ticks_up[-1]) or 1.0
 
     def x(intensity: float) -> float:
         return LEFT + (WIDTH - LEFT - 8) * (intensity - edges[0]) / (edges[-1] - edges[0])
@@ -67,11 +68,12 @@ def chart(
     return Chart(
         title=title,
         before=curve(before_ml),
-        after=curve(after_ml),
+        after=curve(after[1]) if after else "",
         across=[(round(x(tick), 1), f"{tick:g}") for tick in _round_steps(float(edges[0]), float(edges[-1]), 6)],
         up=[(round(y(tick), 1), f"{tick:g}") for tick in ticks_up],
         window=round(x(window_end), 1),
-        alt=f"{title}: mean intensity {mean(before_ml)} in the input, {mean(after_ml)} in the SYNTHETIC twin",
+        alt=f"{title}: mean intensity {mean(before_ml)} in the input"
+        + (f", {mean(after[1])} in the SYNTHETIC {after[0]}" if after else ""),
     )
 
 

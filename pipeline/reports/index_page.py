@@ -1,11 +1,9 @@
-"""A cohort at a glance: every scan's volumes and warnings, what needs a look first on top."""
+"""A cohort at a glance: every scan's numbers and warnings, what needs a look first on top."""
 
 import csv
 import io
-import json
 import math
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,24 +13,27 @@ from urllib.parse import quote
 import numpy as np
 from PIL import Image
 
+from pipeline.files import read_json, table_cell
+from pipeline.inference.products import Figure
 from pipeline.mosaic import PANEL_PIXELS, TITLE_HEIGHT
+from pipeline.provenance import made_by_us
 from pipeline.reports.html import data_uri, render
 
-# The sidecars of scans, not those of their anomaly maps and masks.
-SIDECAR = re.compile(r"_desc-(pseudohealthy|enhanced)(_[A-Za-z0-9]+)?\.json$")
 # In this subfolder, a file for each scan that failed.
 FAILED = "failed"
-VOLUMES = ("ChangedPercent", "ChangedMl", "RemovedMl", "AddedMl", "LesionMl", "EditedMl", "MeanAbsoluteChange")
-KINDS = {"pseudohealthy": "pseudo-healthy", "enhanced": "enhanced"}
 STATES = ("failed", "warnings", "ok")
 # With more scans than this, pictures are linked: the page would become too large to open.
 MOST_INLINE = 100
-# Panels side by side in a picture of ours.
-MOST_PANELS = 5
+# What the picture beside a main product of a kind shows; of other kinds, the input alone.
+PICTURED = {"image": "input · SYNTHETIC · difference", "mask": "input · SYNTHETIC border"}
+# Panels side by side, and rows, in a picture of ours.
+MOST_PANELS = 10
 THUMBNAIL_HEIGHT = 88
 COLOURS = 64
+MOST_DIGITS = 9
 REPAIR = "run the scan again with --overwrite"
-SPREADSHEET_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+COLUMNS = ("Scan", "Product", "State")
+MORE_COLUMNS = ("Bundle", "BundleVersion", "Warnings", "Problems")
 
 
 @dataclass(frozen=True)
@@ -42,21 +43,20 @@ class Entry:
     Attributes:
         sidecar: the file.
         scan: the scan's name, with its folder within the cohort.
-        kind: `pseudohealthy` or `enhanced`.
+        product: name, kind and title of the main product; empty where it is not known.
         problems: why the result cannot be used, one sentence each.
         warnings: from the check of the scan against the bundle's training.
-        numbers: `VOLUMES` and, where there is uncertainty, `UncertaintyMean` and `UncertaintyLesionMean`; empty for a
-            damaged sidecar.
+        figures: numbers about the result; empty for a damaged sidecar.
         bundle: name and version.
         page: the scan's report, None if it is not there.
     """
 
     sidecar: Path
     scan: str
-    kind: str
+    product: tuple[str, str, str] = ("", "", "")
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    numbers: dict[str, float] = field(default_factory=dict)
+    figures: tuple[Figure, ...] = ()
     bundle: tuple[str, str] = ("", "")
     page: Path | None = None
 
@@ -65,26 +65,24 @@ class Entry:
         """`failed`, `warnings` or `ok`."""
         return STATES[0] if self.problems else STATES[1] if self.warnings else STATES[2]
 
+    @property
+    def first(self) -> Figure | None:
+        """The first leading number, by which results are ordered."""
+        return next((figure for figure in self.figures if figure.leading), None)
+
 
 def read_entries(folder: Path) -> list[Entry]:
     """The results under a folder, what needs a look first on top.
 
-    Failed ones come first, then those with warnings, then the others; in each group those come first whose edited
-    tissue changed most. Sidecars of other programs are passed over.
+    Failed ones come first, then those with warnings, then the others; in each group those come first whose first
+    leading number is the largest. Sidecars of other programs are passed over.
     """
-    entries = [
-        entry
-        for path in sorted(folder.rglob("*.json"))
-        if SIDECAR.search(path.name)
-        if (entry := _entry(path, folder)) is not None
-    ]
+    entries = [entry for path in sorted(folder.rglob("*.json")) if (entry := _entry(path, folder)) is not None]
     made = {Path(entry.scan).name for entry in entries}
     failed = map(_failed, sorted((folder / FAILED).glob("*.json")))
     # A scan that has a result, which other settings did not replace, is not without one.
     entries += [entry for entry in failed if entry.scan not in made]
-    return sorted(
-        entries, key=lambda entry: (STATES.index(entry.state), -entry.numbers.get("ChangedPercent", math.inf))
-    )
+    return sorted(entries, key=lambda entry: (STATES.index(entry.state), -_rank(entry)))
 
 
 def index_page(folder: Path) -> str:
@@ -97,19 +95,34 @@ def index_page(folder: Path) -> str:
         HTML without scripts; its links and, of more than `MOST_INLINE` scans, its pictures are relative to the folder.
     """
     entries = read_entries(folder)
-    most = max((entry.numbers.get("ChangedPercent", 0.0) for entry in entries), default=0.0)
+    columns = {
+        _column(figure): {"label": figure.label, "units": figure.units, "digits": figure.digits}
+        for entry in entries
+        for figure in entry.figures
+        if figure.leading
+    }
+    # A bar shows each entry's first number beside the largest of its column.
+    most: dict[tuple[str, str], float] = {}
+    for entry in entries:
+        if entry.first:
+            column = _column(entry.first)
+            most[column] = max(most.get(column, 0.0), entry.first.value or 0.0)
     rows = []
     for entry in entries:
         picture = entry.sidecar.with_suffix(".png")
         inline = len(entries) <= MOST_INLINE
+        values = {_column(figure): figure.value for figure in entry.figures}
+        first, value = (_column(entry.first), entry.first.value or 0.0) if entry.first else (None, 0.0)
         rows.append(
             {
                 "scan": entry.scan,
-                "kind": KINDS[entry.kind],
+                "title": entry.product[2],
+                "pictured": PICTURED.get(entry.product[1], "input"),
                 "state": entry.state,
                 "reasons": [*entry.problems, *entry.warnings],
-                "numbers": entry.numbers,
-                "share": round(100 * entry.numbers.get("ChangedPercent", 0.0) / most, 1) if most > 0 else 0,
+                "values": [values.get(column) for column in columns],
+                "first": list(columns).index(first) if first else None,
+                "share": round(100 * value / most[first], 1) if first and value > 0 else 0,
                 "bundle": " ".join(entry.bundle),
                 "link": _link(entry.page, folder) if entry.page else None,
                 "thumbnail": _thumbnail(picture) if inline else None,
@@ -117,82 +130,104 @@ def index_page(folder: Path) -> str:
             }
         )
     counts = {state: sum(entry.state == state for entry in entries) for state in STATES}
-    uncertain = any("UncertaintyMean" in entry.numbers for entry in entries)
-    return render("index_page.html", rows=rows, counts=counts, uncertain=uncertain)
+    titles = list(dict.fromkeys(entry.product[2] for entry in entries if entry.product[2]))
+    return render("index_page.html", rows=rows, counts=counts, titles=titles, columns=list(columns.values()))
 
 
 def scores_csv(folder: Path) -> str:
     """The results under a folder as CSV with a header, one row for each, in the order of the page."""
-    columns = [
-        *("Scan", "Kind", "State"),
-        *VOLUMES,
-        *("UncertaintyMean", "UncertaintyLesionMean", "Bundle", "BundleVersion", "Warnings", "Problems"),
-    ]
+    entries = read_entries(folder)
+    names = list(dict.fromkeys(figure.name for entry in entries for figure in entry.figures))
     file = io.StringIO()
-    writer = csv.DictWriter(file, columns, lineterminator="\n")
-    writer.writeheader()
-    for entry in read_entries(folder):
-        texts = {
-            "Scan": entry.scan,
-            "Bundle": entry.bundle[0],
-            "BundleVersion": entry.bundle[1],
-            "Warnings": " | ".join(entry.warnings),
-            "Problems": " | ".join(entry.problems),
-        }
-        safe = {column: _no_formula(text) for column, text in texts.items()}
-        writer.writerow({"Kind": entry.kind, "State": entry.state, **entry.numbers, **safe})
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow([*COLUMNS, *map(table_cell, names), *MORE_COLUMNS])
+    for entry in entries:
+        values = {figure.name: figure.value for figure in entry.figures}
+        reasons = " | ".join(entry.warnings), " | ".join(entry.problems)
+        writer.writerow(
+            [
+                *map(table_cell, (entry.scan, entry.product[0], entry.state)),
+                *map(values.get, names),
+                *map(table_cell, (*entry.bundle, *reasons)),
+            ]
+        )
     return file.getvalue()
 
 
+def _rank(entry: Entry) -> float:
+    """What has no number comes first."""
+    return math.inf if entry.first is None or entry.first.value is None else entry.first.value
+
+
 def _entry(path: Path, folder: Path) -> Entry | None:
-    """What a sidecar tells, None if another program wrote it."""
-    found = SIDECAR.search(path.name)
-    assert found is not None  # noqa: S101  # the caller looked
-    name = path.name[: found.start()] + (found[2] or "")
-    scan, kind = path.relative_to(folder).with_name(name).as_posix(), found[1]
-    try:
-        sidecar = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return Entry(path, scan, kind, problems=[f"The sidecar {path.name} cannot be read; {REPAIR}."])
-    try:
-        if all(program["Name"] != "phs-pipeline" for program in sidecar["GeneratedBy"]):
+    """What the sidecar of a main product tells; None for any other file.
+
+    What is damaged cannot say whose it is: a main product's sidecar is known by the picture that lies beside it.
+    """
+    sidecar = read_json(path)
+    if not (made_by_us(sidecar) and "Figures" in sidecar):
+        if _by_others(sidecar) or not path.with_suffix(".png").is_file():
             return None
+        return _damaged(path, folder, sidecar)
+    try:
         lost = sorted(file for file in sidecar["Outputs"] if not (path.parent / file).is_file())
-        problems = [f"Missing: {', '.join(lost)}; {REPAIR}."] if lost else []
+        product = sidecar["Product"]
         page = path.parent / Path(str(sidecar.get("Page", ""))).name
         return Entry(
             sidecar=path,
-            scan=scan,
-            kind=kind,
-            problems=problems,
+            scan=path.relative_to(folder).with_name(str(sidecar["Scan"])).as_posix(),
+            product=(str(product["Name"]), str(product["Kind"]), str(product["Title"])),
+            problems=[f"Missing: {', '.join(lost)}; {REPAIR}."] if lost else [],
             warnings=[str(sentence) for sentence in sidecar["Warnings"]],
-            numbers=_numbers(sidecar),
+            figures=tuple(map(_figure, sidecar["Figures"])),
             bundle=(str(sidecar["Bundle"]), str(sidecar["BundleVersion"])),
             page=page if page.suffix == ".html" and page.is_file() else None,
         )
-    except (KeyError, TypeError, AttributeError, ValueError):
-        return Entry(
-            path, scan, kind, problems=[f"The sidecar {path.name} is damaged or of another version; {REPAIR}."]
-        )
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError):
+        return _damaged(path, folder, sidecar)
+
+
+def _damaged(path: Path, folder: Path, sidecar: Mapping[str, Any]) -> Entry:
+    problem = f"The sidecar {path.name} cannot be read, is damaged or of another version; {REPAIR}."
+    name = Path(str(sidecar.get("Scan", ""))).name or path.stem
+    return Entry(path, (path.relative_to(folder).parent / name).as_posix(), problems=[problem])
+
+
+def _by_others(sidecar: Mapping[str, Any]) -> bool:
+    """Whether it names a maker, and not us."""
+    makers = sidecar.get("GeneratedBy")
+    named = isinstance(makers, list) and any(isinstance(maker, dict) and "Name" in maker for maker in makers)
+    return named and not made_by_us(sidecar)
 
 
 def _failed(note: Path) -> Entry:
+    content = read_json(note)
     try:
-        content = json.loads(note.read_text(encoding="utf-8"))
         scan, reason = str(content["Scan"]), str(content["Error"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except KeyError:
         scan, reason = note.stem, f"The note {note.name} cannot be read; run the scan again."
-    return Entry(note, scan, "pseudohealthy", problems=[reason])
+    return Entry(note, scan, problems=[reason])
 
 
-def _numbers(sidecar: Mapping[str, Any]) -> dict[str, float]:
-    numbers = {name: float(sidecar["Change"][name]) for name in VOLUMES}
-    for name, value in (sidecar.get("Uncertainty") or {}).items():
-        if value is not None:
-            numbers[f"Uncertainty{name}"] = float(value)
-    if not all(map(math.isfinite, numbers.values())):
+def _figure(told: Mapping[str, Any]) -> Figure:
+    """A figure of a sidecar.
+
+    Raises:
+        TypeError: if it is none.
+        ValueError: if its value is no finite number, or its digits are no small number.
+    """
+    value, digits = told["value"], told["digits"]
+    if value is not None and not math.isfinite(value):
         raise ValueError
-    return numbers
+    if not (isinstance(digits, int) and 0 <= digits <= MOST_DIGITS):
+        raise ValueError
+    name, label, units = (str(told[key]) for key in ("name", "label", "units"))
+    return Figure(name, label, None if value is None else float(value), units, digits, leading=told["leading"] is True)
+
+
+def _column(figure: Figure) -> tuple[str, str]:
+    """Figures of one name in other units have a column of their own."""
+    return figure.name, figure.units
 
 
 def _link(path: Path, folder: Path) -> str:
@@ -201,12 +236,12 @@ def _link(path: Path, folder: Path) -> str:
 
 
 def _thumbnail(picture: Path) -> str | None:
-    """The row of a picture of ours that shows the most colour, and so the greatest change, as a small PNG."""
+    """The row of a picture of ours that shows the most colour, and so the most to see, as a small PNG."""
     try:
         with Image.open(picture) as image:
             panels, rest = divmod(image.width, PANEL_PIXELS)
             rows = (image.height - TITLE_HEIGHT) // PANEL_PIXELS
-            if rest or not 1 <= panels <= MOST_PANELS or not 1 <= rows <= 2 * MOST_PANELS:
+            if rest or not 1 <= panels <= MOST_PANELS or not 1 <= rows <= MOST_PANELS:
                 return None
             pixels = np.asarray(image.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
@@ -217,8 +252,3 @@ def _thumbnail(picture: Path) -> str | None:
     size = (THUMBNAIL_HEIGHT * panels, THUMBNAIL_HEIGHT)
     small = Image.fromarray(pixels[top : top + PANEL_PIXELS]).resize(size, Image.Resampling.LANCZOS)
     return data_uri(small.quantize(COLOURS), synthetic=True)
-
-
-def _no_formula(text: str) -> str:
-    """A spreadsheet must not run a file's name."""
-    return f"'{text}" if text.startswith(SPREADSHEET_FORMULA) else text

@@ -1,13 +1,13 @@
-"""One HTML page for one scan: what the network changed, in pictures and numbers, and how to cite it."""
+"""One HTML page for one scan: what was made of it, in pictures and numbers, and how to cite it."""
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from markupsafe import Markup
-from numpy.typing import NDArray
 
 from pipeline.reports.histogram import Chart, chart
 from pipeline.reports.html import render
@@ -20,160 +20,155 @@ from pipeline.reports.plane import (
     obliquity_degrees,
     orientation_known,
 )
-from pipeline.reports.slice_view import CHANGE_COLOURS, FULL_CHANGE, FULL_UNCERTAINTY, HEAT_COLOURS, slice_view
+from pipeline.reports.slice_view import Layer, css, layers, slice_view
 from pipeline.reports.survey import Survey, survey
 from pipeline.reports.viewer import embedded_nifti
 
-if TYPE_CHECKING:  # that room writes these pages
-    from pipeline.inference.translator import Twin
+if TYPE_CHECKING:
+    from pipeline.inference.products import Product, Result
 
-# Slices of each plane. Residual methods work on axial ones; the others show steps between them.
+# Slices of each plane. Most methods work on axial ones; the others show steps between them.
 SHOWN = {AXIAL: 6, CORONAL: 3, SAGITTAL: 3}
-# Of the window: a difference that counts as changed, and the least that the viewer colours.
-LEAST_CHANGE = 0.1
+# Of full colour: the least difference, or value of a map, that the viewer colours.
+LEAST_COLOUR = 1 / 3
 # Voxels so much longer than wide look like blocks.
 THICK = 2.0
 OBLIQUE_DEGREES = 2.0
 LARGE_PAGE_MB = 30
 # What the page says elsewhere than in its table.
 TOLD = {
-    *("Description", "Change", "Warnings", "Notes", "Uncertainty"),
+    *("Scan", "Product", "Description", "Figures", "Numbers", "Warnings", "Notes"),
     *("Methods", "References", "Citations", "Page", "Errors", "Request"),
 }
 
 
-def scan_page(
-    twin: "Twin",
-    title: str,
-    sidecar: Mapping[str, Any],
-    lesion: NDArray[np.bool_],
-    uncertainty: NDArray[np.float32] | None = None,
-    viewer: bool = False,
-) -> str:
-    """The page: complete in itself, readable without a network and without JavaScript.
+@dataclass(frozen=True)
+class ScanPage:
+    """Makes the page of a scan: complete in itself, readable without a network and without JavaScript.
 
     Args:
-        twin: the scan and its pseudo-healthy twin.
-        title: the scan's name.
-        sidecar: content of the sidecar that is written beside the twin.
-        lesion: what the method took for disease, bool, shape (X, Y, Z).
-        uncertainty: standard deviation of the change, in scan units, float32, shape (X, Y, Z).
         viewer: embed the volumes and niivue for looking at all of them in three planes.
-
-    Returns:
-        HTML.
     """
-    found = survey(twin, lesion)
-    views = {
-        plane: {
-            place: slice_view(plane, place, twin, lesion, uncertainty, found)
-            for place in found.places(plane.through, count)
-        }
-        for plane, count in SHOWN.items()
-    }
-    return render(
-        "scan_page.html",
-        title=title,
-        description=str(sidecar["Description"]).rstrip("."),
-        warnings=sidecar["Warnings"],
-        notes=[_sentence(note) for note in sidecar["Notes"]],
-        errors=sidecar.get("Errors", []),
-        facts=_facts(sidecar, twin.window.width),
-        convention=_convention(twin),
-        change_full=_full(FULL_CHANGE, twin),
-        change_colours=[_css(CHANGE_COLOURS[index]) for index in (0, len(CHANGE_COLOURS) // 2, -1)],
-        uncertainty_full=None if uncertainty is None else _full(FULL_UNCERTAINTY, twin),
-        uncertainty_colours=[_css(colour) for colour in HEAT_COLOURS],
-        planes=[
-            {
-                "title": f"{plane.name.capitalize()} slices",
-                "remark": _remark(plane, twin),
-                "views": list(views[plane].values()),
+
+    viewer: bool = False
+
+    def __call__(self, result: "Result", name: str, sidecar: Mapping[str, Any]) -> str:
+        """The page, as HTML.
+
+        Args:
+            result: of the scan.
+            name: the scan's.
+            sidecar: content of the sidecar that is written beside the main product.
+        """
+        found = survey(result)
+        shown = layers(result)
+        views = {
+            plane: {
+                index: slice_view(plane, index, result, shown, found) for index in found.indices(plane.through, count)
             }
-            for plane in SHOWN
-        ],
-        flicker=[views[plane][found.peak(plane.through)] for plane in SHOWN],
-        charts=_charts(twin, found),
-        settings=list(_settings(sidecar)),
-        methods=sidecar["Methods"],
-        references=sidecar["References"],
-        viewer=_viewer(twin, found) if viewer else None,
-    )
-
-
-def _charts(twin: "Twin", found: Survey) -> list[Chart]:
-    voxel_ml = float(np.prod(twin.scan.spacing_mm)) / 1000
-    return [
-        chart(title, found.edges, before * voxel_ml, after * voxel_ml, twin.window.high)
-        for title, (before, after) in (
-            ("All tissue that could be edited", found.tissue),
-            ("What the method took for disease", found.lesion),
+            for plane, count in SHOWN.items()
+        }
+        images, masks = result.pictured("image"), result.pictured("mask")
+        return render(
+            "scan_page.html",
+            name=name,
+            heading=result.main.heading,
+            made=[product.heading for product in (*result.products, *result.shown)],
+            description=str(sidecar["Description"]).rstrip("."),
+            warnings=sidecar["Warnings"],
+            notes=[_sentence(note) for note in sidecar["Notes"]],
+            errors=sidecar.get("Errors", []),
+            facts=list(_facts(result, sidecar)),
+            convention=_convention(result),
+            image=images[0].heading if images else None,
+            masks=[mask.title for mask in masks],
+            keys=[_key(layer, result) for layer in shown if layer.product.kind != "image"],
+            planes=[
+                {
+                    "title": f"{plane.name.capitalize()} slices",
+                    "remark": _remark(plane, result),
+                    "views": list(views[plane].values()),
+                }
+                for plane in SHOWN
+            ],
+            flicker=[views[plane][found.peak(plane.through)] for plane in SHOWN] if images or masks else [],
+            charts=list(_charts(result, found)),
+            settings=list(_settings(sidecar)),
+            methods=sidecar["Methods"],
+            references=sidecar["References"],
+            viewer=_viewer(result, shown, found) if self.viewer else None,
         )
-        if before.any()
-    ]
 
 
-def _css(colour: NDArray[np.uint8]) -> str:
-    return "rgb({},{},{})".format(*colour)
+def _charts(result: "Result", found: Survey) -> Iterator[Chart]:
+    """Of an image, the intensities before and after; of a mask, those of the scan inside."""
+    voxel_ml = float(np.prod(result.scan.spacing_mm)) / 1000
+    images, masks = result.pictured("image"), result.pictured("mask")
+    counted = [("All tissue that could be edited", found.tissue)] if images and not found.is_masked else []
+    counted += [(f"Inside the {mask.title}", found.masked) for mask in masks[:1]]
+    for title, (before, after) in counted:
+        if before.any():
+            made = (images[0].heading, after * voxel_ml) if images else None
+            yield chart(title, found.edges, before * voxel_ml, result.window.high, made)
 
 
-def _full(share: float, twin: "Twin") -> str:
-    return f"{100 * share:g} % of the window ({share * twin.window.width:.4g} in the scan's units)"
+def _key(layer: Layer, result: "Result") -> dict[str, Any]:
+    """What the colours of a layer mean."""
+    product = layer.product
+    full = f"{layer.full:.4g} {_units(product)}".rstrip()
+    if product.units == "scan":
+        full = f"{100 * layer.full / result.window.width:.4g} % of the window ({layer.full:.4g} in the scan's units)"
+    return {
+        "kind": product.kind,
+        "title": product.title,
+        "meaning": product.meaning,
+        "full": full,
+        "colours": [css(colour) for colour in layer.colours],
+    }
 
 
-def _remark(plane: Plane, twin: "Twin") -> str:
+def _remark(plane: Plane, result: "Result") -> str:
     if plane is AXIAL:
         return ""
-    _, *pixel_mm = plane.spacing_mm(twin.scan)
+    _, *pixel_mm = plane.spacing_mm(result.scan)
+    worked = "was edited" if result.pictured("image") else "was looked at"
     return (
-        "The network works on axial slices one by one: steps between them show here. Dashed lines are the ends of what "
-        "was edited."
+        "Where a method works on axial slices one by one, steps between them show here. Dashed lines are the ends of "
+        f"what {worked}."
         + (" The scan's own slices are thick, which shows as blocks." if max(pixel_mm) > THICK * min(pixel_mm) else "")
     )
 
 
-def _convention(twin: "Twin") -> str:
+def _convention(result: "Result") -> str:
     text = (
         "Radiological convention: the person's right (R) is at the left of axial and coronal pictures, and sagittal "
         "ones look to the left. Pixels have their size in millimetres. Slices are counted from the feet, the back and "
         "the left."
     )
-    if not orientation_known(twin.scan):
+    if not orientation_known(result.scan):
         text += (
             " The header does not say which side is which: the letters, marked with a question mark, are NIfTI's "
             "default and may be wrong."
         )
-    angle = obliquity_degrees(twin.scan)
+    angle = obliquity_degrees(result.scan)
     if angle > OBLIQUE_DEGREES:
         text += f" The scan is oblique, up to {angle:.0f}° off the body's axes; the letters name the closest ones."
     return text
 
 
-def _facts(sidecar: Mapping[str, Any], window_width: float) -> list[tuple[str, str, str]]:
-    change = sidecar["Change"]
-    darker, brighter = (f"{change[name]:.1f}" for name in ("RemovedMl", "AddedMl"))
-    facts = [
-        (
-            "Changed",
-            f"{change['ChangedMl']:.1f} ml",
-            f"{change['ChangedPercent']:.2f} % of the edited tissue; {darker} ml darker, {brighter} ml brighter",
-        ),
-        ("Taken for disease", f"{change['LesionMl']:.1f} ml", "by the method; outlined in the pictures"),
-        (
-            "Mean change",
-            f"{100 * change['MeanAbsoluteChange']:.2f} %",
-            "of the intensity window, in the edited tissue",
-        ),
-        ("Edited tissue", f"{change['EditedMl']:.0f} ml", "where the method was allowed to change the scan"),
-        ("Bundle", str(sidecar["Bundle"]), f"version {sidecar['BundleVersion']}"),
-    ]
-    spread = sidecar["Uncertainty"]
-    if spread is not None:
-        where = "in the edited tissue"
-        if spread["LesionMean"] is not None:
-            where += f"; {100 * spread['LesionMean'] / window_width:.2f} % in what was taken for disease"
-        facts.append(("Uncertainty", f"{100 * spread['Mean'] / window_width:.2f} %", f"of the window, {where}"))
-    return facts
+def _facts(result: "Result", sidecar: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Label, value and detail of each number, and the bundle's name."""
+    numbers = {product.name: product for product in result.pictured("number")}
+    for figure in result.figures:
+        number = numbers.pop(figure.name, None)
+        yield figure.label, figure.text, figure.detail or (number.meaning if number else "")
+    for number in numbers.values():
+        yield number.title, f"{number.value:.4g} {_units(number)}".strip(), number.meaning
+    yield "Bundle", str(sidecar["Bundle"]), f"version {sidecar['BundleVersion']}"
+
+
+def _units(product: "Product") -> str:
+    return "" if product.units == "1" else product.units
 
 
 def _settings(sidecar: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -208,26 +203,31 @@ def _sentence(note: str) -> str:
     return note[:1].upper() + note[1:] + ("" if note.endswith((".", "!", "?")) else ".")
 
 
-def _viewer(twin: "Twin", found: Survey) -> dict[str, Any]:
-    volumes = {
-        "input": embedded_nifti(twin.scan.stored, twin.scan),
-        "twin": embedded_nifti(twin.stored, twin.scan),
-        "anomaly": embedded_nifti(twin.stored_anomaly, twin.scan, difference=True),
-    }
-    look = {
-        "low": twin.window.low,
-        "high": twin.window.high,
-        "least": LEAST_CHANGE * twin.window.width,
-        "full": FULL_CHANGE * twin.window.width,
-        "at": body_to_mm(twin.scan, *(found.peak(axis) for axis in range(3))),
-    }
+def _viewer(result: "Result", shown: list[Layer], found: Survey) -> dict[str, Any]:
+    scan, window = result.scan, result.window
+    scalings = {"image": (scan.slope, scan.intercept), "difference": (scan.slope, 0.0)}
+    volumes = [embedded_nifti(scan.stored, scan, scalings["image"])]
+    looks = [{"id": "input", "title": "input", "kind": "input", "low": window.low, "high": window.high}]
+    for layer in shown:
+        product, is_image = layer.product, layer.product.kind == "image"
+        volumes.append(embedded_nifti(product.voxels, scan, scalings.get(product.kind, (1.0, 0.0))))
+        looks.append(
+            {
+                "id": layer.key,
+                "title": product.heading,
+                "kind": product.kind,
+                "low": window.low if is_image else 0.0 if product.kind == "mask" else LEAST_COLOUR * layer.full,
+                "high": window.high if is_image else layer.full,
+                "colours": layer.colours.T.tolist(),
+            }
+        )
     assets = resources.files("pipeline.reports") / "assets"
-    megabytes = sum(map(len, volumes.values())) / 1e6
+    megabytes = sum(map(len, volumes)) / 1e6
     return {
-        **volumes,
+        "volumes": [{**look, "data": data} for look, data in zip(looks, volumes, strict=True)],
         "megabytes": f"{megabytes:.0f}",
         "large": megabytes > LARGE_PAGE_MB,
-        "look": json.dumps(look),
+        "look": json.dumps({"volumes": looks, "at": body_to_mm(scan, *(found.peak(axis) for axis in range(3)))}),
         "niivue": Markup((assets / "niivue.umd.js").read_text(encoding="utf-8")),  # noqa: S704  # our own asset
         "licence": Markup((assets / "niivue.LICENSE").read_text(encoding="utf-8")),  # noqa: S704
     }

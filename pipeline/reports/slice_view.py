@@ -1,5 +1,6 @@
-"""One slice in a report: input, synthetic image, difference and uncertainty, at one size in millimetres."""
+"""One slice in a report: the input and what was made of it, side by side, at one size in millimetres."""
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,39 +12,69 @@ from pipeline.reports.html import data_uri
 from pipeline.reports.plane import AXIAL, RIGHT, SAGITTAL, SUPERIOR, Plane, orientation_known, outline
 from pipeline.reports.survey import Survey, intensities
 
-if TYPE_CHECKING:  # that room writes these pages
-    from pipeline.inference.translator import Twin
+if TYPE_CHECKING:
+    from pipeline.inference.products import Product, Result
 
-# Of the window: the difference and the deviation at full colour, the same in every report.
+# Of the window: the difference, and the value of a map in the scan's units, at full colour; the same in every report.
 FULL_CHANGE = 0.3
-FULL_UNCERTAINTY = 0.1
+FULL_MAP = 0.1
 # Longer sides are averaged down to it for the pictures, so that a page of large slices opens on any machine.
 LONGEST_SIDE = 320
-# Colours of 255 changes from all added to all removed, nothing in the middle (`difference` turns a line round).
-CHANGE_COLOURS = difference(np.linspace(1, -1, 255)[:, None], full=1.0)[0]
-# From certain to uncertain, at equal steps.
+LEVELS = 255  # of a picture's palette: an odd number has a middle
+# All added, nothing, all removed (`difference` turns a line round).
+CHANGE_COLOURS = difference(np.linspace(1, -1, 3)[:, None], full=1.0)[0]
+# From nothing to full, at equal steps.
 HEAT_COLOURS = np.array([(0, 0, 0), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164)], dtype=np.uint8)
+# Of the first mask, the second, and so on, and round again.
+MASK_COLOURS = ((255, 196, 0), (86, 180, 233), (230, 97, 160), (0, 190, 130))
 
 
-def slice_view(
-    plane: Plane,
-    place: int,
-    twin: "Twin",
-    lesion: NDArray[np.bool_],
-    uncertainty: NDArray[np.float32] | None,
-    survey: Survey,
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Layer:
+    """A product that pictures show, and how.
+
+    Args:
+        key: for ids in the page: its kind and number.
+        product: of a kind with voxels.
+        full: of a difference or map, what has full colour, in the product's units.
+        colours: RGB, shape (n, 3), at equal steps from the least value to full: of a difference from −full, else
+            from 0.
+        is_panel: whether it has a panel of its own: masks beside an image are outlined on the input alone.
+    """
+
+    key: str
+    product: "Product"
+    full: float
+    colours: NDArray[np.uint8]
+    is_panel: bool
+
+
+def layers(result: "Result") -> list[Layer]:
+    """What pictures show beside the input, in their order."""
+    images, masks = result.pictured("image"), result.pictured("mask")
+    grey = np.array([(0, 0, 0), (255, 255, 255)], dtype=np.uint8)
+    found = [Layer(f"image{number}", image, 1.0, grey, True) for number, image in enumerate(images)]
+    for number, each in enumerate(masks):
+        colours = np.array([(0, 0, 0), MASK_COLOURS[number % len(MASK_COLOURS)]], dtype=np.uint8)
+        found.append(Layer(f"mask{number}", each, 1.0, colours, not images))
+    for number, each in enumerate(result.pictured("difference")):
+        found.append(Layer(f"difference{number}", each, FULL_CHANGE * result.window.width, CHANGE_COLOURS, True))
+    for number, each in enumerate(result.pictured("map")):
+        found.append(Layer(f"map{number}", each, _full(each, result), HEAT_COLOURS, True))
+    return found
+
+
+def slice_view(plane: Plane, index: int, result: "Result", shown: list[Layer], survey: Survey) -> dict[str, Any]:
     """What the template draws of one slice: a caption, letters, sizes in millimetres, and panels.
 
     Args:
         plane: which way it is cut.
-        place: which slice across the plane.
-        twin: the scan and its pseudo-healthy twin.
-        lesion: what the method took for disease, bool, shape (X, Y, Z).
-        uncertainty: standard deviation in scan units, float32, shape (X, Y, Z), or None.
-        survey: of the twin; pictures are cut to its box.
+        index: which slice across the plane.
+        result: of the scan.
+        shown: its layers.
+        survey: of it; pictures are cut to its box.
     """
-    scan, window = twin.scan, twin.window
+    scan, window = result.scan, result.window
     through_mm, row_mm, column_mm = plane.spacing_mm(scan)
     count, *lengths = plane.slices(scan, scan.stored).shape
     # Pictures run against the body's axes.
@@ -53,38 +84,37 @@ def slice_view(
     )
 
     def cut(voxels: NDArray[Any]) -> NDArray[Any]:
-        return plane.slices(scan, voxels)[place][box]
+        return plane.slices(scan, voxels)[index][box]
 
-    before, after = (intensities(scan, cut(voxels)) for voxels in (scan.stored, twin.stored))
+    before = intensities(scan, cut(scan.stored))
     rows, columns = before.shape
     blocks = -(-columns // LONGEST_SIDE), -(-rows // LONGEST_SIDE)
-    removed = cut(lesion)
-    area_cm2 = int(removed.sum()) * row_mm * column_mm / 100
-    found = f", {area_cm2:.1f} cm² taken for disease" if area_cm2 else ""
-    name = f"{plane.name.capitalize()} slice {place + 1}"
+    name = f"{plane.name.capitalize()} slice {index + 1}"
+    masks = [(layer, cut(layer.product.voxels) > 0) for layer in shown if layer.product.kind == "mask"]
+    masks = [(layer, inside) for layer, inside in masks if inside.any()]
+    found = "".join(
+        f", {layer.product.title} {int(inside.sum()) * row_mm * column_mm / 100:.1f} cm²" for layer, inside in masks
+    )
 
-    def panel(kind: str, title: str, picture: Image.Image, synthetic: bool = True) -> dict[str, Any]:
-        border = "" if synthetic else outline(removed)
+    def panel(key: str, title: str, picture: Image.Image, synthetic: bool = True) -> dict[str, Any]:
+        borders = [] if synthetic else [(outline(inside), css(layer.colours[-1])) for layer, inside in masks]
         return {
-            "id": f"{plane.name}-{place}-{kind}",
+            "id": f"{plane.name}-{index}-{key}",
             "title": title,
-            "alt": f"{name}, {'SYNTHETIC ' if synthetic else ''}{title}{f'{found}, outlined' if border else ''}",
+            "alt": f"{name}, {'SYNTHETIC ' if synthetic else ''}{title}{f'{found}, outlined' if borders else ''}",
             "uri": data_uri(picture, synthetic),
             "synthetic": synthetic,
-            "outline": border,
+            "outlines": borders,
         }
 
-    panels = [
-        panel("input", "input", _grey(_reduced(window.apply(before), blocks)), synthetic=False),
-        panel("twin", "pseudo-healthy", _grey(_reduced(window.apply(after), blocks))),
-        panel("difference", "difference", _signed(_reduced((before - after) / np.float32(window.width), blocks))),
-    ]
-    if uncertainty is not None:
-        deviation = _reduced(cut(uncertainty) / np.float32(window.width), blocks)
-        panels.append(panel("uncertainty", "uncertainty", _heat(deviation)))
+    panels = [panel("input", "input", _grey(_reduced(window.apply(before), blocks)), synthetic=False)]
+    for layer in shown:
+        if layer.is_panel:
+            picture = _picture(layer, cut(layer.product.voxels), result, blocks)
+            panels.append(panel(layer.key, layer.product.title, picture))
     return {
         "name": plane.name,
-        "caption": f"{name} of {count}{_side(plane, place, survey, through_mm)}{found}",
+        "caption": f"{name} of {count}{_side(plane, index, survey, through_mm)}{found}",
         "ends": tuple(end if orientation_known(scan) else f"{end}?" for end in plane.ends),
         "width_mm": round(columns * column_mm, 3),
         "height_mm": round(rows * row_mm, 3),
@@ -99,20 +129,48 @@ def slice_view(
     }
 
 
-def _side(plane: Plane, place: int, survey: Survey, through_mm: float) -> str:
+def css(colour: NDArray[np.uint8]) -> str:
+    """A colour as style sheets write it."""
+    return "rgb({},{},{})".format(*colour)
+
+
+def _full(product: "Product", result: "Result") -> float:
+    """The value of a map at full colour: fixed where pages can be compared, else its largest."""
+    fixed = {"scan": FULL_MAP * result.window.width, "1": 1.0}
+    return fixed.get(product.units) or float(product.voxels.max()) or 1.0
+
+
+def _side(plane: Plane, index: int, survey: Survey, through_mm: float) -> str:
     if plane is not SAGITTAL:
         return ""
     middle = (survey.box[RIGHT].start + survey.box[RIGHT].stop - 1) / 2
-    offset_mm = (place - middle) * through_mm
+    offset_mm = (index - middle) * through_mm
     return f", {abs(offset_mm):.0f} mm to the {'right' if offset_mm > 0 else 'left'} of the body's middle"
 
 
 def _slab_ends(plane: Plane, survey: Survey, top: int, row_mm: float) -> list[float]:
-    """Where slices that were edited meet others, in millimetres below the picture's top."""
+    """Where slices of the region meet others, in millimetres below the picture's top."""
     if plane is AXIAL:
         return []
-    edited = survey.edited[SUPERIOR][::-1]
-    return [round(float(row - top) * row_mm, 3) for row in np.flatnonzero(edited[1:] != edited[:-1]) + 1]
+    inside = survey.region[SUPERIOR][::-1]
+    return [round(float(row - top) * row_mm, 3) for row in np.flatnonzero(inside[1:] != inside[:-1]) + 1]
+
+
+def _picture(layer: Layer, voxels: NDArray[Any], result: "Result", blocks: tuple[int, int]) -> Image.Image:
+    """A slice of a product in the colours of its kind."""
+    scan, kind = result.scan, layer.product.kind
+    if kind == "image":
+        return _grey(_reduced(result.window.apply(intensities(scan, voxels)), blocks))
+    values = (voxels > 0 if kind == "mask" else voxels).astype(np.float32)
+    if kind == "difference":
+        values *= np.float32(scan.slope)
+    share = _reduced(values / np.float32(layer.full), blocks)
+    levels = (share + 1) / 2 if kind == "difference" else share
+    steps = np.linspace(0, LEVELS - 1, len(layer.colours))
+    palette = np.stack([np.interp(np.arange(LEVELS), steps, channel) for channel in layer.colours.T], axis=1)
+    picture = Image.fromarray(np.rint((LEVELS - 1) * np.clip(levels, 0, 1)).astype(np.uint8))
+    picture.putpalette(np.rint(palette).astype(np.uint8).tobytes())
+    return picture
 
 
 def _reduced(values: NDArray[np.float32], blocks: tuple[int, int]) -> NDArray[np.float32]:
@@ -122,20 +180,3 @@ def _reduced(values: NDArray[np.float32], blocks: tuple[int, int]) -> NDArray[np
 
 def _grey(levels: NDArray[np.float32]) -> Image.Image:
     return Image.fromarray(np.rint(levels * 255).astype(np.uint8))
-
-
-def _signed(change: NDArray[np.float32]) -> Image.Image:
-    middle = len(CHANGE_COLOURS) // 2
-    return _coloured(middle + middle * np.clip(change / FULL_CHANGE, -1, 1), CHANGE_COLOURS)
-
-
-def _heat(deviation: NDArray[np.float32]) -> Image.Image:
-    steps = np.linspace(0, 255, len(HEAT_COLOURS))
-    palette = np.stack([np.interp(np.arange(256), steps, channel) for channel in HEAT_COLOURS.T], axis=1)
-    return _coloured(255 * np.clip(deviation / FULL_UNCERTAINTY, 0, 1), np.rint(palette).astype(np.uint8))
-
-
-def _coloured(indices: NDArray[np.float32], palette: NDArray[np.uint8]) -> Image.Image:
-    picture = Image.fromarray(np.rint(indices).astype(np.uint8))
-    picture.putpalette(palette.tobytes())
-    return picture

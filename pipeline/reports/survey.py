@@ -1,7 +1,7 @@
-"""One pass over a scan and its twin: where the change is, where the body is, and the intensities before and after."""
+"""One pass over a scan and its products: where there is most to see, where the body is, and the intensities."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +11,13 @@ from pipeline.preprocessing.foreground import AIR
 from pipeline.reports.plane import ANTERIOR, RIGHT, SUPERIOR
 from pipeline.scans import Scan
 
-if TYPE_CHECKING:  # that room writes these pages
-    from pipeline.inference.translator import Twin
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
+    from pipeline.inference.products import ProductKind, Result
+
+# Where there is no image to compare with the scan, slices are chosen by the first product of these kinds.
+CHOOSING: tuple["ProductKind", ...] = ("mask", "difference", "map")
 # A line through the scan with so little of the tissue of the fullest line holds noise of the air.
 SPECKS = 0.02
 BINS = 64
@@ -26,73 +30,80 @@ class Survey:
     """What the pictures are chosen by.
 
     Attributes:
-        change: for each body axis (right, anterior, superior), the absolute change of every slice across it, summed.
-        edited: for each body axis, whether the slice was edited.
+        amount: for each body axis (right, anterior, superior) and every slice across it, the sum of what there is to
+            see: the absolute difference of the scan and the first image, else of what the first mask, difference or
+            map holds.
+        region: for each body axis, whether the slice has a part in the result's region.
         box: for each body axis, where the body is, with a border.
         edges: of the histogram's bins, in scan units.
-        tissue: voxels in each bin, in the tissue that could be edited: before and after, shape (2, bins).
-        lesion: the same in what the method took for disease.
+        tissue: voxels in each bin, in the region's tissue: of the scan and of the first image, shape (2, bins).
+        masked: the same inside the first mask.
+        is_masked: whether the region is all inside the first mask.
     """
 
-    change: list[NDArray[np.float64]]
-    edited: list[NDArray[np.bool_]]
+    amount: list[NDArray[np.float64]]
+    region: list[NDArray[np.bool_]]
     box: list[slice]
     edges: NDArray[np.float64]
     tissue: NDArray[np.int64]
-    lesion: NDArray[np.int64]
+    masked: NDArray[np.int64]
+    is_masked: bool
 
     def peak(self, axis: int) -> int:
-        """The slice across a body axis with the greatest change; the middle one of the edited, if nothing changed."""
-        if self.change[axis].any():
-            return int(self.change[axis].argmax())
-        edited = np.flatnonzero(self.edited[axis])
-        return int(edited[len(edited) // 2])
+        """The slice across a body axis with the most to see; the middle one of the region, if there is nothing."""
+        if self.amount[axis].any():
+            return int(self.amount[axis].argmax())
+        inside = np.flatnonzero(self.region[axis])
+        return int(inside[len(inside) // 2])
 
-    def places(self, axis: int, count: int) -> list[int]:
-        """At most so many slices across a body axis, the last first: spread over the edited part, one at the peak."""
-        edited = np.flatnonzero(self.edited[axis])
-        if len(edited) <= count:
-            return edited[::-1].tolist()
-        spread = np.rint(np.linspace(edited[0], edited[-1], count + 2)[1:-1]).astype(int)
+    def indices(self, axis: int, count: int) -> list[int]:
+        """At most so many slices across a body axis, the last first: spread over the region, one at the peak."""
+        inside = np.flatnonzero(self.region[axis])
+        if len(inside) <= count:
+            return inside[::-1].tolist()
+        spread = np.rint(np.linspace(inside[0], inside[-1], count + 2)[1:-1]).astype(int)
         peak = self.peak(axis)
         spread[np.abs(spread - peak).argmin()] = peak
         return sorted(set(spread.tolist()), reverse=True)
 
 
-def survey(twin: "Twin", lesion: NDArray[np.bool_]) -> Survey:
-    """Look through all slices of a twin once; no second volume is held in memory.
-
-    Args:
-        twin: the scan and its pseudo-healthy twin.
-        lesion: what the method took for disease, bool, shape (X, Y, Z).
-    """
-    scan, window = twin.scan, twin.window
+def survey(result: "Result") -> Survey:
+    """Look through all slices of a scan and its products once; no second volume is held in memory."""
+    scan, window = result.scan, result.window
     # Axes: slices, right, anterior.
-    stored, made, edited, removed = map(scan.axial, (scan.stored, twin.stored, twin.edited, lesion))
+    stored, region = scan.axial(scan.stored), scan.axial(result.region)
+    made, mask, choosing = (_first(result, kinds) for kinds in (("image",), ("mask",), CHOOSING))
     slices, right, anterior = stored.shape
-    change, touched, body = ([np.zeros(length) for length in (right, anterior, slices)] for _ in range(3))
-    edges = _edges(twin)
-    counts = np.zeros((2, 2, len(edges) - 1), dtype=np.int64)
-    for place in range(slices):
-        before = intensities(scan, stored[place])
+    amount, touched, body = ([np.zeros(length) for length in (right, anterior, slices)] for _ in range(3))
+    edges = _edges(result)
+    tissue_counts, mask_counts = np.zeros((2, 2, len(edges) - 1), dtype=np.int64)
+    is_masked = True
+    for index in range(slices):
+        before = intensities(scan, stored[index])
         tissue = before > window.low + AIR * window.width
-        _add(body, place, tissue)
-        inside = np.ascontiguousarray(edited[place])
+        _add(body, index, tissue)
+        inside = np.ascontiguousarray(region[index])
         if not inside.any():
             continue
-        after = intensities(scan, made[place])
-        _add(touched, place, inside)
-        _add(change, place, np.abs(before - after))
-        for region, where in enumerate((inside & tissue, np.ascontiguousarray(removed[place]))):
-            for moment, values in enumerate((before[where], after[where])):
-                counts[region, moment] += np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0]
+        _add(touched, index, inside)
+        after = None if made is None else intensities(scan, made[index])
+        if after is not None:
+            _add(amount, index, np.abs(before - after))
+        elif choosing is not None:
+            _add(amount, index, np.abs(np.ascontiguousarray(choosing[index], dtype=np.float32)))
+        masked = np.zeros_like(inside) if mask is None else np.ascontiguousarray(mask[index]) > 0
+        is_masked &= not (inside & ~masked).any()
+        for counts, where in ((tissue_counts, inside & tissue), (mask_counts, masked)):
+            for row, image in enumerate(each for each in (before, after) if each is not None):
+                counts[row] += np.histogram(np.clip(image[where], edges[0], edges[-1]), edges)[0]
     return Survey(
-        change=change,
-        edited=[along > 0 for along in touched],
+        amount=amount,
+        region=[along > 0 for along in touched],
         box=[_extent((seen > SPECKS * seen.max()) | (along > 0)) for seen, along in zip(body, touched, strict=True)],
         edges=edges,
-        tissue=counts[0],
-        lesion=counts[1],
+        tissue=tissue_counts,
+        masked=mask_counts,
+        is_masked=is_masked,
     )
 
 
@@ -102,20 +113,26 @@ def intensities(scan: Scan, stored: NDArray[np.generic]) -> NDArray[np.float32]:
     return voxels * np.float32(scan.slope) + np.float32(scan.intercept)
 
 
-def _add(profiles: list[NDArray[np.float64]], place: int, values: NDArray[np.float32] | NDArray[np.bool_]) -> None:
+def _first(result: "Result", kinds: "Iterable[ProductKind]") -> NDArray[Any] | None:
+    """Axial slices of the first product of the first of these kinds that is there."""
+    return next((result.scan.axial(each.voxels) for kind in kinds for each in result.pictured(kind)), None)
+
+
+def _add(profiles: list[NDArray[np.float64]], index: int, values: NDArray[np.float32] | NDArray[np.bool_]) -> None:
     """Add an axial slice, shape (right, anterior), to sums along each body axis."""
     profiles[RIGHT] += values.sum(axis=1)
     profiles[ANTERIOR] += values.sum(axis=0)
-    profiles[SUPERIOR][place] = values.sum()
+    profiles[SUPERIOR][index] = values.sum()
 
 
-def _edges(twin: "Twin") -> NDArray[np.float64]:
+def _edges(result: "Result") -> NDArray[np.float64]:
     """Bins over the window and a little beyond; of integers, each holds as many values as the next."""
-    window = twin.window
+    window = result.window
     reach = (1 + BEYOND) * window.width
-    if not np.issubdtype(twin.stored.dtype, np.integer):
+    images = result.pictured("image")
+    if not np.issubdtype((images[0].voxels if images else result.scan.stored).dtype, np.integer):
         return np.linspace(window.low, window.low + reach, BINS + 1, dtype=np.float64)
-    unit = abs(twin.scan.slope)
+    unit = abs(result.scan.slope)
     width = max(1, round(reach / BINS / unit)) * unit
     first = window.low - unit / 2
     return np.asarray(first + width * np.arange(int(np.ceil(reach / width)) + 1), dtype=np.float64)

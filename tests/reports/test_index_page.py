@@ -24,12 +24,13 @@ from pipeline.reports.index_page import index_page, read_entries, scores_csv
 def write(tmp_path: Path, sidecar: dict[str, Any]) -> Callable[..., Path]:
     """Write a scan's sidecar, and the files it names."""
 
-    def write(name: str, percent: float = 1.0, folder: str = "", kind: str = "pseudohealthy", **told: Any) -> Path:
-        base = f"{name}_desc-{kind}"
+    def write(name: str, percent: float = 1.0, folder: str = "", **told: Any) -> Path:
+        base = f"{name}_desc-pseudohealthy"
         (tmp_path / folder).mkdir(parents=True, exist_ok=True)
         content = {
             **sidecar,
-            "Change": {**sidecar["Change"], "ChangedPercent": percent},
+            "Scan": name,
+            "Figures": [{**sidecar["Figures"][0], "value": percent}, *sidecar["Figures"][1:]],
             "Outputs": {f"{base}.nii.gz": "cd" * 32},
             "Page": f"{base}.html",
             **told,
@@ -41,6 +42,9 @@ def write(tmp_path: Path, sidecar: dict[str, Any]) -> Callable[..., Path]:
         return path
 
     return write
+
+
+FIGURE = {"name": "Age", "label": "Age", "value": 63.0, "units": "years", "digits": 1, "detail": "", "leading": True}
 
 
 def links(html: str) -> list[str]:
@@ -58,9 +62,10 @@ class TestOrder:
         write("lost", 0.3).with_suffix(".nii.gz").unlink(missing_ok=True)
         (tmp_path / "lost_desc-pseudohealthy.nii.gz").unlink(missing_ok=True)
         write("broken").write_text("{")
+        (tmp_path / "broken_desc-pseudohealthy.png").write_bytes(b"")
         entries = read_entries(tmp_path)
         assert [(entry.scan, entry.state) for entry in entries] == [
-            ("broken", "failed"),
+            ("broken_desc-pseudohealthy", "failed"),
             ("lost", "failed"),
             ("warned-more", "warnings"),
             ("warned", "warnings"),
@@ -68,8 +73,8 @@ class TestOrder:
             ("little", "ok"),
         ]
         html = index_page(tmp_path)
-        places = [html.index(f">{entry.scan}<") for entry in entries[1:]]
-        assert places == sorted(places)
+        positions = [html.index(f">{entry.scan}<") for entry in entries[1:]]
+        assert positions == sorted(positions)
         assert "2 failed, 2 with warnings, 2 without." in html
         assert "Missing: lost_desc-pseudohealthy.nii.gz; run the scan again with --overwrite." in html
 
@@ -99,18 +104,23 @@ class TestWhatCounts:
     def test_main_volumes_in_all_subfolders_and_no_maps_masks_or_others(
         self, write: Callable[..., Path], tmp_path: Path
     ) -> None:
-        write("sub-01", folder="sub-01/ses-1/anat").rename(
+        write("sub-01_ses-1_FLAIR", folder="sub-01/ses-1/anat").rename(
             tmp_path / "sub-01/ses-1/anat/sub-01_ses-1_desc-pseudohealthy_FLAIR.json"
         )
+        product = {"Name": "enhanced", "Kind": "image", "Title": "lesion-enhanced image"}
+        write("scan", Page=None, Product=product).rename(tmp_path / "scan_desc-enhanced.json")
+        mask = {"Name": "lesion", "Kind": "mask", "Title": "lesion mask"}
+        write("scan", Product=mask).rename(tmp_path / "scan_label-lesion_mask.json")
         write("scan")
-        write("scan", kind="enhanced", Page=None)
-        write("scan", kind="anomaly")
-        write("scan", kind="uncertainty")
-        write("theirs", GeneratedBy=[{"Name": "fMRIPrep"}])
-        (tmp_path / "dataset_description.json").write_text("{}")
-        (tmp_path / "scan_label-lesion_mask.json").write_text("{}")
-        assert sorted((entry.scan, entry.kind) for entry in read_entries(tmp_path)) == [
+        write("theirs", GeneratedBy=[{"Name": "fMRIPrep"}]).with_suffix(".png").write_bytes(b"")
+        ours = [{"Name": "phs-pipeline", "Version": "0.2.0"}]
+        (tmp_path / "dataset_description.json").write_text(json.dumps({"GeneratedBy": ours}))
+        for other in ("scan_desc-anomaly.json", "scan_desc-uncertainty.json", "sub-01_label-lesion_mask.json"):
+            (tmp_path / other).write_text(json.dumps({"Description": "Input minus pseudo-healthy"}))
+        (tmp_path / "broken.json").write_text("{")
+        assert sorted((entry.scan, entry.product[0]) for entry in read_entries(tmp_path)) == [
             ("scan", "enhanced"),
+            ("scan", "lesion"),
             ("scan", "pseudohealthy"),
             ("sub-01/ses-1/anat/sub-01_ses-1_FLAIR", "pseudohealthy"),
         ]
@@ -129,26 +139,37 @@ class TestWhatCounts:
             b'{"GeneratedBy": ["phs-pipeline"]}',
             b'{"GeneratedBy": [{"Name": "phs-pipeline"}]}',
             b'{"GeneratedBy": [{"Name": "phs-pipeline"}], "Outputs": 7}',
+            b'{"GeneratedBy": [{"Name": "phs-pipeline"}], "Outputs": {}, "Figures": 7}',
+            b'{"GeneratedBy": [{"Name": "phs-pipeline"}], "Outputs": {}, "Change": {"ChangedPercent": 1.0}}',
         ],
     )
     def test_a_damaged_sidecar_is_listed_as_such(self, content: bytes, tmp_path: Path) -> None:
         (tmp_path / "scan_desc-pseudohealthy.json").write_bytes(content)
+        (tmp_path / "scan_desc-pseudohealthy.png").write_bytes(b"")
         (entry,) = read_entries(tmp_path)
         assert entry.state == "failed"
         assert "scan_desc-pseudohealthy.json" in index_page(tmp_path)
-        assert scores_csv(tmp_path).splitlines()[1].startswith("scan,pseudohealthy,failed,,")
+        assert scores_csv(tmp_path).splitlines()[1].startswith("scan_desc-pseudohealthy,,failed,,")
 
     @pytest.mark.parametrize(
         "told",
         [
-            {"Change": None},
-            {"Change": {}},
-            {"Change": {"ChangedPercent": "much"}},
+            {"Figures": None},
+            {"Figures": [{}]},
+            {"Figures": ["ChangedPercent"]},
+            {"Figures": [{**FIGURE, "value": "much"}]},
+            {"Figures": [{**FIGURE, "value": [1]}]},
+            {"Figures": [{**FIGURE, "value": 10**400}]},
+            {"Figures": [{**FIGURE, "value": float("inf")}]},
+            {"Figures": [{**FIGURE, "digits": 10**9}]},
+            {"Figures": [{**FIGURE, "digits": "2"}]},
             {"Warnings": 3},
             {"Outputs": None},
-            {"Uncertainty": 3},
-            {"Uncertainty": {"Mean": [1]}},
             {"Outputs": {"\x00": ""}},
+            {"Product": None},
+            {"Product": {}},
+            {"Scan": "../other/scan"},
+            {"Scan": ""},
         ],
     )
     def test_so_is_one_whose_facts_are_no_facts(
@@ -257,18 +278,76 @@ class TestScores:
             "worse",
             2.5,
             folder="sub-1",
-            Uncertainty={"Mean": 20.0, "LesionMean": None},
+            Figures=[
+                {**FIGURE, "name": "ChangedPercent", "value": 2.5},
+                FIGURE,
+                {**FIGURE, "name": "Spread", "value": None},
+            ],
             Warnings=["The spacing is 5 mm, expected 1 mm.", "No brain."],
         )
         rows = list(csv.DictReader(io.StringIO(scores_csv(tmp_path))))
         assert [row["Scan"] for row in rows] == ["sub-1/worse", "calm"]
         worse, calm = rows
         assert worse["Warnings"] == "The spacing is 5 mm, expected 1 mm. | No brain."
-        assert (worse["ChangedPercent"], worse["LesionMl"], worse["EditedMl"]) == ("2.5", "0.9", "57.6")
-        assert (worse["UncertaintyMean"], worse["UncertaintyLesionMean"]) == ("20.0", "")
+        numbers = [float(calm[name]) for name in ("ChangedPercent", "LesionMl", "EditedMl")]
+        assert numbers == pytest.approx([0.5, 0.96, 57.6])
+        assert (worse["ChangedPercent"], worse["Age"], worse["Spread"]) == ("2.5", "63.0", "")
+        assert (worse["LesionMl"], calm["Age"]) == ("", "")
         assert (calm["State"], calm["Bundle"], calm["BundleVersion"], calm["Problems"]) == ("ok", "gvs", "0.2.0", "")
 
     def test_a_spreadsheet_does_not_run_a_name(self, write: Callable[..., Path], tmp_path: Path) -> None:
-        write("=cmd()", Warnings=["+1"])
+        write("=cmd()", Warnings=["+1"], Product={"Name": "@SUM(A1)", "Kind": "image", "Title": ""})
         (row,) = csv.DictReader(io.StringIO(scores_csv(tmp_path)))
-        assert (row["Scan"], row["Warnings"]) == ("'=cmd()", "'+1")
+        assert (row["Scan"], row["Product"], row["Warnings"]) == ("'=cmd()", "'@SUM(A1)", "'+1")
+
+    def test_each_result_is_one_line_whatever_its_names_hold(self, write: Callable[..., Path], tmp_path: Path) -> None:
+        write("a\n=cmd()", Bundle="\r=cmd()", Warnings=["\x1b[2J"], Figures=[{**FIGURE, "name": "\n=cmd()"}])
+        text = scores_csv(tmp_path)
+        assert len(text.splitlines()) == 2
+        assert "\x1b" not in text
+        assert "\r" not in text
+        header, row = csv.reader(io.StringIO(text))
+        assert not any(cell.startswith(("=", "\n", "\r")) for cell in header + row)
+
+
+class TestFigures:
+    def test_the_leading_ones_of_all_results_are_columns_in_order_with_their_units(
+        self, write: Callable[..., Path], tmp_path: Path
+    ) -> None:
+        write("scan", 2.0)
+        write("aged", Figures=[FIGURE, {**FIGURE, "name": "Hidden", "label": "Hidden", "leading": False}])
+        write("days", Figures=[{**FIGURE, "value": 9.0, "units": "days"}])
+        html = index_page(tmp_path)
+        assert re.findall(r'<th scope="col" class="number">([^<]+)(?:<br>([^<]+))?</th>', html) == [
+            ("Age,", "years"),
+            ("Age,", "days"),
+            ("Changed,", "% of edited"),
+            ("Changed,", "ml"),
+            ("Taken for disease,", "ml"),
+            ("Mean change,", "% of window"),
+        ]
+        rows = [
+            [re.match(r"[^<]*", cell)[0] for cell in re.findall(r'<td class="number[^>]*>(.*?)</td>', row)]  # type: ignore[index]
+            for row in re.findall(r"<tr(?: class=\"explained\")?>\n<th scope=\"row\">.*?</tr>", html, re.DOTALL)
+        ]
+        assert rows == [
+            ["63.0", "–", "–", "–", "–", "–"],
+            ["–", "9.0", "–", "–", "–", "–"],
+            ["–", "–", "2.00", "1.0", "1.0", "0.83"],
+        ]
+
+    def test_results_of_several_kinds_say_what_each_is(self, write: Callable[..., Path], tmp_path: Path) -> None:
+        write("scan")
+        one = index_page(tmp_path)
+        assert "<h1>SYNTHETIC pseudo-healthy image: 1 scan</h1>" in one
+        assert '<span class="soft">pseudo-healthy image</span>' not in one
+        write("other", 0.5, Product={"Name": "lesion", "Kind": "mask", "Title": "lesion mask"})
+        html = index_page(tmp_path)
+        assert "<h1>SYNTHETIC pseudo-healthy image, lesion mask: 2 scans</h1>" in html
+        assert '<span class="soft">pseudo-healthy image</span>' in html
+        assert '<span class="soft">lesion mask</span>' in html
+
+    def test_what_they_say_is_text(self, write: Callable[..., Path], tmp_path: Path) -> None:
+        hostile = '<img src=x onerror=alert(2)>"'
+        write("scan", Figures=[{**FIGURE, "name": hostile, "label": hostile, "units": hostile}])
+        assert "<img" not in index_page(tmp_path)

@@ -3,10 +3,12 @@
 import base64
 import hashlib
 import io
+import json
 import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from importlib import resources
 from pathlib import Path
@@ -16,9 +18,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.inference.translator import Twin
+from pipeline.inference.products import Product, Result
 from pipeline.preprocessing.window import WindowRule
-from pipeline.reports.scan_page import scan_page
+from pipeline.reports import ScanPage, scan_page
 from pipeline.scans import read_nifti
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -48,10 +50,10 @@ class Elements(HTMLParser):
 
 
 @pytest.fixture
-def make_page(twin: Twin, sidecar: dict[str, Any], lesion: np.ndarray) -> Callable[..., str]:
-    def make(title: str = "sub-01_FLAIR", viewer: bool = False, uncertainty: bool = False, **told: Any) -> str:
+def make_page(make_result: Callable[..., Result], sidecar: dict[str, Any], lesion: np.ndarray) -> Callable[..., str]:
+    def make(name: str = "sub-01_FLAIR", viewer: bool = False, uncertainty: bool = False, **told: Any) -> str:
         deviation = np.full(lesion.shape, 20, dtype=np.float32) if uncertainty else None
-        return scan_page(twin, title, {**sidecar, **told}, lesion, deviation, viewer)
+        return ScanPage(viewer)(make_result(deviation=deviation), name, {**sidecar, **told})
 
     return make
 
@@ -66,16 +68,28 @@ class TestWhatItTells:
         for sentence in (
             "SYNTHETIC – research only, not for diagnosis",
             "The scan with the network's pseudo-healthy residual added.",
-            "Changed 1.0 ml 1.67 % of the edited tissue; 0.9 ml darker, 0.0 ml brighter",
-            "Taken for disease 0.9 ml",
-            "Mean change 0.83 % of the intensity window",
+            "Made of this scan: SYNTHETIC pseudo-healthy image, anomaly map, lesion mask.",
+            "Changed 1.67 % of edited voxels that differ by more than 10 % of the intensity window",
+            "Changed 1.0 ml 1.67 % of the edited tissue; 1.0 ml darker, 0.0 ml brighter",
+            "Darker 1.0 ml",
+            "Brighter 0.0 ml",
+            "Taken for disease 1.0 ml by the method; outlined in the pictures",
+            "Edited tissue 58 ml where the method was allowed to change the scan",
+            "Mean change 0.83 % of window in the edited tissue",
             "Bundle gvs version 0.2.0",
             "4 slices were left alone.",
             "A pseudo-healthy version of the scan was synthesised [1]. A paper. A venue 2022",
             "None: the scan was processed to its end.",
+            "Border of the lesion mask. Where the method removed disease",
+            "SYNTHETIC anomaly map. Input minus pseudo-healthy: red, brightness taken away; blue, brightness added",
+            "full colour at 30 % of the window (300 in the scan's units)",
+            "input SYNTHETIC pseudo-healthy image. The dashed line",
         ):
             assert sentence in text
-        assert "Uncertainty" not in text
+        assert "ncertainty" not in text
+
+    def test_the_title_says_what_it_is(self, make_page: Callable[..., str]) -> None:
+        assert "<title>sub-01_FLAIR: SYNTHETIC pseudo-healthy image</title>" in make_page()
 
     def test_warnings_come_before_all_else(self, make_page: Callable[..., str]) -> None:
         html = make_page(Warnings=["The spacing is 5 mm, expected 1 to 3 mm."])
@@ -97,15 +111,23 @@ class TestWhatItTells:
         assert table.count("Bundle gvs") == 1
         assert "Citations" not in table
 
-    def test_uncertainty_in_shares_of_the_window(self, make_page: Callable[..., str]) -> None:
-        html = make_page(uncertainty=True, Uncertainty={"Mean": 20.0, "LesionMean": 55.0})
+    def test_a_map_is_drawn_and_its_colours_and_numbers_told(
+        self, make_page: Callable[..., str], make_result: Callable[..., Result], sidecar: dict[str, Any]
+    ) -> None:
+        html = make_page(uncertainty=True)
         text = words(html)
-        assert "Uncertainty 2.00 % of the window, in the edited tissue; 5.50 % in what was taken for disease" in text
-        assert "from 0 to 10 % of the window (100 in the scan's units)" in text
-        assert sum(image["id"].endswith("-uncertainty") for image in Elements(html).of("image")) == 12
-        assert "of the window, in the edited tissue Bundle" not in text
-        nothing = words(make_page(uncertainty=True, Uncertainty={"Mean": 20.0, "LesionMean": None}))
-        assert "2.00 % of the window, in the edited tissue" in nothing
+        assert "Uncertainty of the lesion 20.000 scan units in what was taken for disease" in text
+        assert (
+            "SYNTHETIC uncertainty. Standard deviation: from 0 to 10 % of the window (100 in the scan's units)" in text
+        )
+        assert sum(image["id"].endswith("-map0") for image in Elements(html).of("image")) == 12
+
+        def heal(stored: np.ndarray, made: np.ndarray) -> None:
+            made[:] = stored
+
+        result = make_result(deviation=np.zeros((30, 36, 12), dtype=np.float32), mend=heal)
+        nothing = words(ScanPage()(result, "scan", sidecar))
+        assert "Uncertainty of the lesion – in what was taken for disease" in nothing
 
     def test_errors_are_listed(self, make_page: Callable[..., str]) -> None:
         text = words(make_page(Errors=["The anomaly map could not be written."]))
@@ -113,10 +135,10 @@ class TestWhatItTells:
         assert "processed to its end" not in text
 
     def test_doubtful_and_oblique_orientation_is_told(
-        self, make_twin: Callable[..., Twin], sidecar: dict[str, Any], lesion: np.ndarray
+        self, make_result: Callable[..., Result], sidecar: dict[str, Any]
     ) -> None:
         def told(**how: Any) -> str:
-            return words(scan_page(make_twin(**how), "scan", sidecar, lesion))
+            return words(ScanPage()(make_result(**how), "scan", sidecar))
 
         assert "Radiological convention: the person's right (R) is at the left" in told()
         assert "oblique" not in told()
@@ -134,7 +156,7 @@ class TestPictures:
         assert len(shown) == len(set(shown)) == (6 + 3 + 3) * 3
         used = [use["href"].removeprefix("#") for use in page.of("use")]
         assert [name.split("-")[::2] for name in used] == [
-            [plane, kind] for plane in ("axial", "coronal", "sagittal") for kind in ("input", "twin")
+            [plane, kind] for plane in ("axial", "coronal", "sagittal") for kind in ("input", "image0")
         ]
         assert set(used) <= set(shown)
 
@@ -163,26 +185,106 @@ class TestPictures:
         assert all(picture["role"] == "img" and picture["aria-label"] for picture in pictures)
 
     def test_a_scan_in_which_nothing_was_changed_has_a_page(
-        self, twin: Twin, sidecar: dict[str, Any], lesion: np.ndarray
+        self, make_result: Callable[..., Result], sidecar: dict[str, Any]
     ) -> None:
-        twin.stored[:] = twin.scan.stored
-        html = scan_page(twin, "scan", sidecar, np.zeros_like(lesion))
-        assert "taken for disease," not in html
+        def heal(stored: np.ndarray, made: np.ndarray) -> None:
+            made[:] = stored
+
+        html = ScanPage()(make_result(mend=heal), "scan", sidecar)
+        assert "cm²" not in html
+        assert 'class="outline"' not in html
         assert html.count('class="chart"') == 1
         assert "Axial slice 7 of 12" in html
 
     @pytest.mark.data
-    def test_the_page_of_a_brain_at_1_mm_takes_less_than_2_mb(self, shared_data: Path, sidecar: dict[str, Any]) -> None:
+    def test_the_page_of_a_brain_at_1_mm_takes_less_than_2_mb(
+        self, shared_data: Path, sidecar: dict[str, Any], translation: Callable[..., Result]
+    ) -> None:
         path = next((shared_data / "brats2013").glob("*/*_flair.nii.gz"))
         scan = read_nifti(path)
         assert scan.shape == (240, 240, 155)
         lesion = read_nifti(path.with_name(path.name.replace("flair", "seg"))).intensities() > 0
         window = WindowRule().window(scan.intensities(), path)
         made = np.where(lesion, scan.stored // 2, scan.stored).astype(scan.stored.dtype)
-        page = scan_page(
-            Twin(scan, made, scan.intensities() > 0, window), "scan", sidecar, lesion, lesion.astype(np.float32)
-        )
+        result = translation(scan, made, scan.intensities() > 0, lesion.astype(np.float32))
+        page = ScanPage()(replace(result, window=window), "scan", sidecar)
         assert 100_000 < len(page.encode()) < 2_000_000
+
+
+class TestKinds:
+    """Pages of results without an image, or of another image, are of the same pieces and of no other's words."""
+
+    @staticmethod
+    def page(result: Result, sidecar: dict[str, Any], viewer: bool = False) -> str:
+        return ScanPage(viewer)(result, "scan", {**sidecar, "Description": result.main.meaning, "Methods": "Methods."})
+
+    def test_of_a_segmenter(self, segmented: Result, sidecar: dict[str, Any]) -> None:
+        html = self.page(segmented, sidecar)
+        text = words(html)
+        for sentence in (
+            "Lesion 1.0 ml",
+            "Border of the lesion mask. Where the network finds lesion: 1 lesion, 0 elsewhere",
+            "Border of the head mask.",
+            "SYNTHETIC probability of lesion. Probability of lesion by the network, not calibrated: from 0 to 1 ",
+            "With and without borders",
+            "Inside the lesion mask",
+        ):
+            assert sentence in text
+        for other in ("healthy image", "disease", "twin", "Before and after", "brightness", "could be edited"):
+            assert other not in text
+        assert "<title>scan: SYNTHETIC lesion mask</title>" in html
+        page = Elements(html)
+        assert {image["id"].split("-")[2] for image in page.of("image")} == {"input", "mask0", "mask1", "map0", "map1"}
+        assert {use["href"].split("-")[2] for use in page.of("use")} == {"input"}
+        borders = {path["stroke"] for path in page.of("path") if path.get("class") == "outline"}
+        assert borders == {"rgb(255,196,0)", "rgb(86,180,233)"}
+        swatches = [span["style"] for span in page.of("span") if span.get("class") == "swatch"]
+        assert swatches == ["border-color: rgb(255,196,0)", "border-color: rgb(86,180,233)"]
+        assert "curve-before" in html
+        assert '<path class="curve-after"' not in html
+
+    def test_of_a_scorer(self, scored: Result, sidecar: dict[str, Any]) -> None:
+        html = self.page(scored, sidecar)
+        text = words(html)
+        assert re.search(r"Brightness \d\d\.\d\d % brightness by the network; mean over 8 slices", text)
+        assert "Methods." in text
+        for section in ("flicker", "histogram"):
+            assert f'id="{section}"' not in html
+        assert "borders" not in text
+        assert len(list(Elements(html).of("image"))) == 12
+        assert all(image["id"].endswith("-input") for image in Elements(html).of("image"))
+
+    def test_of_a_filler(self, filled: Result, sidecar: dict[str, Any]) -> None:
+        html = self.page(filled, sidecar)
+        text = words(html)
+        assert "Made of this scan: SYNTHETIC filled image, difference, filled mask." in text
+        assert "Filled 1.0 ml inside the mask" in text
+        assert "Border of the filled mask. The lesion mask that was filled, as it was given" in text
+        assert html.count('class="chart"') == 1  # all that was edited is inside the mask
+        for other in ("healthy image", "disease", "twin"):
+            assert other not in text
+
+    def test_a_number_that_no_figure_describes_is_told(self, scored: Result, sidecar: dict[str, Any]) -> None:
+        age = Product("age", "number", np.float32(63.25), "years", "age", "Age by the network")
+        text = words(self.page(replace(scored, products=(age,), figures=()), sidecar))
+        assert "age 63.25 years Age by the network" in text
+
+    def test_the_viewer_has_every_volume_under_its_title(self, segmented: Result, sidecar: dict[str, Any]) -> None:
+        html = self.page(segmented, sidecar, viewer=True)
+        assert "SYNTHETIC probability of lesion over it" in words(html)
+        ids = [script["id"] for script in Elements(html).of("script") if "id" in script]
+        assert ids == [f"volume-{key}" for key in ("input", "mask0", "mask1", "map0", "map1")]
+        (section,) = (each for each in Elements(html).of("section") if each.get("id") == "viewer-section")
+        looks = json.loads(section["data-look"])["volumes"]
+        assert [look["kind"] for look in looks] == ["input", "mask", "mask", "map", "map"]
+        assert (looks[0]["low"], looks[0]["high"]) == (0, 1000)
+
+    def test_titles_and_meanings_of_products_are_text(self, result: Result, sidecar: dict[str, Any]) -> None:
+        plain = Elements(self.page(result, sidecar, viewer=True))
+        hostile = tuple(replace(each, title=HOSTILE, meaning=HOSTILE) for each in result.products)
+        labelled = tuple(replace(each, label=HOSTILE, units=HOSTILE, detail=HOSTILE) for each in result.figures)
+        page = Elements(self.page(replace(result, products=hostile, figures=labelled), sidecar, viewer=True))
+        assert [tag for tag, _ in page.found] == [tag for tag, _ in plain.found]
 
 
 class TestSafety:
@@ -202,7 +304,7 @@ class TestSafety:
     def test_whatever_names_and_sentences_hold_is_text(self, make_page: Callable[..., str]) -> None:
         plain = Elements(make_page(Warnings=["a"], References=["b"], Request={}))
         html = make_page(
-            title=HOSTILE,
+            name=HOSTILE,
             Description=HOSTILE,
             Warnings=[HOSTILE],
             Notes=[HOSTILE],
@@ -220,10 +322,13 @@ class TestSafety:
     def test_with_a_viewer_only_its_own_scripts_run_and_the_licence_is_with_them(
         self, make_page: Callable[..., str]
     ) -> None:
-        html = make_page(title=HOSTILE, viewer=True)
+        html = make_page(name=HOSTILE, viewer=True)
         assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline';" in html
         scripts = list(Elements(html).of("script"))
-        assert [script.get("id") for script in scripts] == ["volume-input", "volume-twin", "volume-anomaly", None, None]
+        assert [script.get("id") for script in scripts] == [
+            *("volume-input", "volume-image0", "volume-mask0", "volume-difference0"),
+            *(None, None),
+        ]
         assert "Copyright (c) 2021, Niivue" in html
         assert "alert('1')" not in html.replace("&lt;script&gt;alert(&#39;1&#39;)", "")
 
@@ -240,7 +345,7 @@ class TestSafety:
         self, make_page: Callable[..., str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         assert "MB large" not in words(make_page(viewer=True))
-        monkeypatch.setattr("pipeline.reports.scan_page.LARGE_PAGE_MB", 0)
+        monkeypatch.setattr(scan_page, "LARGE_PAGE_MB", 0)
         assert "MB large; it may open slowly" in words(make_page(viewer=True))
 
 

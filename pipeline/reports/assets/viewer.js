@@ -2,7 +2,7 @@
 (async () => {
   const $ = id => document.getElementById(id);
   const section = $("viewer-section");
-  const { low, high, least, full, at } = JSON.parse(section.dataset.look);
+  const { volumes: looks, at } = JSON.parse(section.dataset.look);
   try {
     if (!document.createElement("canvas").getContext("webgl2")) throw new Error("this browser offers no WebGL 2");
     $("viewer-status").textContent = "Unpacking the volumes…";
@@ -11,30 +11,45 @@
       isRadiologicalConvention: true, sagittalNoseLeft: true, multiplanarShowRender: niivue.SHOW_RENDER.NEVER,
       dragAndDropEnabled: false, crosshairWidth: 0.4, crosshairWidthUnit: "mm", crosshairColor: [0, 0.8, 0.4, 0.7],
       fontColor: [1, 1, 1, 1], logLevel: "error",
-      onLocationChange: place => { $("viewer-place").textContent = place.string; },
+      onLocationChange: position => { $("viewer-position").textContent = position.string; },
     });
     await nv.attachToCanvas($("viewer-canvas"));
-    nv.addColormap("taken", { R: [0, 255], G: [0, 115], B: [0, 0], A: [0, 255], I: [0, 255] });
-    nv.addColormap("added", { R: [0, 0], G: [0, 115], B: [0, 255], A: [0, 255], I: [0, 255] });
-    const grey = { colormap: "gray", cal_min: low, cal_max: high };
-    const volumes = {};
+    // The colours of the pictures, from transparent at the least to opaque.
+    const colours = (id, [R, G, B]) => {
+      const steps = R.map((_, step) => Math.round(255 * step / (R.length - 1)));
+      nv.addColormap(id, { R, G, B, A: steps, I: steps });
+      return id;
+    };
+    const grey = () => ({ colormap: "gray" });
+    const look = {
+      input: grey,
+      image: grey,
+      mask: ({ id, colours: rgb }) => ({ colormap: colours(id, rgb) }),
+      map: ({ id, colours: rgb }) => ({ colormap: colours(id, rgb) }),
+      difference: ({ id, low, high, colours: rgb }) => ({
+        colormap: colours(`${id}-taken`, rgb.map(([, none, taken]) => [none, taken])),
+        colormapNegative: colours(`${id}-added`, rgb.map(([added, none]) => [none, added])),
+        cal_minNeg: -low, cal_maxNeg: -high,
+      }),
+    };
+    const shown = {};
     $("viewer-mark").textContent = "INPUT";
-    for (const [name, look] of [
-      ["input", { ...grey, opacity: 1 }],
-      ["twin", { ...grey, opacity: 0 }],
-      ["anomaly", { colormap: "taken", colormapNegative: "added", opacity: 0, cal_min: least, cal_max: full,
-        cal_minNeg: -least, cal_maxNeg: -full }],
-    ]) {
-      volumes[name] = await niivue.NVImage.loadFromBase64(
-        { base64: $(`volume-${name}`).textContent, name: `${name}.nii.gz`, ...look });
-      nv.addVolume(volumes[name]);
+    for (const each of looks) {
+      shown[each.id] = await niivue.NVImage.loadFromBase64({
+        base64: $(`volume-${each.id}`).textContent, name: `${each.id}.nii.gz`, opacity: Number(each.kind === "input"),
+        cal_min: each.low, cal_max: each.high, ...look[each.kind](each),
+      });
+      nv.addVolume(shown[each.id]);
     }
     const show = () => {
-      const twin = document.querySelector("[name=volume]:checked").value === "twin";
-      const anomaly = $("viewer-anomaly").checked;
-      volumes.twin.opacity = Number(twin);
-      volumes.anomaly.opacity = Number(anomaly);
-      $("viewer-mark").textContent = twin ? "SYNTHETIC" : anomaly ? "INPUT with SYNTHETIC difference" : "INPUT";
+      const base = document.querySelector("[name=volume]:checked").value;
+      const over = [...document.querySelectorAll("[name=over]:checked")].map(box => box.value);
+      for (const { id, kind } of looks) {
+        if (kind !== "input") shown[id].opacity = Number(id === base || over.includes(id));
+      }
+      const titles = looks.filter(({ id }) => over.includes(id)).map(({ title }) => title);
+      $("viewer-mark").textContent =
+        base !== "input" ? "SYNTHETIC" : titles.length ? `INPUT with SYNTHETIC ${titles.join(", ")}` : "INPUT";
       nv.updateGLVolume();
     };
     nv.scene.crosshairPos = nv.mm2frac(at);

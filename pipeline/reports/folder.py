@@ -10,8 +10,8 @@ from typing import Any
 
 from pipeline import RESEARCH_ONLY, __version__
 from pipeline.files import read_json, write_json, write_text
+from pipeline.inference.load import Predictor
 from pipeline.inference.run import Outcome, Record
-from pipeline.inference.translator import Translator
 from pipeline.reports.index_page import FAILED, index_page, scores_csv
 from pipeline.scans.sources import Source
 
@@ -39,28 +39,28 @@ def write_folder_pages(folder: Path, outcome: Outcome, asked: int) -> Path | Non
     # A mended scan has another hash, and so may have another name.
     known = {path: read_json(path) for path in (folder / FAILED).glob("*.json")}
     for source, record in outcome.records.items():
-        place = hashlib.sha256(os.fsencode(source.path.absolute()) + source.stem.encode()).hexdigest()[:8]
+        digits = hashlib.sha256(os.fsencode(source.path.absolute()) + os.fsencode(source.stem)).hexdigest()[:8]
         for path, known_of in known.items():
-            if known_of.get("Scan") == record.name or known_of.get("Place") == place:
+            if known_of.get("Scan") == record.name or known_of.get("PathSha256") == digits:
                 path.unlink(missing_ok=True)
         if record.status == "failed":
             error = _without_path(source, record)
-            note = folder / FAILED / f"{record.name[:LONGEST_NAME]}_{place}.json"
-            write_json(note, {"Scan": record.name, "Place": place, "Error": error})
+            note = folder / FAILED / f"{record.name[:LONGEST_NAME]}_{digits}.json"
+            write_json(note, {"Scan": record.name, "PathSha256": digits, "Error": error})
     write_text(index, index_page(folder))
     write_text(folder / "scores.csv", scores_csv(folder))
     return index
 
 
 def write_run_report(
-    path: Path, outcome: Outcome, synthesizer: Translator, provenance: Mapping[str, Any], keep_names: bool
+    path: Path, outcome: Outcome, predictor: Predictor, provenance: Mapping[str, Any], keep_names: bool
 ) -> None:
     """Write what a run did, as JSON.
 
     Args:
         path: of the file.
         outcome: of the run.
-        synthesizer: the model.
+        predictor: the model.
         provenance: which bundle and weights.
         keep_names: errors may name DICOM folders.
     """
@@ -74,6 +74,7 @@ def write_run_report(
                 "Error": _without_path(source, record) if hidden else record.error,
                 "Seconds": {what: round(seconds, 3) for what, seconds in record.seconds.items()},
                 "PeakMemoryMiB": record.peak_memory_mib and round(record.peak_memory_mib, 1),
+                "Numbers": record.numbers,
                 "Outputs": [str(file) for file in record.files],
             }
         )
@@ -83,7 +84,7 @@ def write_run_report(
             "Warning": RESEARCH_ONLY,
             "GeneratedBy": {"Name": "phs-pipeline", "Version": __version__},
             **provenance,
-            "Device": str(synthesizer.device),
+            "Device": str(predictor.device),
             "Versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
             "Counts": {status: len(outcome.of(status)) for status in ("written", "skipped", "failed")},
             "Scans": scans,
