@@ -24,24 +24,24 @@ class Volume:
     Attributes:
         subject: name of the scan in the cohort.
         patient: the person; one person may have several scans.
-        slice_mm: distance of neighbouring slices of the slab.
         spacing_mm: pixel size along (right, anterior).
         places: index of each slice in the subject's slab.
         image: x_p in [0, 1], float32, shape (N, 1, H, W).
         lesion: m, bool, same shape.
         foreground: head or body, found in the whole slab, bool, same shape.
         truth: the same slices before the lesion, where that is known; as `image`.
+        slice_mm: distance of neighbouring slices of the slab.
     """
 
     subject: str
     patient: str
-    slice_mm: float
     spacing_mm: tuple[float, float]
     places: list[int]
     image: Tensor
     lesion: Tensor
     foreground: Tensor
     truth: Tensor | None
+    slice_mm: float = 1.0
 
     @property
     def voxel_mm(self) -> tuple[float, float, float]:

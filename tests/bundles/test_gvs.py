@@ -6,7 +6,7 @@ from monai.bundle import ConfigParser
 from torch.optim import Adam
 from torch.optim.lr_scheduler import PolynomialLR
 
-from pipeline.bundles import find_bundle, load_synthesizer, read_config
+from pipeline.bundles import find_bundle, read_config
 from pipeline.launch import train
 from pipeline.methods import GVS
 

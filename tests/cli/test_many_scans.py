@@ -18,8 +18,7 @@ import torch
 
 from pipeline.cli.main import main
 from pipeline.files import sha256
-from pipeline.inference import Translator
-from pipeline.scans import Scan
+from pipeline.inference import Inputs, Translator
 
 SCANS = 6
 
@@ -71,7 +70,7 @@ def test_the_record_has_versions_time_memory_and_outputs_of_each_scan(uninterrup
     assert record["Counts"] == {"written": SCANS, "skipped": 0, "failed": 0}
     assert len(record["WeightsSha256"]) == 64
     for scan in record["Scans"]:
-        assert set(scan["Seconds"]) == {"read", "synthesis", "write"}
+        assert set(scan["Seconds"]) == {"read", "inference", "write"}
         assert all(Path(output).is_file() for output in scan["Outputs"])
         if sys.platform == "linux":
             assert scan["PeakMemoryMiB"] > 50
@@ -214,10 +213,10 @@ def test_too_little_memory_for_a_scan_stops_no_other(
 ) -> None:
     make = Translator.__call__
 
-    def starved(self: Translator, scan: Scan, *rest: object) -> object:
-        if scan.origin.name == "scan1.nii.gz":
+    def starved(self: Translator, inputs: Inputs) -> object:
+        if inputs.scan.origin.name == "scan1.nii.gz":
             raise error
-        return make(self, scan, *rest)  # type: ignore[arg-type]
+        return make(self, inputs)
 
     monkeypatch.setattr(Translator, "__call__", starved)
     assert call("synthesize", scans, "-b", trained, "-o", tmp_path) == 1

@@ -38,15 +38,15 @@ class ToTruth(Translator):
             for image, truth in zip(volume.image, volume.truth, strict=True):
                 self.truth[image.numpy().tobytes()] = truth[0].numpy()
 
-    def residual(self, windowed: NDArray[np.float32], spacing_mm: tuple[float, float]) -> NDArray[np.float32]:
-        return np.stack([self.truth.get(image.tobytes(), image) - image for image in windowed])
+    def residual(self, windowed: NDArray[np.float32], spacing_mm: tuple[float, float, float]) -> NDArray[np.float32]:
+        return np.stack([self.truth.get(image.tobytes(), image) - image for image in windowed[:, 0]])
 
 
 class OffByATenth(Translator):
     """Changes every pixel, air included, by 0.1, away from the limits."""
 
-    def residual(self, windowed: NDArray[np.float32], spacing_mm: tuple[float, float]) -> NDArray[np.float32]:
-        return np.where(windowed < 0.5, np.float32(0.1), np.float32(-0.1))
+    def residual(self, windowed: NDArray[np.float32], spacing_mm: tuple[float, float, float]) -> NDArray[np.float32]:
+        return np.where(windowed[:, 0] < 0.5, np.float32(0.1), np.float32(-0.1))
 
 
 def identity_network() -> Translator:

@@ -16,7 +16,7 @@ from torch import nn
 from pipeline.errors import UsageError
 from pipeline.evaluation.healthy import Load, cohort_loads, evaluate_healthy, scan_loads
 from pipeline.evaluation.volumes import HEALTHY, read_volume, subjects_with
-from pipeline.inference import Translator
+from pipeline.inference import Inputs, Translator
 from pipeline.inference.outputs import output_names
 from pipeline.phantoms import brain_phantom
 from pipeline.preprocessing.grid import Grid
@@ -34,9 +34,9 @@ class Brightens(Translator):
         super().__init__(nn.Identity(), GRID, WindowRule(), Slab())
         self.by = by
 
-    def residual(self, windowed: NDArray[np.float32], spacing_mm: tuple[float, float]) -> NDArray[np.float32]:
-        change = np.zeros_like(windowed)
-        right, anterior = (side // 2 for side in windowed.shape[1:])
+    def residual(self, windowed: NDArray[np.float32], spacing_mm: tuple[float, float, float]) -> NDArray[np.float32]:
+        change = np.zeros_like(windowed[:, 0])
+        right, anterior = (side // 2 for side in change.shape[1:])
         change[:, right - 1 : right + 2, anterior - 1 : anterior + 2] = self.by
         return change
 
@@ -148,10 +148,10 @@ def test_sessions_of_one_person_are_one_patient(measure, nothing, scans, tmp_pat
 def test_a_scan_is_shown_to_the_network_as_synthesize_shows_it(scans, nothing):
     named = scans("one.nii.gz")
     volume, _ = scan_loads(named, nothing, {})["one"]()
-    twin = Brightens(-0.2)(named["one"].read())
+    twin = Brightens(-0.2)(Inputs(named["one"].read()))
     evaluated = np.zeros_like(volume.image[:, 0].numpy())
     evaluated[volume.foreground[:, 0].numpy()] = 1
-    edited = twin.scan.axial(twin.edited)
+    edited = twin.scan.axial(twin.region)
     assert np.array_equal(edited[edited.any(axis=(1, 2))], evaluated.astype(bool))
     window = twin.window.apply(twin.scan.axial(twin.scan.intensities()))
     assert np.array_equal(window[edited.any(axis=(1, 2))], volume.image[:, 0].numpy())
