@@ -72,8 +72,8 @@ class Figure:
 
     @property
     def text(self) -> str:
-        """The value with its digits and units; a dash where it cannot be given."""
-        return "–" if self.value is None else f"{self.value:.{self.digits}f} {self.units}".rstrip()
+        """The value with its digits; a dash where it cannot be given."""
+        return "–" if self.value is None else f"{self.value:.{self.digits}f}"
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 # Slices of each plane. Most methods work on axial ones; the others show steps between them.
 SHOWN = {AXIAL: 6, CORONAL: 3, SAGITTAL: 3}
-# Of full colour: the least difference, or value of a map, that the viewer colours.
-LEAST_COLOUR = 1 / 3
+# What the viewer begins with, of full brightness or colour: smaller differences would veil the scan.
+LEAST_DIFFERENCE = 1 / 3
 # Voxels so much longer than wide look like blocks.
 THICK = 2.0
 OBLIQUE_DEGREES = 2.0
@@ -74,8 +74,8 @@ class ScanPage:
             name=name,
             heading=result.main.heading,
             made=[product.heading for product in (*result.products, *result.shown)],
-            description=str(sidecar["Description"]).rstrip("."),
-            warnings=sidecar["Warnings"],
+            description=_sentence(str(sidecar["Description"])),
+            warnings=[_sentence(warning) for warning in sidecar["Warnings"]],
             notes=[_sentence(note) for note in sidecar["Notes"]],
             errors=sidecar.get("Errors", []),
             facts=list(_facts(result, sidecar)),
@@ -156,15 +156,18 @@ def _convention(result: "Result") -> str:
     return text
 
 
-def _facts(result: "Result", sidecar: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """Label, value and detail of each number, and the bundle's name."""
-    numbers = {product.name: product for product in result.pictured("number")}
+def _facts(result: "Result", sidecar: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
+    """Label, value, units and detail of each number, and the bundle's name."""
+    # What the main product means is the page's first sentence.
+    meanings = {product.name: "" if product is result.main else product.meaning for product in result.products}
     for figure in result.figures:
-        number = numbers.pop(figure.name, None)
-        yield figure.label, figure.text, figure.detail or (number.meaning if number else "")
-    for number in numbers.values():
-        yield number.title, f"{number.value:.4g} {_units(number)}".strip(), number.meaning
-    yield "Bundle", str(sidecar["Bundle"]), f"version {sidecar['BundleVersion']}"
+        units = "" if figure.value is None else figure.units
+        yield figure.label, figure.text, units, figure.detail or meanings.get(figure.name, "")
+    described = {figure.name for figure in result.figures}
+    for number in result.pictured("number"):
+        if number.name not in described:
+            yield number.title, f"{number.value:.4g}", _units(number), meanings.get(number.name, "")
+    yield "Bundle", str(sidecar["Bundle"]), "", f"version {sidecar['BundleVersion']}"
 
 
 def _units(product: "Product") -> str:
@@ -199,7 +202,7 @@ def _plain(value: Any) -> str:
 
 
 def _sentence(note: str) -> str:
-    """As a sentence: notes are written to follow a file's name and a colon."""
+    """As a sentence: notes and warnings are written to follow a file's name and a colon."""
     return note[:1].upper() + note[1:] + ("" if note.endswith((".", "!", "?")) else ".")
 
 
@@ -209,15 +212,17 @@ def _viewer(result: "Result", shown: list[Layer], found: Survey) -> dict[str, An
     volumes = [embedded_nifti(scan.stored, scan, scalings["image"])]
     looks = [{"id": "input", "title": "input", "kind": "input", "low": window.low, "high": window.high}]
     for layer in shown:
-        product, is_image = layer.product, layer.product.kind == "image"
+        product = layer.product
         volumes.append(embedded_nifti(product.voxels, scan, scalings.get(product.kind, (1.0, 0.0))))
+        ranges = {"image": (window.low, window.high), "difference": (LEAST_DIFFERENCE * layer.full, layer.full)}
+        low, high = ranges.get(product.kind, (0.0, layer.full))
         looks.append(
             {
                 "id": layer.key,
                 "title": product.heading,
                 "kind": product.kind,
-                "low": window.low if is_image else 0.0 if product.kind == "mask" else LEAST_COLOUR * layer.full,
-                "high": window.high if is_image else layer.full,
+                "low": low,
+                "high": high,
                 "colours": layer.colours.T.tolist(),
             }
         )

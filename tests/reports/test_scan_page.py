@@ -223,8 +223,8 @@ class TestKinds:
         text = words(html)
         for sentence in (
             "Lesion 1.0 ml",
-            "Border of the lesion mask. Where the network finds lesion: 1 lesion, 0 elsewhere",
-            "Border of the head mask.",
+            "Border of the lesion mask, and its inside in the SYNTHETIC panel. Where the network finds lesion",
+            "Border of the head mask, and its inside",
             "SYNTHETIC probability of lesion. Probability of lesion by the network, not calibrated: from 0 to 1 ",
             "With and without borders",
             "Inside the lesion mask",
@@ -246,7 +246,9 @@ class TestKinds:
     def test_of_a_scorer(self, scored: Result, sidecar: dict[str, Any]) -> None:
         html = self.page(scored, sidecar)
         text = words(html)
-        assert re.search(r"Brightness \d\d\.\d\d % brightness by the network; mean over 8 slices", text)
+        assert re.search(r"Brightness \d\d\.\d\d %", text)
+        assert "Brightness by the network; mean over 8 slices" in text
+        assert "Axial slice 7 of 12" in text
         assert "Methods." in text
         for section in ("flicker", "histogram"):
             assert f'id="{section}"' not in html
@@ -267,7 +269,7 @@ class TestKinds:
     def test_a_number_that_no_figure_describes_is_told(self, scored: Result, sidecar: dict[str, Any]) -> None:
         age = Product("age", "number", np.float32(63.25), "years", "age", "Age by the network")
         text = words(self.page(replace(scored, products=(age,), figures=()), sidecar))
-        assert "age 63.25 years Age by the network" in text
+        assert "Age by the network. age 63.25 years" in text
 
     def test_the_viewer_has_every_volume_under_its_title(self, segmented: Result, sidecar: dict[str, Any]) -> None:
         html = self.page(segmented, sidecar, viewer=True)

@@ -45,7 +45,8 @@
       const base = document.querySelector("[name=volume]:checked").value;
       const over = [...document.querySelectorAll("[name=over]:checked")].map(box => box.value);
       for (const { id, kind } of looks) {
-        if (kind !== "input") shown[id].opacity = Number(id === base || over.includes(id));
+        // A mask lets the scan through.
+        if (kind !== "input") shown[id].opacity = id === base || over.includes(id) ? (kind === "mask" ? 0.4 : 1) : 0;
       }
       const titles = looks.filter(({ id }) => over.includes(id)).map(({ title }) => title);
       $("viewer-mark").textContent =
