@@ -438,14 +438,12 @@ def test_monais_commands_do_to_the_bit_what_phs_pipeline_does(
     source = next(phantom_scans.glob("sub-*/anat/*_FLAIR.nii.gz"))
     (tmp_path / "scans").mkdir()
     (tmp_path / "scans" / source.name).symlink_to(source)
+    monai_run(*training_arguments(bundle, phantom_cohort, tmp_path / "run", small(bundle)))
     monai_run(
-        training_arguments(bundle, phantom_cohort, tmp_path / "run", small(bundle)),
-        [
-            *("--config_file", str(run / "configs" / "inference.json")),
-            *("--meta_file", str(run / "configs" / "metadata.json"), "--bundle_root", str(run)),
-            *("--dataset_dir", str(tmp_path / "scans"), "--output_dir", str(tmp_path / "out")),
-            *("--device_name", "cpu"),
-        ],
+        *("--config_file", str(run / "configs" / "inference.json")),
+        *("--meta_file", str(run / "configs" / "metadata.json"), "--bundle_root", str(run)),
+        *("--dataset_dir", str(tmp_path / "scans"), "--output_dir", str(tmp_path / "out")),
+        *("--device_name", "cpu"),
     )
     trained, mine = (load_tensors(folder / "models" / "model.pt") for folder in (tmp_path / "run", run))
     assert same(trained, mine)
@@ -464,9 +462,8 @@ def test_two_processes_train_image_pools_and_two_discriminators(
     name, small, phantom_cohort, monai_run, training_arguments, tmp_path
 ):
     bundle = find_bundle(name)
-    monai_run(
-        training_arguments(bundle, phantom_cohort, tmp_path / "run", small(bundle), ("multi_gpu_train",)), processes=2
-    )
+    arguments = training_arguments(bundle, phantom_cohort, tmp_path / "run", small(bundle), ("multi_gpu_train",))
+    monai_run(*arguments, processes=2)
     content = load_tensors(tmp_path / "run" / "models" / "checkpoint.pt")
     assert content["epoch"] == 2
     assert all(value.isfinite().all() for network in content["networks"].values() for value in network.values())
