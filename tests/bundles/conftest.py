@@ -14,6 +14,13 @@ from pipeline.bundles import Bundle, list_bundles, read_config
 
 ROOT = Path(__file__).parents[2]
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What a bundle's training costs, each bundle costs anew."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent and "run" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session", params=list_bundles(), ids=lambda bundle: bundle.name)
 def bundle(request: pytest.FixtureRequest) -> Bundle:
     """Each bundle of the project; a new one is tested as it comes."""

@@ -381,6 +381,7 @@ def test_a_killed_training_resumes_to_the_same_bits(bundle, run, small, phantom_
         assert same(resumed[part], uninterrupted[part]), part
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("bundle", ADVERSARIAL, ids=lambda bundle: bundle.name)
 def test_every_objective_trains_every_adversarial_bundle(bundle, objective, small, phantom_cohort):
@@ -431,7 +432,6 @@ def test_trained_weights_export_to_torchscript_and_give_the_same_image(bundle, r
     assert json.loads(extra["inference.json"])["filters"] == 4
 
 
-@pytest.mark.slow
 def test_monais_commands_do_to_the_bit_what_phs_pipeline_does(
     bundle, run, small, phantom_cohort, phantom_scans, monai_run, training_arguments, tmp_path
 ):

@@ -160,7 +160,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(go, tmp_pa
 
 @pytest.mark.parametrize("amp", ["bfloat16", "float16"])
 def test_mixed_precision_and_accumulation_train(go, tmp_path, amp):
-    go(tmp_path / "run", amp=amp, accumulate=2, average_decay=0.9)
+    go(tmp_path / "run", amp=amp, accumulate=2, average_decay=0.9, size=[32, 32], spacing_mm=8.0)
     assert all(value.isfinite().all() for value in weights(tmp_path / "run").values())
 
 
