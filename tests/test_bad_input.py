@@ -104,6 +104,7 @@ def damaged(whole: bytes, header: int) -> Iterator[tuple[str, bytes]]:
         yield f"bit of byte {at}", bytes(flipped)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [".nii", ".nii.gz", ".mha", ".nrrd", ".dcm", ".zip"])
 def test_truncated_and_bit_flipped(
     kind: str, attempt: Callable[..., int], dicom_series: Callable[..., list[Path]], tmp_path: Path
@@ -273,6 +274,7 @@ def test_an_output_folder_that_cannot_be_written_is_refused(
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs limits of the system")
 @pytest.mark.parametrize("kind", [".nii", "dicom"])
 def test_a_disk_that_is_full_leaves_nothing_half_written(
@@ -310,7 +312,13 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize(
+    "shape",
+    [
+        pytest.param(shape, id=name, marks=pytest.mark.slow if max(shape) > 1000 else ())
+        for name, shape in SHAPES.items()
+    ],
+)
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16, np.uint16, np.int32, np.float32, np.float64])
 def test_unusual_shapes_in_all_data_types(
     shape: tuple[int, int, int], dtype: type, attempt: Callable[..., int], tmp_path: Path

@@ -66,6 +66,12 @@ def test_make_knows_the_targets() -> None:
         assert ("phs-pipeline demo" if "demo" in line else "-m pytest") in plan
 
 
+def test_make_quick_leaves_the_slow_tests_out() -> None:
+    assert "`make quick`" in (ROOT / "CONTRIBUTING.md").read_text()
+    plan = subprocess.run(["make", "quick", "-n"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert '-m "not slow"' in plan
+
+
 def test_container_commands_are_commands_of_ours() -> None:
     """They are run for real by tests/containers.sh, where a Docker Engine is at hand."""
     script = (ROOT / "tests" / "containers.sh").read_text()

@@ -14,6 +14,7 @@ from pipeline.bundles import Bundle, list_bundles, read_config
 
 ROOT = Path(__file__).parents[2]
 
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What a bundle's training costs, each bundle costs anew."""
     for item in items:

@@ -471,6 +471,7 @@ class TestContinues:
         assert not list((tmp_path / "out").rglob(f"{PARTIAL}*"))
         assert not (tmp_path / "out" / "cohort.json").exists()
 
+    @pytest.mark.slow
     def test_killed_run_is_continued_to_the_same_bytes(self, tmp_path: Path) -> None:
         for number in range(20):
             lay(tmp_path / "cohort", f"sub-{number:02d}", shape=(64, 64, 24))
