@@ -216,21 +216,23 @@ def test_the_parts_of_inference_refer_to_settings_of_the_training(bundle):
 
 @pytest.mark.parametrize("config", ["train", "inference"])
 @pytest.mark.parametrize("n", [1, 2])
-def test_the_network_takes_and_gives_what_metadata_says(bundle, config, n):
+def test_the_network_takes_and_gives_what_metadata_says(bundle, config, n, small):
+    known = read_config(bundle.config(config))
     verify_net_in_out(
         net_id="network_def",
         meta_file=str(bundle.config("metadata")),
         config_file=str(bundle.config(config)),
         device="cpu",
         n=n,
+        **{name: value for name, value in small(bundle).items() if name in known},
     )
 
 
 @pytest.mark.parametrize("n", [1, 2])
 @pytest.mark.parametrize(("bundle", "network"), NETWORKS)
-def test_each_network_that_trains_takes_and_gives_what_metadata_says(bundle, network, n):
+def test_each_network_that_trains_takes_and_gives_what_metadata_says(bundle, network, n, small):
     about = data_format(bundle, network)
-    parser = ConfigParser(read_config(bundle.config("train")))
+    parser = ConfigParser({**read_config(bundle.config("train")), **small(bundle)})
     shapes: list[tuple[Any, Any]] = []
     built = parser.get_parsed_content(network)
     built.register_forward_hook(lambda _, given, made: shapes.append((given[0].shape, made.shape)))
@@ -274,8 +276,8 @@ def test_a_network_s_values_fill_the_range_that_metadata_says(bundle, network, s
         assert about["outputs"]["pred"]["value_range"] == pytest.approx(bounds, abs=1e-6)
 
 
-def test_each_optimiser_holds_the_parameters_of_its_players_networks(bundle):
-    parser = ConfigParser(read_config(bundle.config("train")))
+def test_each_optimiser_holds_the_parameters_of_its_players_networks(bundle, small):
+    parser = ConfigParser({**read_config(bundle.config("train")), **small(bundle)})
     method, optimizers, schedulers = (parser.get_parsed_content(key) for key in ("method", "optimizers", "schedulers"))
     assert set(optimizers) == set(schedulers) == {player.name for player in method.players}
     for player in method.players:
