@@ -22,6 +22,8 @@ import SimpleITK
 
 from pipeline.cli.main import main
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 60
 FLIPS, CUTS = 36, 16
 
@@ -104,7 +106,6 @@ def damaged(whole: bytes, header: int) -> Iterator[tuple[str, bytes]]:
         yield f"bit of byte {at}", bytes(flipped)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", [".nii", ".nii.gz", ".mha", ".nrrd", ".dcm", ".zip"])
 def test_truncated_and_bit_flipped(
     kind: str, attempt: Callable[..., int], dicom_series: Callable[..., list[Path]], tmp_path: Path
@@ -274,7 +275,6 @@ def test_an_output_folder_that_cannot_be_written_is_refused(
     assert "Traceback" not in said
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs limits of the system")
 @pytest.mark.parametrize("kind", [".nii", "dicom"])
 def test_a_disk_that_is_full_leaves_nothing_half_written(
@@ -312,13 +312,7 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize(
-    "shape",
-    [
-        pytest.param(shape, id=name, marks=pytest.mark.slow if max(shape) > 1000 else ())
-        for name, shape in SHAPES.items()
-    ],
-)
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16, np.uint16, np.int32, np.float32, np.float64])
 def test_unusual_shapes_in_all_data_types(
     shape: tuple[int, int, int], dtype: type, attempt: Callable[..., int], tmp_path: Path
@@ -328,7 +322,6 @@ def test_unusual_shapes_in_all_data_types(
     attempt(tmp_path / "scan.nii", "--whole")
 
 
-@pytest.mark.slow
 def test_a_scan_of_512_x_512_x_1200_is_made_in_bounded_memory(trained: Path, tmp_path: Path) -> None:
     """A process of its own tells its peak: 315 million voxels, some of them in several arrays of 4 bytes."""
     shape = (512, 512, 1200)

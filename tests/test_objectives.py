@@ -423,6 +423,7 @@ def test_a_discriminator_that_is_nearly_perfect_starves_the_generator_of_the_sat
     assert all(starved < other / 500 for other in norm.values()), (starved, norm)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rule", "course"),
     [

@@ -124,6 +124,7 @@ def test_an_unknown_bundle_lists_the_known_ones_with_exit_code_2(phantom_cohort,
     assert "gvs" in error.partition("known bundles: ")[2]
 
 
+@pytest.mark.slow
 def test_a_stranger_s_bundle_is_trained_only_with_trust_bundle(phantom_cohort, tiny, tmp_path, capsys):
     stranger, touched = tmp_path / "stranger", tmp_path / "touched"
     shutil.copytree(bundles_folder() / "gvs", stranger)
@@ -153,6 +154,7 @@ def test_a_damaged_checkpoint_is_one_sentence_with_exit_code_2(laptop_run, phant
     assert "checkpoint.pt: not a weights file that can be loaded safely" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_text_that_is_no_json_is_taken_as_text(phantom_cohort, tiny, tmp_path):
     command = [*arguments(phantom_cohort, tmp_path / "run", tiny), "--epochs", "1", "--set", "output=residual"]
     assert CliRunner().invoke(cli, command, catch_exceptions=False).exit_code == 0
