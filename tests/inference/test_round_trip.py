@@ -64,7 +64,7 @@ def run(
     return record.files
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     grid=grids(),
     dtype=st.sampled_from(DTYPES).map(np.dtype),
@@ -116,7 +116,7 @@ def test_a_nifti_file(
 
 
 @pytest.mark.slow
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     grid=grids(),
     dtype=st.sampled_from(("uint8", "int16", "uint16")).map(np.dtype),
