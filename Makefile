@@ -4,8 +4,9 @@ VENV ?= .venv
 DEMO ?= demo
 BIN = $(VENV)/bin
 
-# As many test processes as there are processors, of about 1.5 GB each.
-TESTS = $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
+# A test process a core, of about 1.5 GB each. The filter keeps a remark of SWIG's, at exit, from following the summary.
+TESTS = PYTHONWARNINGS="ignore:builtin type:DeprecationWarning" \
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 .PHONY: demo test quick lint types tests clean
 
@@ -27,9 +28,6 @@ types: $(VENV)/.installed
 
 tests: $(VENV)/.installed
 	$(TESTS)
-
-# Keeps a remark of SWIG's, at a process's exit, from following the summary.
-tests quick: export PYTHONWARNINGS = ignore:builtin type:DeprecationWarning
 
 # Done again when the pinned versions or the dependencies change.
 $(VENV)/.installed: pyproject.toml constraints.txt
