@@ -401,6 +401,7 @@ def covered(samples: Tensor) -> int:
     return int((shares(samples) >= 0.2 / MODES).sum())
 
 
+@pytest.mark.slow
 def test_a_discriminator_that_is_nearly_perfect_starves_the_generator_of_the_saturating_loss_alone():
     torch.manual_seed(0)
     G, D = mlp(2), mlp(1)
@@ -438,6 +439,7 @@ def test_a_short_training_covers_the_modes(rule, course):
     assert covered(play(rule, seed=0, **course)) >= 7
 
 
+@pytest.mark.slow
 def test_a_clipped_critic_finds_the_extent_of_the_ring_but_not_its_modes():
     # As in Gulrajani et al. 2017, Fig. 1: clipped critics are simple functions, blind to finer structure.
     samples = play(Wasserstein(), seed=0, iterations=150, critic_steps=5, rates=(1e-3, 1e-3))

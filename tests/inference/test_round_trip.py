@@ -64,6 +64,7 @@ def run(
     return record.files
 
 
+@pytest.mark.slow
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     grid=grids(),

@@ -114,6 +114,7 @@ def test_a_subject_does_not_depend_on_how_many_there_are(cohort: Path, tmp_path:
     assert contents(tmp_path) == contents(cohort)
 
 
+@pytest.mark.slow
 def test_missing_files_are_written_again_and_no_subject_is_forgotten(cohort: Path, tmp_path: Path) -> None:
     shutil.copytree(cohort, tmp_path, dirs_exist_ok=True)
     (tmp_path / "derivatives/truth/sub-001/anat/sub-001_desc-healthy_FLAIR.nii.gz").unlink()
@@ -145,6 +146,7 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
         write_phantom_cohort(tmp_path / "scan.nii", subjects=1, seed=0)
 
 
+@pytest.mark.slow
 def test_hidden_files_of_the_operating_system_do_not_make_a_folder_foreign(tmp_path: Path) -> None:
     (tmp_path / ".DS_Store").write_text("")
     assert write_phantom_cohort(tmp_path, subjects=1, seed=0) == ["sub-001"]

@@ -91,6 +91,7 @@ def placed_by_itk(path: Path) -> tuple[list[float], ...]:
 
 
 class TestSameGrid:
+    @pytest.mark.slow
     @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(image=images(), suffix=st.sampled_from((".nii", ".nii.gz")))
     def test_what_is_read_and_written_is_the_same_for_every_program(
