@@ -4,12 +4,20 @@ VENV ?= .venv
 DEMO ?= demo
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint types tests clean
+# A test process a core, of about 1.5 GB each. The filter keeps a remark of SWIG's, at exit, from following the summary.
+TESTS = PYTHONWARNINGS="ignore:builtin type:DeprecationWarning" \
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+
+.PHONY: demo test quick lint types tests clean
 
 demo: $(VENV)/.installed
 	$(BIN)/phs-pipeline demo -o $(DEMO)
 
 test: lint types tests
+
+# What takes long is left to `make test`; properties are tried on fewer examples.
+quick: $(VENV)/.installed lint
+	$(TESTS) -m "not slow" --hypothesis-profile quick
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -18,9 +26,8 @@ lint: $(VENV)/.installed
 types: $(VENV)/.installed
 	$(BIN)/mypy
 
-# The filter keeps a remark of SWIG's, at exit, from following the summary.
 tests: $(VENV)/.installed
-	$(BIN)/python -W "ignore:builtin type:DeprecationWarning" -m pytest
+	$(TESTS)
 
 # Done again when the pinned versions or the dependencies change.
 $(VENV)/.installed: pyproject.toml constraints.txt

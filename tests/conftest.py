@@ -9,8 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+# Two trainings end with the same bits if they compute with the same number of threads, and tests run side by side.
+# Libraries read this when they are imported; processes inherit it.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import nibabel as nib
 import pytest
+from hypothesis import settings
 
 from pipeline.phantoms import brain_phantom
 from pipeline.preprocessing.cohort import Settings, preprocess
@@ -19,8 +24,10 @@ from pipeline.preprocessing.slab import Slab
 # Programs that came with the test requirements are found without the virtual environment being activated.
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
 
-# Two trainings end with the same bits if they compute with the same number of threads; processes inherit this.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+# No deadline: how long an example takes depends on what else the machine does.
+settings.register_profile("thorough", deadline=None)
+settings.register_profile("quick", deadline=None, max_examples=10)
+settings.load_profile("thorough")
 
 # A GVS that trains an epoch of the phantom cohort in a fraction of a second.
 TINY: dict[str, Any] = {

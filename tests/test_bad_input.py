@@ -22,6 +22,8 @@ import SimpleITK
 
 from pipeline.cli.main import main
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 60
 FLIPS, CUTS = 36, 16
 
@@ -320,7 +322,6 @@ def test_unusual_shapes_in_all_data_types(
     attempt(tmp_path / "scan.nii", "--whole")
 
 
-@pytest.mark.slow
 def test_a_scan_of_512_x_512_x_1200_is_made_in_bounded_memory(trained: Path, tmp_path: Path) -> None:
     """A process of its own tells its peak: 315 million voxels, some of them in several arrays of 4 bytes."""
     shape = (512, 512, 1200)

@@ -137,6 +137,7 @@ def test_the_weights_are_those_of_the_generator_alone(laptop_run):
     )
 
 
+@pytest.mark.slow
 def test_optimisers_and_rates_are_the_papers(go, tmp_path):
     go(tmp_path / "run", epochs=3)
     content = torch.load(tmp_path / "run" / "models" / "checkpoint.pt", weights_only=True)
@@ -153,6 +154,7 @@ def test_optimisers_and_rates_are_the_papers(go, tmp_path):
     assert "segmentor/real" not in header
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(go, tmp_path):
     for name, seed in (("one", 3), ("two", 3), ("three", 4)):
         go(tmp_path / name, seed=seed)
@@ -160,12 +162,14 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(go, tmp_pa
     assert not same(weights(tmp_path / "one"), weights(tmp_path / "three"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("amp", ["bfloat16", "float16"])
 def test_mixed_precision_and_accumulation_train(go, tmp_path, amp):
-    go(tmp_path / "run", amp=amp, accumulate=2, average_decay=0.9)
+    go(tmp_path / "run", amp=amp, accumulate=2, average_decay=0.9, size=[32, 32], spacing_mm=8.0)
     assert all(value.isfinite().all() for value in weights(tmp_path / "run").values())
 
 
+@pytest.mark.slow
 def test_scans_are_windowed_for_the_network_as_the_cohort_was(phantom_cohort, go, tmp_path):
     cohort = tmp_path / "cohort"
     shutil.copytree(phantom_cohort, cohort)
@@ -198,12 +202,14 @@ def test_a_folder_that_cannot_be_made_is_refused_in_one_sentence(go, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_an_empty_folder_is_as_good_as_none(go, tmp_path):
     (tmp_path / "run").mkdir()
     go(tmp_path / "run")
     assert weights(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_weights_are_kept_along_the_way_on_request(go, tmp_path):
     go(tmp_path / "run", epochs=2, keep_every=2)
     assert {path.name for path in (tmp_path / "run" / "models").iterdir()} == {
@@ -227,6 +233,7 @@ def test_an_unknown_setting_is_refused(go, tmp_path, key):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_nested_setting_is_laid_over(go, tmp_path):
     go(tmp_path / "run", **{"optimizers::generator::betas": [0.5, 0.9]})
     content = torch.load(tmp_path / "run" / "models" / "checkpoint.pt", weights_only=True)
@@ -362,6 +369,7 @@ def test_a_training_is_not_resumed_on_another_cohort(go, laptop_run, phantom_coh
         go(laptop_run, resume=True, cohort=tmp_path / "cohort")
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_before_its_first_epoch_ended_starts_over(go, laptop_run, tmp_path):
     shutil.copytree(laptop_run, tmp_path / "run")
     for name in ("model.pt", "checkpoint.pt"):
@@ -378,6 +386,7 @@ def test_a_damaged_checkpoint_is_said_in_one_sentence(go, laptop_run, tmp_path):
         go(tmp_path / "run", resume=True)
 
 
+@pytest.mark.slow
 def test_the_checkpoint_of_another_network_is_said_in_one_sentence(go, laptop_run, tmp_path):
     go(tmp_path / "wider", filters=8)
     shutil.copytree(laptop_run, tmp_path / "run")
@@ -439,6 +448,7 @@ def begin(phantom_cohort: Path, tiny: dict[str, Any], tmp_path: Path) -> Any:
     return start
 
 
+@pytest.mark.slow
 def test_a_copy_of_a_bundle_of_ours_with_other_plain_settings_needs_no_trust(stranger, begin, tmp_path):
     alter(stranger, "train", seed=3, train__dataloader__batch_size=4, optimizers__generator__betas=[0.5, 0.9])
     begin(stranger)
@@ -478,6 +488,7 @@ def test_a_stranger_s_code_runs_only_when_the_user_trusts_it(stranger, begin, tm
     assert not (tmp_path / "run").exists(), "the corrected command may use the folder"
 
 
+@pytest.mark.slow
 def test_trusted_code_runs(stranger, begin, tmp_path):
     touched = tmp_path / "touched"
     alter(stranger, "train", initialize=[f"$__import__('pathlib').Path({str(touched)!r}).touch()"])
@@ -495,6 +506,7 @@ def test_the_refusal_shows_the_first_three_pieces_of_code(stranger, begin):
     assert "and 1 more" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_tampered_with_is_not_resumed_whatever_its_record_says(begin, tmp_path):
     begin(find_bundle("gvs"))
     run, touched = tmp_path / "run", tmp_path / "touched"

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -145,7 +145,6 @@ def test_the_mean_is_over_every_score_of_a_patch_map(name):
 
 
 @every_objective
-@settings(deadline=None)
 @given(values=st.lists(st.floats(-1e4, 1e4, width=32), min_size=1, max_size=4))
 def test_losses_and_gradients_are_finite_however_certain_the_discriminator_is(name, values):
     real = torch.tensor(values, requires_grad=True)
@@ -158,7 +157,6 @@ def test_losses_and_gradients_are_finite_however_certain_the_discriminator_is(na
 
 
 @every_objective
-@settings(deadline=None)
 @given(low=st.floats(-100, 1, width=32), high=st.floats(-100, 1, width=32))
 def test_a_fake_that_looks_more_real_costs_the_generator_no_more(name, low, high):
     # Up to the target of 1, beyond which least squares rises again.
@@ -225,7 +223,6 @@ def test_the_penalty_of_a_linear_critic_is_lambda_times_its_norm_less_one_square
     torch.testing.assert_close(critic.w.grad, 1.6 * weight * critic.w.detach())
 
 
-@settings(deadline=None)
 @given(norm=st.floats(0.125, 8, width=32))
 def test_the_penalty_is_two_sided(norm):
     critic = LinearCritic(torch.tensor([[[0.6, 0.8]]]) * norm)
@@ -404,6 +401,7 @@ def covered(samples: Tensor) -> int:
     return int((shares(samples) >= 0.2 / MODES).sum())
 
 
+@pytest.mark.slow
 def test_a_discriminator_that_is_nearly_perfect_starves_the_generator_of_the_saturating_loss_alone():
     torch.manual_seed(0)
     G, D = mlp(2), mlp(1)
@@ -423,6 +421,7 @@ def test_a_discriminator_that_is_nearly_perfect_starves_the_generator_of_the_sat
     assert all(starved < other / 500 for other in norm.values()), (starved, norm)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rule", "course"),
     [
@@ -440,6 +439,7 @@ def test_a_short_training_covers_the_modes(rule, course):
     assert covered(play(rule, seed=0, **course)) >= 7
 
 
+@pytest.mark.slow
 def test_a_clipped_critic_finds_the_extent_of_the_ring_but_not_its_modes():
     # As in Gulrajani et al. 2017, Fig. 1: clipped critics are simple functions, blind to finer structure.
     samples = play(Wasserstein(), seed=0, iterations=150, critic_steps=5, rates=(1e-3, 1e-3))

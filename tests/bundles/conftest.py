@@ -1,7 +1,7 @@
 """Every bundle, small enough to train in seconds, and MONAI's commands as a user starts them."""
 
-import json
-import os
+import multiprocessing
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,13 +14,12 @@ from pipeline.bundles import Bundle, list_bundles, read_config
 
 ROOT = Path(__file__).parents[2]
 
-# `python -m monai.bundle` several times, importing torch and MONAI once.
-COMMANDS = """
-import json, runpy, sys
-for arguments in json.loads(sys.argv[1]):
-    sys.argv = ["monai.bundle", *arguments]
-    runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)
-"""
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What a bundle's training costs, each bundle costs anew."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent and "run" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session", params=list_bundles(), ids=lambda bundle: bundle.name)
@@ -71,21 +70,31 @@ def run(
     return folder
 
 
-@pytest.fixture(scope="session")
-def monai_run() -> Callable[..., None]:
-    """`python -m monai.bundle run …`, once for each list of arguments, or under torchrun."""
+@pytest.fixture
+def monai_run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """`python -m monai.bundle run …` in a process of its own, or under torchrun in several."""
+    # A server that has imported torch and MONAI once forks the processes.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["monai.bundle", "pipeline.bundles", "pipeline.training.launch"])
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
-    def start(*commands: list[str], processes: int = 1) -> None:
-        given = [["run", *arguments] for arguments in commands]
+    def start(*arguments: str, processes: int = 1) -> None:
         if processes == 1:
-            command = [sys.executable, "-c", COMMANDS, json.dumps(given)]
+            with monkeypatch.context() as patch:
+                patch.setattr(sys, "argv", ["monai.bundle", "run", *arguments])
+                started = context.Process(
+                    target=runpy.run_module,
+                    args=("monai.bundle",),
+                    kwargs={"run_name": "__main__", "alter_sys": True},
+                )
+                started.start()
+            started.join(600)
+            assert started.exitcode == 0
         else:
-            (arguments,) = given
             torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-            command = [sys.executable, *torchrun, "-m", "monai.bundle", *arguments]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
-        assert done.returncode == 0, done.stderr
+            command = [sys.executable, *torchrun, "-m", "monai.bundle", "run", *arguments]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+            assert done.returncode == 0, done.stderr
 
     return start
 

@@ -216,21 +216,23 @@ def test_the_parts_of_inference_refer_to_settings_of_the_training(bundle):
 
 @pytest.mark.parametrize("config", ["train", "inference"])
 @pytest.mark.parametrize("n", [1, 2])
-def test_the_network_takes_and_gives_what_metadata_says(bundle, config, n):
+def test_the_network_takes_and_gives_what_metadata_says(bundle, config, n, small):
+    known = read_config(bundle.config(config))
     verify_net_in_out(
         net_id="network_def",
         meta_file=str(bundle.config("metadata")),
         config_file=str(bundle.config(config)),
         device="cpu",
         n=n,
+        **{name: value for name, value in small(bundle).items() if name in known},
     )
 
 
 @pytest.mark.parametrize("n", [1, 2])
 @pytest.mark.parametrize(("bundle", "network"), NETWORKS)
-def test_each_network_that_trains_takes_and_gives_what_metadata_says(bundle, network, n):
+def test_each_network_that_trains_takes_and_gives_what_metadata_says(bundle, network, n, small):
     about = data_format(bundle, network)
-    parser = ConfigParser(read_config(bundle.config("train")))
+    parser = ConfigParser({**read_config(bundle.config("train")), **small(bundle)})
     shapes: list[tuple[Any, Any]] = []
     built = parser.get_parsed_content(network)
     built.register_forward_hook(lambda _, given, made: shapes.append((given[0].shape, made.shape)))
@@ -274,8 +276,8 @@ def test_a_network_s_values_fill_the_range_that_metadata_says(bundle, network, s
         assert about["outputs"]["pred"]["value_range"] == pytest.approx(bounds, abs=1e-6)
 
 
-def test_each_optimiser_holds_the_parameters_of_its_players_networks(bundle):
-    parser = ConfigParser(read_config(bundle.config("train")))
+def test_each_optimiser_holds_the_parameters_of_its_players_networks(bundle, small):
+    parser = ConfigParser({**read_config(bundle.config("train")), **small(bundle)})
     method, optimizers, schedulers = (parser.get_parsed_content(key) for key in ("method", "optimizers", "schedulers"))
     assert set(optimizers) == set(schedulers) == {player.name for player in method.players}
     for player in method.players:
@@ -381,6 +383,7 @@ def test_a_killed_training_resumes_to_the_same_bits(bundle, run, small, phantom_
         assert same(resumed[part], uninterrupted[part]), part
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("bundle", ADVERSARIAL, ids=lambda bundle: bundle.name)
 def test_every_objective_trains_every_adversarial_bundle(bundle, objective, small, phantom_cohort):
@@ -431,21 +434,18 @@ def test_trained_weights_export_to_torchscript_and_give_the_same_image(bundle, r
     assert json.loads(extra["inference.json"])["filters"] == 4
 
 
-@pytest.mark.slow
 def test_monais_commands_do_to_the_bit_what_phs_pipeline_does(
     bundle, run, small, phantom_cohort, phantom_scans, monai_run, training_arguments, tmp_path
 ):
     source = next(phantom_scans.glob("sub-*/anat/*_FLAIR.nii.gz"))
     (tmp_path / "scans").mkdir()
     (tmp_path / "scans" / source.name).symlink_to(source)
+    monai_run(*training_arguments(bundle, phantom_cohort, tmp_path / "run", small(bundle)))
     monai_run(
-        training_arguments(bundle, phantom_cohort, tmp_path / "run", small(bundle)),
-        [
-            *("--config_file", str(run / "configs" / "inference.json")),
-            *("--meta_file", str(run / "configs" / "metadata.json"), "--bundle_root", str(run)),
-            *("--dataset_dir", str(tmp_path / "scans"), "--output_dir", str(tmp_path / "out")),
-            *("--device_name", "cpu"),
-        ],
+        *("--config_file", str(run / "configs" / "inference.json")),
+        *("--meta_file", str(run / "configs" / "metadata.json"), "--bundle_root", str(run)),
+        *("--dataset_dir", str(tmp_path / "scans"), "--output_dir", str(tmp_path / "out")),
+        *("--device_name", "cpu"),
     )
     trained, mine = (load_tensors(folder / "models" / "model.pt") for folder in (tmp_path / "run", run))
     assert same(trained, mine)
@@ -464,9 +464,8 @@ def test_two_processes_train_image_pools_and_two_discriminators(
     name, small, phantom_cohort, monai_run, training_arguments, tmp_path
 ):
     bundle = find_bundle(name)
-    monai_run(
-        training_arguments(bundle, phantom_cohort, tmp_path / "run", small(bundle), ("multi_gpu_train",)), processes=2
-    )
+    arguments = training_arguments(bundle, phantom_cohort, tmp_path / "run", small(bundle), ("multi_gpu_train",))
+    monai_run(*arguments, processes=2)
     content = load_tensors(tmp_path / "run" / "models" / "checkpoint.pt")
     assert content["epoch"] == 2
     assert all(value.isfinite().all() for network in content["networks"].values() for value in network.values())

@@ -40,7 +40,8 @@ def test_two_processes_train_as_one_does(small, phantom_cohort, monai_run, train
     bundle = find_bundle("gvs")
     # Three of the four training patients: an even number of slices, so that no process gets one twice.
     settings = {**small(bundle), "fraction": 0.75}
-    monai_run(training_arguments(bundle, phantom_cohort, tmp_path / "two", settings, ("multi_gpu_train",)), processes=2)
+    arguments = training_arguments(bundle, phantom_cohort, tmp_path / "two", settings, ("multi_gpu_train",))
+    monai_run(*arguments, processes=2)
     train(bundle, phantom_cohort, tmp_path / "one", ["laptop"], settings)
     x_p = torch.rand(2, 1, 64, 64)
     synthesizer, _ = load_synthesizer(find_bundle(str(tmp_path / "one")), device="cpu")

@@ -41,6 +41,7 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "cohort"
 
 
+@pytest.mark.slow
 def test_it_writes_a_report_and_prints_the_main_figures(run: Path, cohort: Path, tmp_path: Path) -> None:
     report = tmp_path / "report"
     arguments = ["-b", str(run), "--data", str(cohort), "-o", str(report), "--judge-iterations", "1"]

@@ -158,6 +158,7 @@ def test_no_name_of_a_dicom_file_is_in_the_record(
     assert "LEAKED" not in record.read_text()
 
 
+@pytest.mark.slow
 def test_two_runs_into_one_folder_leave_whole_files(trained: Path, scans: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-m", "pipeline.cli", "synthesize", scans, "-b", trained, "-o", out, "--device", "cpu"]

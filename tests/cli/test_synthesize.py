@@ -4,7 +4,6 @@ import gzip
 import json
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -351,7 +350,7 @@ class TestWhatCannotStart:
         result = run("synthesize", scan, "-b", trained, "-o", tmp_path / "file" / "out", "--device", "cpu")
         assert (result.code, "cannot be written" in result.err) == (2, True)
 
-    def test_no_space_left(self, trained: Path, scan: Path, tmp_path: Path) -> None:
+    def test_no_space_left(self, run: Run, trained: Path, scan: Path, tmp_path: Path) -> None:
         """On a file system of 20 kB that the kernel really fills up."""
         target = tmp_path / "full"
         target.mkdir()
@@ -359,14 +358,13 @@ class TestWhatCannotStart:
         if mounted.returncode:
             pytest.skip("mounting a small file system needs root")
         try:
-            command = ["-m", "pipeline.cli", "synthesize", scan, "-b", trained, "-o", target, "--device", "cpu"]
-            result = subprocess.run([sys.executable, *command], capture_output=True, text=True)
+            result = run("synthesize", scan, "-b", trained, "-o", target, "--device", "cpu")
             left = files(target)
         finally:
             subprocess.run(["umount", target], check=True)
-        assert result.returncode == 2
-        assert "no space is left" in result.stderr
-        assert "Traceback" not in result.stderr
+        assert result.code == 2
+        assert "no space is left" in result.err
+        assert "Traceback" not in result.err
         assert not [name for name in left if "partial" in name or name.endswith(".json")]
 
     def test_debug_shows_the_traceback(self, scan: Path, tmp_path: Path) -> None:

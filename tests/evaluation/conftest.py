@@ -4,17 +4,11 @@ from pathlib import Path
 
 import nibabel as nib
 import pytest
-import torch
 
 from pipeline.phantoms import brain_phantom
 from pipeline.preprocessing.cohort import Settings, preprocess
 
 SUBJECTS = 8
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

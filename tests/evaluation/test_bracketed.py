@@ -33,6 +33,7 @@ def measure(own_cohort: Path, x: Tensor, masks: Tensor, seeds: tuple[int, ...] =
     return found["images"]
 
 
+@pytest.mark.slow
 def test_healthy_slices_under_foreign_masks_are_healthier_than_the_originals(
     own_cohort: Path, images: tuple[Tensor, Tensor]
 ) -> None:

@@ -23,6 +23,8 @@ from pipeline.networks import JohnsonGenerator
 from pipeline.preprocessing.grid import Grid
 from pipeline.preprocessing.window import WindowRule
 
+pytestmark = pytest.mark.slow
+
 ITERATIONS = 24
 
 

@@ -3,7 +3,7 @@
 import json
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,14 @@ from pipeline.files import sha256
 from pipeline.training import CheckpointSaver, PlayerTrainer
 
 ITERATIONS = 4  # two epochs of three batches
+
+
+@pytest.fixture(scope="module", autouse=True)
+def narrow() -> Iterator[None]:
+    """A network that trains fast; it need not segment well here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.evaluation.judge.FILTERS", 2)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +127,7 @@ def test_it_neither_uses_nor_changes_the_global_random_state(own: Path, tmp_path
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epoch", [1, 2])
 def test_a_killed_training_goes_on_and_ends_with_the_same_weights(
     own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: int

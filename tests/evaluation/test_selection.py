@@ -34,6 +34,7 @@ def test_the_rule(rows: list[tuple[float, float | None]], best: int) -> None:
     assert merits.index(max(merits)) == best
 
 
+@pytest.mark.slow
 def test_the_chosen_epoch_becomes_the_run_s_weights(laptop_run: Path, phantom_cohort: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(laptop_run, tmp_path / "run"))
     weights = run / "models" / "model.pt"

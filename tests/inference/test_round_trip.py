@@ -8,6 +8,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pydicom
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -64,7 +65,8 @@ def run(
     return record.files
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.slow
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     grid=grids(),
     dtype=st.sampled_from(DTYPES).map(np.dtype),
@@ -115,7 +117,8 @@ def test_a_nifti_file(
     shutil.rmtree(folder)
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.slow
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     grid=grids(),
     dtype=st.sampled_from(("uint8", "int16", "uint16")).map(np.dtype),

@@ -64,6 +64,7 @@ class TestBrainMask:
 
 
 class TestBiasCorrection:
+    @pytest.mark.slow
     def test_n4_finds_a_field_that_was_planted(self, brain: Scan) -> None:
         planted = np.exp(0.4 * np.linspace(-1, 1, brain.shape[0]))[:, None, None].astype(np.float32)
         shaded = replace(brain, stored=brain.intensities() * planted, slope=1.0, intercept=0.0)
@@ -72,6 +73,7 @@ class TestBiasCorrection:
         truth = np.log(np.broadcast_to(planted, brain.shape))[inside]
         assert np.corrcoef(found, truth)[0, 1] > 0.98
 
+    @pytest.mark.slow
     def test_what_the_network_changes_is_multiplied_by_the_field_on_the_way_out(
         self, brain: Scan, make_synthesizer: Callable[..., Translator]
     ) -> None:

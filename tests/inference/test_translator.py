@@ -128,7 +128,7 @@ def test_data_type_is_kept(
     assert (twin.stored != voxels).any()
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     permutation=st.permutations(range(3)),
     flips=st.tuples(*[st.sampled_from([-1, 1])] * 3),

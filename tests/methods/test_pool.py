@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -67,7 +67,6 @@ def test_half_of_the_images_given_back_are_old_and_any_place_is_drawn():
     assert all(abs(times - old / 4) < 55 for times in places)
 
 
-@settings(deadline=None)
 @given(size=st.integers(0, 4), batches=st.lists(st.integers(1, 5), max_size=5))
 def test_no_image_is_lost_doubled_or_mixed(size, batches):
     pool, seen, shown = ImagePool(size, SHAPE), 0, []

@@ -8,6 +8,7 @@ from pipeline.networks import PatchGANDiscriminator, PlainCycle
 from pipeline.objectives import WassersteinGP
 
 
+@pytest.mark.slow
 def test_the_layers_are_those_of_the_table(table):
     assert table(PatchGANDiscriminator(), 1, 256, 256) == [
         ("Conv2d", 4, 2, False, "LeakyReLU", (64, 128, 128)),

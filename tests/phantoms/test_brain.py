@@ -28,6 +28,7 @@ def test_lesions_are_clearly_visible_and_mostly_bright(phantoms: list[Phantom]) 
     assert np.mean(change > 0) > 0.7
 
 
+@pytest.mark.slow
 def test_some_lesions_have_a_core_darker_than_the_tissue_they_replaced() -> None:
     coarse = [brain_phantom(seed, shape=(44, 52, 12), spacing_mm=(4.0, 4.0, 10.0)) for seed in range(12)]
     with_core = [phantom for phantom in coarse if (phantom.image < phantom.healthy).any()]
@@ -91,6 +92,7 @@ def test_affine_holds_the_spacing_and_puts_the_world_origin_at_the_centre_of_the
     np.testing.assert_allclose(phantom.affine @ [21.5, 25.5, 5.5, 1], [0, 0, 0, 1])
 
 
+@pytest.mark.slow
 def test_same_seed_same_brain_other_seed_other_brain(phantoms: list[Phantom]) -> None:
     again = brain_phantom(np.random.default_rng(0))
     np.testing.assert_array_equal(again.image, phantoms[0].image)

@@ -85,12 +85,14 @@ def test_stored_truth_equals_the_stored_scan_wherever_the_mask_is_zero(cohort: P
         assert mask.any()
 
 
+@pytest.mark.slow
 def test_same_seed_same_bytes_at_another_time(cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.time", lambda: 1e9)
     write_phantom_cohort(tmp_path / "again", subjects=2, seed=7)
     assert contents(tmp_path / "again") == contents(cohort)
 
 
+@pytest.mark.slow
 def test_other_seed_other_scans(cohort: Path, tmp_path: Path) -> None:
     write_phantom_cohort(tmp_path, subjects=1, seed=8)
     name = "sub-001/anat/sub-001_FLAIR.nii.gz"
@@ -102,6 +104,7 @@ def test_subjects_differ_from_one_another(cohort: Path) -> None:
     assert (first != second).any()
 
 
+@pytest.mark.slow
 def test_a_subject_does_not_depend_on_how_many_there_are(cohort: Path, tmp_path: Path) -> None:
     write_phantom_cohort(tmp_path, subjects=1, seed=7)
     first = tmp_path / "sub-001/anat/sub-001_FLAIR.nii.gz"
@@ -111,6 +114,7 @@ def test_a_subject_does_not_depend_on_how_many_there_are(cohort: Path, tmp_path:
     assert contents(tmp_path) == contents(cohort)
 
 
+@pytest.mark.slow
 def test_missing_files_are_written_again_and_no_subject_is_forgotten(cohort: Path, tmp_path: Path) -> None:
     shutil.copytree(cohort, tmp_path, dirs_exist_ok=True)
     (tmp_path / "derivatives/truth/sub-001/anat/sub-001_desc-healthy_FLAIR.nii.gz").unlink()
@@ -142,11 +146,13 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
         write_phantom_cohort(tmp_path / "scan.nii", subjects=1, seed=0)
 
 
+@pytest.mark.slow
 def test_hidden_files_of_the_operating_system_do_not_make_a_folder_foreign(tmp_path: Path) -> None:
     (tmp_path / ".DS_Store").write_text("")
     assert write_phantom_cohort(tmp_path, subjects=1, seed=0) == ["sub-001"]
 
 
+@pytest.mark.slow
 def test_the_command_writes_the_same_cohort_and_says_so_in_one_line(cohort: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(phantom_command, ["-o", str(tmp_path), "--subjects", "2", "--seed", "7"])
     assert result.exit_code == 0

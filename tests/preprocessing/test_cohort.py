@@ -386,6 +386,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 class TestContinues:
+    @pytest.mark.slow
     def test_number_of_processes_changes_no_byte(self, cohort: Path, tmp_path: Path) -> None:
         run(cohort, tmp_path / "one", workers=1)
         run(cohort, tmp_path / "two", workers=2)
@@ -457,6 +458,7 @@ class TestContinues:
         run(cohort, tmp_path / "new", ALL_SLICES)
         assert contents(tmp_path / "out") == contents(tmp_path / "new")
 
+    @pytest.mark.slow
     def test_killed_process_is_told(self, tmp_path: Path) -> None:
         for number in range(12):
             lay(tmp_path / "cohort", f"sub-{number:02d}", shape=(64, 64, 24))
@@ -471,6 +473,7 @@ class TestContinues:
         assert not list((tmp_path / "out").rglob(f"{PARTIAL}*"))
         assert not (tmp_path / "out" / "cohort.json").exists()
 
+    @pytest.mark.slow
     def test_killed_run_is_continued_to_the_same_bytes(self, tmp_path: Path) -> None:
         for number in range(20):
             lay(tmp_path / "cohort", f"sub-{number:02d}", shape=(64, 64, 24))

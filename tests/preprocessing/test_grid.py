@@ -15,7 +15,7 @@ def smooth(height: int, width: int, seed: int = 0) -> Tensor:
     return functional.interpolate(coarse, size=(height, width), mode="bicubic", align_corners=True).clamp(0, 1)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     shape=st.tuples(st.integers(1, 90), st.integers(1, 90)),
     spacing_mm=st.tuples(st.floats(0.3, 4), st.floats(0.3, 4)),
@@ -34,7 +34,7 @@ def test_there_and_back_ends_on_the_scans_pixels(shape: tuple[int, int], spacing
 
 
 @given(shape=st.tuples(st.integers(1, 100), st.integers(1, 100)))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_same_spacing_is_carried_back_without_a_changed_bit(shape: tuple[int, int]) -> None:
     grid = Grid(1.0, (64, 64))
     slices = torch.rand(1, 1, *shape)

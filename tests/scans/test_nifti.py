@@ -91,7 +91,8 @@ def placed_by_itk(path: Path) -> tuple[list[float], ...]:
 
 
 class TestSameGrid:
-    @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @pytest.mark.slow
+    @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(image=images(), suffix=st.sampled_from((".nii", ".nii.gz")))
     def test_what_is_read_and_written_is_the_same_for_every_program(
         self, image: nib.Nifti1Image, suffix: str, tmp_path: Path
@@ -112,7 +113,7 @@ class TestSameGrid:
         assert placed(source) == placed(copy)
         assert placed_by_itk(source) == placed_by_itk(copy)
 
-    @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(image=images())
     def test_difference_of_two_volumes_lies_where_they_lie(self, image: nib.Nifti1Image, tmp_path: Path) -> None:
         source, copy = as_written_by_a_scanner(image, tmp_path / "source.nii.gz"), tmp_path / "copy.nii.gz"

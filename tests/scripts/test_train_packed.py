@@ -33,6 +33,7 @@ def packed(phantom_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return path
 
 
+@pytest.mark.slow
 def test_a_packed_cohort_trains_elsewhere_resumes_and_brings_home_what_is_worth_keeping(
     packed: Path, phantom_cohort: Path, tiny: dict[str, object], tmp_path: Path
 ) -> None:

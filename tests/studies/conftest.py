@@ -1,16 +1,10 @@
-"""What stops a training in the middle, and one thread for all."""
+"""What stops a training in the middle."""
 
 from collections.abc import Callable
 
 import pytest
-import torch
 
 from pipeline.training import CheckpointSaver, PlayerTrainer
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 @pytest.fixture

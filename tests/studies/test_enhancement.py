@@ -139,6 +139,7 @@ def test_a_lesion_too_faint_to_be_found_is_found_when_enhanced() -> None:
     assert strong["dice"] == 1
 
 
+@pytest.mark.slow
 def test_a_stopped_study_ends_as_one_that_was_not(
     generator: Bundle, phantom_cohort: Path, tmp_path: Path, epochs_trained: Callable[..., list[int]]
 ) -> None:
@@ -164,6 +165,7 @@ def test_a_stopped_study_ends_as_one_that_was_not(
         enhancement(generator, phantom_cohort, tmp_path / "whole", scale=Scale(4.0, 4, 2), split="test", device="cpu")
 
 
+@pytest.mark.slow
 def test_the_table_prints_gains_and_marks_best_and_second(
     generator: Bundle, phantom_cohort: Path, tmp_path: Path, epochs_trained: Callable[..., list[int]]
 ) -> None:

@@ -95,6 +95,7 @@ def test_maps_are_as_large_as_the_image_and_not_negative() -> None:
     assert torch.equal(found[UNIFORM], (image > 0.04).float())
 
 
+@pytest.mark.slow
 def test_a_stopped_study_ends_as_one_that_was_not(
     phantom_cohort: Path, tmp_path: Path, epochs_trained: Callable[..., list[int]]
 ) -> None:

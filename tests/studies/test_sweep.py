@@ -46,6 +46,7 @@ def prepared(cohort: Path, folder: Path, **options: Any) -> None:
     write_json(folder / "study.json", {**settings, "overrides": {}})
 
 
+@pytest.mark.slow
 def test_a_stopped_study_goes_on_and_ends_with_the_same_weights(
     phantom_cohort: Path, tiny: dict[str, Any], laptop_run: Path, tmp_path: Path, epochs_trained: Callable[..., Any]
 ) -> None:

@@ -37,6 +37,7 @@ def train(folder: Path, slices: list[dict[str, Tensor]], iterations: int = 5, se
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epoch", [1, 2, 3])
 def test_a_stopped_training_goes_on_and_ends_with_the_same_weights(
     slices: list[dict[str, Tensor]], tmp_path: Path, epochs_trained: Callable[..., list[int]], epoch: int

@@ -125,6 +125,7 @@ def test_an_error_stops_the_bar_and_is_still_raised(monkeypatch, caplog):
         run(ProgressBar(), method=method)
 
 
+@pytest.mark.slow
 def test_curves_hold_each_epochs_mean_losses_rates_and_validation(tmp_path):
     run(panel(tmp_path), Curves(tmp_path), epochs=3, iterations=2)
     rows = rows_of(tmp_path)
@@ -154,6 +155,7 @@ def test_tensorboard_reads_losses_and_validation(tmp_path):
     assert events.Scalars("loss/dim/factor")[0].value == pytest.approx(0.9 * 0.5 * 1.9 * 48 / 128)
 
 
+@pytest.mark.slow
 def test_resumed_curves_go_on_after_the_checkpoint_with_each_epoch_once(tmp_path):
     run(Curves(tmp_path), CheckpointSaver(tmp_path), epochs=2)
     # A third epoch was logged, and the process killed before its checkpoint.
@@ -165,6 +167,7 @@ def test_resumed_curves_go_on_after_the_checkpoint_with_each_epoch_once(tmp_path
     assert rows[2]["dim/factor"] != ""
 
 
+@pytest.mark.slow
 def test_a_new_training_does_not_go_on_with_old_curves(tmp_path):
     run(Curves(tmp_path), epochs=3)
     run(Curves(tmp_path), epochs=1)
