@@ -263,7 +263,8 @@ class WassersteinGP(Objective):
             scores = discriminator(between).reshape(len(x), -1).mean(1)
             (gradient,) = torch.autograd.grad(scores.sum(), between, create_graph=True)
             norm = torch.linalg.vector_norm(gradient.flatten(1), dim=1)
-            return self.weight * (norm - 1).square().mean()
+            penalty: Tensor = self.weight * (norm - 1).square().mean()
+            return penalty
 
 
 OBJECTIVES: dict[str, type[Objective]] = {

@@ -43,6 +43,7 @@ def test_the_wheel_carries_the_package_and_the_bundles_and_nothing_else(wheel: P
     assert {name.partition("/")[0] for name in names} == {"pipeline", f"phs_pipeline-{version}.dist-info"}
     assert "pipeline/_bundles/gvs/configs/train.json" in names
     assert "pipeline/py.typed" in names
+    assert f"phs_pipeline-{version}.dist-info/licenses/LICENSE" in names
     assert not [name for name in names if name.endswith((".nii", ".nii.gz", ".dcm", ".pyc"))]
     assert not [name for name in names if "/run/" in name]
 

@@ -407,8 +407,9 @@ def _compare_orientation(features: Features, layout: Sequence[float], findings: 
 
 
 def _standard(layout: NDArray[np.float64]) -> NDArray[np.float64]:
-    centred = layout - layout.mean()
-    return centred / max(float(np.linalg.norm(centred)), 1e-9)
+    centred: NDArray[np.float64] = layout - layout.mean()
+    centred /= max(float(np.linalg.norm(centred)), 1e-9)
+    return centred
 
 
 def _range(values: Sequence[float]) -> list[float]:

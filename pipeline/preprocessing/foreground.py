@@ -23,7 +23,7 @@ def foreground(axial: NDArray[np.float32]) -> NDArray[np.bool_]:
         return bright
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
-    largest = labels == sizes.argmax()
+    largest: NDArray[np.bool_] = labels == sizes.argmax()
     # Outside its box the object has no holes.
     box = ndimage.find_objects(largest.view(np.uint8))[0]
     for axial_slice in largest[box]:

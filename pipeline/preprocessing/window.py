@@ -33,9 +33,10 @@ class Window:
 
     def apply(self, intensities: NDArray[np.floating]) -> NDArray[np.float32]:
         """Scan units to [0, 1], float32, same shape."""
-        scaled = np.subtract(intensities, np.float32(self.low), dtype=np.float32)
+        scaled: NDArray[np.float32] = np.subtract(intensities, np.float32(self.low), dtype=np.float32)
         scaled /= np.float32(self.width)
-        return np.clip(scaled, 0.0, 1.0, out=scaled)
+        np.clip(scaled, 0.0, 1.0, out=scaled)
+        return scaled
 
     def residual(self, intensities: NDArray[np.floating], residual: NDArray[np.float32]) -> NDArray[np.float32]:
         """What to add to `intensities`, in scan units, for a network's residual on [0, 1].
@@ -48,7 +49,7 @@ class Window:
             intensities: scan units, any shape.
             residual: network output minus network input, same shape.
         """
-        change = residual * np.float32(self.width)
+        change: NDArray[np.float32] = residual * np.float32(self.width)
         # Nothing becomes darker than the window's lower end: air does not turn negative.
         np.maximum(change, np.float32(self.low) - np.clip(intensities, self.low, self.high), out=change)
         excess = np.maximum(intensities - np.float32(self.high), 0.0)

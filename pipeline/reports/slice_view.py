@@ -53,7 +53,8 @@ def slice_view(
     )
 
     def cut(voxels: NDArray[Any]) -> NDArray[Any]:
-        return plane.slices(scan, voxels)[place][box]
+        cropped: NDArray[Any] = plane.slices(scan, voxels)[place][box]
+        return cropped
 
     before, after = (intensities(scan, cut(voxels)) for voxels in (scan.stored, twin.stored))
     rows, columns = before.shape
@@ -80,7 +81,8 @@ def slice_view(
         panel("difference", "difference", _signed(_reduced((before - after) / np.float32(window.width), blocks))),
     ]
     if uncertainty is not None:
-        deviation = _reduced(cut(uncertainty) / np.float32(window.width), blocks)
+        deviation: NDArray[np.float32] = cut(uncertainty)
+        deviation = _reduced(deviation / np.float32(window.width), blocks)
         panels.append(panel("uncertainty", "uncertainty", _heat(deviation)))
     return {
         "name": plane.name,

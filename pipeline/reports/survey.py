@@ -52,7 +52,7 @@ class Survey:
         """At most so many slices across a body axis, the last first: spread over the edited part, one at the peak."""
         edited = np.flatnonzero(self.edited[axis])
         if len(edited) <= count:
-            return edited[::-1].tolist()
+            return [int(index) for index in edited[::-1]]
         spread = np.rint(np.linspace(edited[0], edited[-1], count + 2)[1:-1]).astype(int)
         peak = self.peak(axis)
         spread[np.abs(spread - peak).argmin()] = peak

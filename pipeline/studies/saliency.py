@@ -110,7 +110,8 @@ class LesionScore(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Scores of shape (B, 1)."""
         logits = self.segmentor(image)
-        return (logits * (logits > 0)).sum(dim=(2, 3))
+        scores: Tensor = (logits * (logits > 0)).sum(dim=(2, 3))
+        return scores
 
 
 def saliency(
@@ -160,7 +161,7 @@ def saliency(
     rows = [row for result in results for row in result["rows"]]
     # Each patient's mean over seeds first: the deviation is that between patients.
     patients = over_seeds(rows, ["saliency", "patient"], list(METRICS))
-    frame = over_seeds(patients[["saliency", "patient", *METRICS]].to_dict("records"), ["saliency"], list(METRICS))
+    frame = over_seeds(patients, ["saliency"], list(METRICS))
     table = markdown_table(
         ["saliency", *(heading for heading, _ in METRICS.values())],
         [
