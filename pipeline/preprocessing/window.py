@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float, Float32
 from numpy.typing import NDArray
 
 from pipeline.errors import ScanError
@@ -31,14 +32,16 @@ class Window:
         """Scan units that one unit of the network's range stands for."""
         return self.high - self.low
 
-    def apply(self, intensities: NDArray[np.floating]) -> NDArray[np.float32]:
+    def apply(self, intensities: Float[NDArray[np.floating], "*shape"]) -> Float32[NDArray[np.float32], "*shape"]:
         """Scan units to [0, 1], float32, same shape."""
         scaled: NDArray[np.float32] = np.subtract(intensities, np.float32(self.low), dtype=np.float32)
         scaled /= np.float32(self.width)
         np.clip(scaled, 0.0, 1.0, out=scaled)
         return scaled
 
-    def residual(self, intensities: NDArray[np.floating], residual: NDArray[np.float32]) -> NDArray[np.float32]:
+    def residual(
+        self, intensities: Float[NDArray[np.floating], "*shape"], residual: Float32[NDArray[np.float32], "*shape"]
+    ) -> Float32[NDArray[np.float32], "*shape"]:
         """What to add to `intensities`, in scan units, for a network's residual on [0, 1].
 
         Intensities above the window were shown to the network as 1. What the clipping hid, `intensities - high`, stays
@@ -76,7 +79,7 @@ class WindowRule:
         if self.fixed is not None:
             object.__setattr__(self, "fixed", tuple(self.fixed))
 
-    def window(self, intensities: NDArray[np.floating], origin: Path) -> Window:
+    def window(self, intensities: Float[NDArray[np.floating], "..."], origin: Path) -> Window:
         """The window of one scan.
 
         Raises:
