@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from pipeline.networks import JohnsonGenerator, MapCritic, PHSGenerator, UNetSeg
 from pipeline.objectives import LeastSquares
 from pipeline.preprocessing.foreground import foreground
 from pipeline.preprocessing.grid import Grid, pad_or_crop
+from pipeline.preprocessing.slices import SliceDataset
 from pipeline.preprocessing.window import Window
 
 IMAGES = torch.rand(2, 1, 32, 32)
@@ -55,6 +57,14 @@ def test_a_result_of_another_shape_is_refused() -> None:
     network.last = nn.Conv2d(2, 1, 7)
     with pytest.raises(TypeCheckError, match="return value"):
         network(IMAGES)
+
+
+def test_slices_of_another_shape_than_their_masks_are_refused(phantom_cohort: Path) -> None:
+    slices = SliceDataset(phantom_cohort, "training", Grid(4.0, (48, 64)))
+    assert slices[0]["image"].shape == slices[0]["mask"].shape
+    slices.images = slices.images[:, 0]
+    with pytest.raises(TypeCheckError, match="return value"):
+        slices[0]
 
 
 @pytest.mark.usefixtures("without_shape_checks")

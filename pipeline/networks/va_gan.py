@@ -41,7 +41,7 @@ class MapGenerator(nn.Module):
     def apply_map(
         self, image: Float[Tensor, "batch 1 height width"], effect: Float[Tensor, "batch 1 height width"]
     ) -> Float[Tensor, "batch 1 height width"]:
-        """y, on the image's scale."""
+        """The image that a map leads to: y, on the image's scale."""
         # type: (Tensor, Tensor) -> Tensor
         if self.output == "residual":
             return image + effect

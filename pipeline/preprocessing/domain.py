@@ -1,4 +1,4 @@
-"""What a bundle was trained on, in numbers, and how a new scan differs from it: told before any network runs.
+"""Training domain of a bundle, in numbers, and how a new scan differs from it: checked before any network runs.
 
 A network answers to everything, also to what it has never seen. Whether a scan is like those of the training is
 therefore asked of the scan, in terms that a user can check: modality, contrast, spacing, extent, skull, intensities,
@@ -71,7 +71,7 @@ class Findings:
 
 @dataclass(frozen=True)
 class Features:
-    """What is compared of a volume.
+    """Features of a volume that are compared with the training domain.
 
     Args:
         spacing_mm: along (slices, right, anterior).
@@ -181,7 +181,7 @@ def compare(scan: Scan, windowed: NDArray[np.float32], metadata: Mapping[str, An
 
 
 def measure(windowed: NDArray[np.float32], spacing_mm: tuple[float, float, float]) -> Features | None:
-    """Measure a volume.
+    """The features of a volume.
 
     Args:
         windowed: axial slices in [0, 1], shape (slices, right, anterior).
@@ -190,8 +190,8 @@ def measure(windowed: NDArray[np.float32], spacing_mm: tuple[float, float, float
     Returns:
         None if nothing in it is brighter than air.
     """
-    places = np.unique(np.linspace(0, len(windowed) - 1, SLICES).round().astype(int))
-    slices = torch.from_numpy(np.ascontiguousarray(windowed[places, None]))
+    indices = np.unique(np.linspace(0, len(windowed) - 1, SLICES).round().astype(int))
+    slices = torch.from_numpy(np.ascontiguousarray(windowed[indices, None]))
     image = GRID.images(slices, spacing_mm[1:])[:, 0].numpy()
     body = _body(image)
     if not body.any():
@@ -283,7 +283,7 @@ def _limit(pairs: Sequence[Pair]) -> float | None:
     """The distance that few volumes keep from all others; None where there are too few to tell."""
     if len(pairs) < FEW:
         return None
-    others = ([*pairs[:place], *pairs[place + 1 :]] for place in range(len(pairs)))
+    others = ([*pairs[:index], *pairs[index + 1 :]] for index in range(len(pairs)))
     distances = [_distance(pair, _intensities(rest)) for pair, rest in zip(pairs, others, strict=True)]
     return round(float(np.quantile(distances, 1 - OUTLIERS)) * (1 + FEW / len(pairs)), 3)
 

@@ -1,4 +1,4 @@
-"""Where the head or body is: the part of a scan that may be edited and measured."""
+"""Foreground mask: the head or body, the part of a scan that may be edited and measured."""
 
 import numpy as np
 from jaxtyping import Bool, Float32

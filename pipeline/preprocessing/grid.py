@@ -1,4 +1,4 @@
-"""A network's in-plane grid: the way there for images and masks, and the way back for residuals."""
+"""A network's in-plane grid: resampling of images and masks onto it, and of residuals back."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What raters said: their files read and unblinded, the methods compared, agreement measured (GVS, Table II)."""
+"""Results of a reader study: raters' files read and unblinded, methods compared, agreement measured (GVS, Table II)."""
 
 import json
 import math
@@ -206,7 +206,7 @@ def _scores(path: Path, ratings: list[Any], images: dict[int, dict[str, str]]) -
     if not scores:
         raise _refusal(path, "holds no score", "one score at least")
     return pd.DataFrame(
-        [(*place, score) for place, score in scores.items()], columns=["case", "image", "aspect", "score"]
+        [(*image, score) for image, score in scores.items()], columns=["case", "image", "aspect", "score"]
     )
 
 
@@ -248,9 +248,9 @@ def table(summary: dict[str, Any]) -> str:
                 *(
                     [
                         f"kappa, {names[pair[0]]} and {names[pair[1]]}",
-                        *(_number(of["kappa"][place]["kappa"]) for of in summary["inter_rater"].values()),
+                        *(_number(of["kappa"][number]["kappa"]) for of in summary["inter_rater"].values()),
                     ]
-                    for place, pair in enumerate(combinations(raters, 2))
+                    for number, pair in enumerate(combinations(raters, 2))
                 ),
             ],
         ),

@@ -27,7 +27,7 @@ HEAT_COLOURS = np.array([(0, 0, 0), (87, 16, 110), (188, 55, 84), (249, 142, 9),
 
 def slice_view(
     plane: Plane,
-    place: int,
+    index: int,
     twin: "Twin",
     lesion: NDArray[np.bool_],
     uncertainty: NDArray[np.float32] | None,
@@ -37,7 +37,7 @@ def slice_view(
 
     Args:
         plane: which way it is cut.
-        place: which slice across the plane.
+        index: which slice across the plane.
         twin: the scan and its pseudo-healthy twin.
         lesion: what the method took for disease, bool, shape (X, Y, Z).
         uncertainty: standard deviation in scan units, float32, shape (X, Y, Z), or None.
@@ -53,7 +53,7 @@ def slice_view(
     )
 
     def cut(voxels: NDArray[Any]) -> NDArray[Any]:
-        cropped: NDArray[Any] = plane.slices(scan, voxels)[place][box]
+        cropped: NDArray[Any] = plane.slices(scan, voxels)[index][box]
         return cropped
 
     before, after = (intensities(scan, cut(voxels)) for voxels in (scan.stored, twin.stored))
@@ -62,12 +62,12 @@ def slice_view(
     removed = cut(lesion)
     area_cm2 = int(removed.sum()) * row_mm * column_mm / 100
     found = f", {area_cm2:.1f} cm² taken for disease" if area_cm2 else ""
-    name = f"{plane.name.capitalize()} slice {place + 1}"
+    name = f"{plane.name.capitalize()} slice {index + 1}"
 
     def panel(kind: str, title: str, picture: Image.Image, synthetic: bool = True) -> dict[str, Any]:
         border = "" if synthetic else outline(removed)
         return {
-            "id": f"{plane.name}-{place}-{kind}",
+            "id": f"{plane.name}-{index}-{kind}",
             "title": title,
             "alt": f"{name}, {'SYNTHETIC ' if synthetic else ''}{title}{f'{found}, outlined' if border else ''}",
             "uri": data_uri(picture, synthetic),
@@ -86,7 +86,7 @@ def slice_view(
         panels.append(panel("uncertainty", "uncertainty", _heat(deviation)))
     return {
         "name": plane.name,
-        "caption": f"{name} of {count}{_side(plane, place, survey, through_mm)}{found}",
+        "caption": f"{name} of {count}{_side(plane, index, survey, through_mm)}{found}",
         "ends": tuple(end if orientation_known(scan) else f"{end}?" for end in plane.ends),
         "width_mm": round(columns * column_mm, 3),
         "height_mm": round(rows * row_mm, 3),
@@ -101,11 +101,11 @@ def slice_view(
     }
 
 
-def _side(plane: Plane, place: int, survey: Survey, through_mm: float) -> str:
+def _side(plane: Plane, index: int, survey: Survey, through_mm: float) -> str:
     if plane is not SAGITTAL:
         return ""
     middle = (survey.box[RIGHT].start + survey.box[RIGHT].stop - 1) / 2
-    offset_mm = (place - middle) * through_mm
+    offset_mm = (index - middle) * through_mm
     return f", {abs(offset_mm):.0f} mm to the {'right' if offset_mm > 0 else 'left'} of the body's middle"
 
 

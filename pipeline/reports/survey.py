@@ -23,7 +23,7 @@ BEYOND = 0.25
 
 @dataclass(frozen=True)
 class Survey:
-    """What the pictures are chosen by.
+    """Profiles of change, extent and histograms, by which the pictures of a report are chosen.
 
     Attributes:
         change: for each body axis (right, anterior, superior), the absolute change of every slice across it, summed.
@@ -73,17 +73,17 @@ def survey(twin: "Twin", lesion: NDArray[np.bool_]) -> Survey:
     change, touched, body = ([np.zeros(length) for length in (right, anterior, slices)] for _ in range(3))
     edges = _edges(twin)
     counts = np.zeros((2, 2, len(edges) - 1), dtype=np.int64)
-    for place in range(slices):
-        before = intensities(scan, stored[place])
+    for index in range(slices):
+        before = intensities(scan, stored[index])
         tissue = before > window.low + AIR * window.width
-        _add(body, place, tissue)
-        inside = np.ascontiguousarray(edited[place])
+        _add(body, index, tissue)
+        inside = np.ascontiguousarray(edited[index])
         if not inside.any():
             continue
-        after = intensities(scan, made[place])
-        _add(touched, place, inside)
-        _add(change, place, np.abs(before - after))
-        for region, where in enumerate((inside & tissue, np.ascontiguousarray(removed[place]))):
+        after = intensities(scan, made[index])
+        _add(touched, index, inside)
+        _add(change, index, np.abs(before - after))
+        for region, where in enumerate((inside & tissue, np.ascontiguousarray(removed[index]))):
             for moment, values in enumerate((before[where], after[where])):
                 counts[region, moment] += np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0]
     return Survey(
@@ -102,11 +102,11 @@ def intensities(scan: Scan, stored: NDArray[np.generic]) -> NDArray[np.float32]:
     return voxels * np.float32(scan.slope) + np.float32(scan.intercept)
 
 
-def _add(profiles: list[NDArray[np.float64]], place: int, values: NDArray[np.float32] | NDArray[np.bool_]) -> None:
+def _add(profiles: list[NDArray[np.float64]], index: int, values: NDArray[np.float32] | NDArray[np.bool_]) -> None:
     """Add an axial slice, shape (right, anterior), to sums along each body axis."""
     profiles[RIGHT] += values.sum(axis=1)
     profiles[ANTERIOR] += values.sum(axis=0)
-    profiles[SUPERIOR][place] = values.sum()
+    profiles[SUPERIOR][index] = values.sum()
 
 
 def _edges(twin: "Twin") -> NDArray[np.float64]:
