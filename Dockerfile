@@ -7,7 +7,7 @@ RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheel /source
 FROM python:3.11-slim-bookworm
 LABEL org.opencontainers.image.title="phs-pipeline" \
       org.opencontainers.image.description="Pseudo-healthy synthesis for medical scans; for research, not diagnosis" \
-      org.opencontainers.image.licenses="Apache-2.0"
+      org.opencontainers.image.licenses="Apache-2.0 AND BSD-2-Clause AND ISC AND MIT AND CC-BY-NC-SA-4.0"
 
 # PyPI's torch computes on NVIDIA GPUs and on CPUs; https://download.pytorch.org/whl/cpu gives a far smaller image.
 ARG TORCH_INDEX=""

@@ -1,4 +1,4 @@
-"""Is this machine fit for the work: one sentence a check, and for what is not, the command that mends it.
+"""Checks of this machine: one sentence each, and the command that mends what is wrong.
 
 It has to answer on machines where something is broken: whatever may be missing is imported by the check that needs it.
 """
@@ -47,7 +47,7 @@ PROGRAMS = {
 
 @dataclass(frozen=True)
 class Check:
-    """What was found.
+    """The outcome of one check.
 
     Args:
         name: of what was looked at.

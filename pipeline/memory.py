@@ -11,7 +11,7 @@ CLEAR = Path("/proc/self/clear_refs")
 
 
 class PeakMemory:
-    """Starts to watch when it is made.
+    """Peak memory of this process since the object was made.
 
     Args:
         device: a GPU's own memory is watched instead of the process's.

@@ -68,7 +68,7 @@ def square(panel: NDArray[np.uint8], spacing_mm: tuple[float, float]) -> NDArray
     smaller = min(spacing_mm)
     rows = np.arange(0, panel.shape[0], smaller / anterior_mm).astype(int)
     columns = np.arange(0, panel.shape[1], smaller / right_mm).astype(int)
-    return panel[rows[rows < panel.shape[0]]][:, columns[columns < panel.shape[1]]]
+    return panel[np.ix_(rows[rows < panel.shape[0]], columns[columns < panel.shape[1]])]
 
 
 def mosaic(titles: Sequence[str], rows: Sequence[Sequence[NDArray[np.uint8]]], footer: str = "") -> Image.Image:

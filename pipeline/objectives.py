@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, relu
 
@@ -27,15 +28,15 @@ class Objective(ABC):
     """
 
     @abstractmethod
-    def _real_cost(self, score: Tensor) -> Tensor: ...
+    def _real_cost(self, score: Float[Tensor, "*scores"]) -> Float[Tensor, "*scores"]: ...
 
     @abstractmethod
-    def _fake_cost(self, score: Tensor) -> Tensor: ...
+    def _fake_cost(self, score: Float[Tensor, "*scores"]) -> Float[Tensor, "*scores"]: ...
 
     @abstractmethod
-    def _generator_cost(self, score: Tensor) -> Tensor: ...
+    def _generator_cost(self, score: Float[Tensor, "*scores"]) -> Float[Tensor, "*scores"]: ...
 
-    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+    def discriminator(self, real: Float[Tensor, "..."], fake: Float[Tensor, "..."]) -> Float[Tensor, ""]:
         """The discriminator's loss, without the penalty.
 
         Args:
@@ -47,7 +48,7 @@ class Objective(ABC):
         """
         return self._real_cost(_at_least_float32(real)).mean() + self._fake_cost(_at_least_float32(fake)).mean()
 
-    def generator(self, fake: Tensor) -> Tensor:
+    def generator(self, fake: Float[Tensor, "..."]) -> Float[Tensor, ""]:
         """The generator's loss.
 
         Args:
@@ -61,9 +62,9 @@ class Objective(ABC):
     def penalty(
         self,
         discriminator: nn.Module | Callable[[Tensor], Tensor],
-        real: Tensor,
-        fake: Tensor,
-    ) -> Tensor | None:
+        real: Float[Tensor, "..."],
+        fake: Float[Tensor, "..."],
+    ) -> Float[Tensor, ""] | None:
         """A weighted scalar to add to the discriminator's loss, or None where the objective has none.
 
         Args:
@@ -94,14 +95,14 @@ class GAN(Objective):
     fakes (survey Fig. 2). Choose it as the reference that the others improve on.
     """
 
-    def _real_cost(self, score: Tensor) -> Tensor:
+    def _real_cost(self, score: Float[Tensor, "*scores"]) -> Float[Tensor, "*scores"]:
         return -logsigmoid(score)
 
-    def _fake_cost(self, score: Tensor) -> Tensor:
+    def _fake_cost(self, score: Float[Tensor, "*scores"]) -> Float[Tensor, "*scores"]:
         # 1 − σ(s) = σ(−s), which loses no digits where σ(s) is close to 1.
         return -logsigmoid(-score)
 
-    def _generator_cost(self, score: Tensor) -> Tensor:
+    def _generator_cost(self, score: Float[Tensor, "*scores"]) -> Float[Tensor, "*scores"]:
         return logsigmoid(-score)
 
 
@@ -115,7 +116,7 @@ class NonSaturating(GAN):
     the discriminator recognises fakes. Choose it over GAN wherever images are made.
     """
 
-    def _generator_cost(self, score: Tensor) -> Tensor:
+    def _generator_cost(self, score: Float[Tensor, "*scores"]) -> Float[Tensor, "*scores"]:
         return -logsigmoid(score)
 
 
@@ -130,13 +131,13 @@ class LeastSquares(Objective):
     (PHS-GAN, CycleGAN, ANT-GAN): stable with one step of each player and without a penalty.
     """
 
-    def _real_cost(self, score: Tensor) -> Tensor:
+    def _real_cost(self, score: Float[Tensor, "*scores"]) -> Float[Tensor, "*scores"]:
         return (score - 1).square() / 2
 
-    def _fake_cost(self, score: Tensor) -> Tensor:
+    def _fake_cost(self, score: Float[Tensor, "*scores"]) -> Float[Tensor, "*scores"]:
         return score.square() / 2
 
-    def _generator_cost(self, score: Tensor) -> Tensor:
+    def _generator_cost(self, score: Float[Tensor, "*scores"]) -> Float[Tensor, "*scores"]:
         return (score - 1).square() / 2
 
 
@@ -150,13 +151,13 @@ class Hinge(Objective):
     mistakes. Choose it together with spectral normalisation of the discriminator, as GenSeg does.
     """
 
-    def _real_cost(self, score: Tensor) -> Tensor:
+    def _real_cost(self, score: Float[Tensor, "*scores"]) -> Float[Tensor, "*scores"]:
         return relu(1 - score)
 
-    def _fake_cost(self, score: Tensor) -> Tensor:
+    def _fake_cost(self, score: Float[Tensor, "*scores"]) -> Float[Tensor, "*scores"]:
         return relu(1 + score)
 
-    def _generator_cost(self, score: Tensor) -> Tensor:
+    def _generator_cost(self, score: Float[Tensor, "*scores"]) -> Float[Tensor, "*scores"]:
         return -score
 
 
@@ -182,13 +183,13 @@ class Wasserstein(Objective):
             raise ValueError(f"clip must be a number above 0 (Arjovsky et al. 2017: 0.01), found {clip}")
         self.clip = clip
 
-    def _real_cost(self, score: Tensor) -> Tensor:
+    def _real_cost(self, score: Float[Tensor, "*scores"]) -> Float[Tensor, "*scores"]:
         return -score
 
-    def _fake_cost(self, score: Tensor) -> Tensor:
+    def _fake_cost(self, score: Float[Tensor, "*scores"]) -> Float[Tensor, "*scores"]:
         return score
 
-    def _generator_cost(self, score: Tensor) -> Tensor:
+    def _generator_cost(self, score: Float[Tensor, "*scores"]) -> Float[Tensor, "*scores"]:
         return -score
 
     def constrain(self, discriminator: nn.Module) -> None:
@@ -221,21 +222,21 @@ class WassersteinGP(Objective):
             raise ValueError(f"weight must be a number above 0 (Gulrajani et al. 2017: 10), found {weight}")
         self.weight = weight
 
-    def _real_cost(self, score: Tensor) -> Tensor:
+    def _real_cost(self, score: Float[Tensor, "*scores"]) -> Float[Tensor, "*scores"]:
         return -score
 
-    def _fake_cost(self, score: Tensor) -> Tensor:
+    def _fake_cost(self, score: Float[Tensor, "*scores"]) -> Float[Tensor, "*scores"]:
         return score
 
-    def _generator_cost(self, score: Tensor) -> Tensor:
+    def _generator_cost(self, score: Float[Tensor, "*scores"]) -> Float[Tensor, "*scores"]:
         return -score
 
     def penalty(
         self,
         discriminator: nn.Module | Callable[[Tensor], Tensor],
-        real: Tensor,
-        fake: Tensor,
-    ) -> Tensor:
+        real: Float[Tensor, "..."],
+        fake: Float[Tensor, "..."],
+    ) -> Float[Tensor, ""]:
         """λ E[(‖∇D(x̃)‖₂ − 1)²], x̃ = ε x + (1 − ε) x̂, with one ε ~ U[0, 1] for each sample.
 
         Two-sided, the norm over all pixels of a sample. Where D gives a map of scores, their mean is the sample's
@@ -263,7 +264,8 @@ class WassersteinGP(Objective):
             scores = discriminator(between).reshape(len(x), -1).mean(1)
             (gradient,) = torch.autograd.grad(scores.sum(), between, create_graph=True)
             norm = torch.linalg.vector_norm(gradient.flatten(1), dim=1)
-            return self.weight * (norm - 1).square().mean()
+            penalty: Tensor = self.weight * (norm - 1).square().mean()
+            return penalty
 
 
 OBJECTIVES: dict[str, type[Objective]] = {

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from email import message_from_bytes
 from pathlib import Path
 
 import pytest
@@ -41,9 +42,33 @@ def test_the_wheel_carries_the_package_and_the_bundles_and_nothing_else(wheel: P
     _, version = wheel.name.split("-")[:2]
     assert {name.partition("/")[0] for name in names} == {"pipeline", f"phs_pipeline-{version}.dist-info"}
     assert "pipeline/_bundles/gvs/configs/train.json" in names
+    assert "pipeline/py.typed" in names
     assert f"phs_pipeline-{version}.dist-info/licenses/LICENSE" in names
     assert not [name for name in names if name.endswith((".nii", ".nii.gz", ".dcm", ".pyc"))]
     assert not [name for name in names if "/run/" in name]
+
+
+@pytest.mark.slow
+def test_the_wheel_states_the_licence_of_everything_in_it(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (path,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        about = message_from_bytes(archive.read(path))
+        texts = {
+            name: archive.read(f"{path.removesuffix('METADATA')}licenses/{name}").decode()
+            for name in about.get_all("License-File", [])
+        }
+    licences = about["License-Expression"].split(" AND ")
+    assert "Apache License" in texts["LICENSE"]
+    assert "Apache-2.0" in licences
+    inlined = texts["pipeline/reports/assets/niivue.LICENSE"]
+    for name, licence in (("BSD 2-Clause", "BSD-2-Clause"), ("ISC", "ISC"), ("MIT", "MIT")):
+        assert f"{name} License" in inlined
+        assert licence in licences
+    weighted = sorted(path.parents[1].name for path in ROOT.glob("bundles/*/models/model.pt"))
+    assert weighted
+    for bundle in weighted:
+        assert "CC BY-NC-SA 4.0" in texts[f"bundles/{bundle}/docs/data_license.txt"]
+    assert "CC-BY-NC-SA-4.0" in licences
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""`phs-pipeline doctor`: is this machine fit for the work, and what to type where it is not."""
+"""`phs-pipeline doctor`: checks of this machine, each with the command that mends what it found."""
 
 import click
 

@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     "--healthy", is_flag=True, help="How much is changed where there is no disease: in each SCAN, or slices of COHORT."
 )
 @click.option("--overwrite", is_flag=True, help="Write into a report folder that is not empty.")
-@click.option("--trust-bundle", is_flag=True, help="Execute the code in a stranger's config.")
+@click.option("--trust-bundle", is_flag=True, help="Execute the code in an untrusted config.")
 @click.pass_context
 def evaluate(
     context: click.Context,

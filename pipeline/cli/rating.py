@@ -1,4 +1,4 @@
-"""`phs-pipeline rating`: what people see in the images, blinded."""
+"""`phs-pipeline rating`: a blinded reader study."""
 
 from pathlib import Path
 

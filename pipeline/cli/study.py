@@ -10,7 +10,7 @@ from pipeline.cli.say import say
 from pipeline.cli.train import _value as plain_value
 
 
-class Numbers(click.ParamType):
+class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.4
     """Numbers, separated by commas."""
 
     name = "A,B,..."
@@ -26,7 +26,7 @@ class Numbers(click.ParamType):
         return list(dict.fromkeys(numbers))
 
 
-class Values(click.ParamType):
+class Values(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.4
     """Values of a setting, separated by commas."""
 
     name = "A,B,..."

@@ -21,7 +21,7 @@ from pipeline.cli.say import say
 @click.option("--seed", type=click.IntRange(min=0), help="Of weights and order of slices.")
 @click.option("--set", "settings", multiple=True, metavar="ID=VALUE", help="Any setting of the bundle's train.json.")
 @click.option("--resume", is_flag=True, help="Go on with a run that was stopped.")
-@click.option("--trust-bundle", is_flag=True, help="Execute the code in a stranger's configs.")
+@click.option("--trust-bundle", is_flag=True, help="Execute the code in untrusted configs.")
 def train(
     bundle: str,
     data: Path,

@@ -104,7 +104,7 @@ class Steps:
             field = bias_field(view.scan)
             view = replace(view, scan=_seen(view.scan, view.scan.intensities() / field), field=field)
             low, high = (float(value) for value in np.percentile(field, (1, 99)))
-            notes.append(f"N4 bias correction for the network's eyes: factors of {low:.2f} to {high:.2f}")
+            notes.append(f"N4 bias correction before inference: factors of {low:.2f} to {high:.2f}")
             record.append({"Step": "N4 bias correction", "Field": [low, high], "FieldMm": FIELD_MM})
         if self.template is not None:
             pose, turned, moved = rigid_pose(self.template, view.scan)
@@ -112,7 +112,7 @@ class Steps:
             moved_field = None if view.field is None else _on(view.field, view.scan.affine, self.template, pose, 1.0)
             view = View(seen, scan, moved_field, pose)
             notes.append(
-                f"registered to {self.template.origin.name} for the network's eyes: turned by {turned:.1f}°, moved by "
+                f"registered to {self.template.origin.name} before inference: turned by {turned:.1f}°, moved by "
                 f"{moved:.1f} mm"
             )
             record.append(

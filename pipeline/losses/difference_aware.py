@@ -1,13 +1,16 @@
 """The difference-aware loss of GVS (Eqs. 5 and 6): pixels that were transformed well count less as lesion."""
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
 MIN_WEIGHT = 0.1
 
 
-def difference_weights(x_p: Tensor, x_s: Tensor) -> Tensor:
+def difference_weights(
+    x_p: Float[Tensor, "batch channel height width"], x_s: Float[Tensor, "batch channel height width"]
+) -> Float[Tensor, "batch channel height width"]:
     """GVS Eq. 6: w = max(1 − m, 0.1), m = |x_p − G(x_p)| divided by its maximum over the slice.
 
     "Normalization" is not defined in the paper; this reading keeps m in [0, 1] and zero where nothing changed. A slice
@@ -26,7 +29,11 @@ def difference_weights(x_p: Tensor, x_s: Tensor) -> Tensor:
     return (1 - m).clamp_min(MIN_WEIGHT)
 
 
-def weighted_cross_entropy(logits: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
+def weighted_cross_entropy(
+    logits: Float[Tensor, "batch 1 height width"],
+    target: Float[Tensor, "batch 1 height width"],
+    weights: Float[Tensor, "batch 1 height width"] | None = None,
+) -> Float[Tensor, ""]:
     """GVS Eq. 5 with the minus sign and the background term that the print lacks.
 
     −(1/N) Σ w [y log S + (1 − y) log(1 − S)], with N the number of pixels (not the sum of weights).

@@ -1,9 +1,14 @@
 """The residual loss of GVS (Eq. 3): a synthetic image should look like its input."""
 
+from jaxtyping import Float
 from torch import Tensor
 
 
-def residual_mse(x_p: Tensor, x_s: Tensor, region: Tensor | None = None) -> Tensor:
+def residual_mse(
+    x_p: Float[Tensor, "batch 1 height width"],
+    x_s: Float[Tensor, "batch 1 height width"],
+    region: Float[Tensor, "batch 1 height width"] | None = None,
+) -> Float[Tensor, ""]:
     """GVS Eq. 3: mean squared difference between input and output.
 
     Args:

@@ -1,4 +1,8 @@
-"""Architectures of the papers, one file per family."""
+"""Architectures of the papers, one file per family.
+
+What `ckpt_export` compiles has its types twice: TorchScript knows no shapes, and reads a `# type:` comment instead of
+the annotations where there is one.
+"""
 
 from pipeline.networks.cycle_gan import PatchGANDiscriminator, PlainCycle
 from pipeline.networks.johnson import JohnsonGenerator

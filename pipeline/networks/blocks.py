@@ -1,5 +1,6 @@
 """Parts that several architectures share."""
 
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
@@ -7,7 +8,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 LEAK = 0.2  # slope of leaky ReLU; the papers name the function without it, 0.2 is usual among discriminators
 
 
-def as_output(kind: str, raw: Tensor, image: Tensor) -> Tensor:
+def as_output(kind: str, raw: Float[Tensor, "*shape"], image: Float[Tensor, "..."]) -> Float[Tensor, "*shape"]:
     """How a generator's last layer and its input in [0, 1] become its output.
 
     Plain ifs on plain tensors, so that TorchScript compiles it.
@@ -19,9 +20,10 @@ def as_output(kind: str, raw: Tensor, image: Tensor) -> Tensor:
             starts at zero. The sum is not clipped: a player that looks at it would see no gradient where it is.
             `shortcut`: tanh(f(x) + x) on images scaled to [−1, 1] (VA-GAN, ANT-GAN), then back to [0, 1]; f = 0 is not
             the identity, since tanh squeezes the ends of the range.
-        raw: what the last layer puts out, shape (B, C, H, W).
-        image: the network's input, same shape.
+        raw: what the last layer puts out, any shape.
+        image: the network's input, same shape where it is looked at.
     """
+    # type: (str, Tensor, Tensor) -> Tensor
     if kind == "image":
         return (raw.tanh() + 1) / 2
     if kind == "sigmoid":
@@ -70,8 +72,11 @@ class ResidualBlock(nn.Module):
             nn.InstanceNorm2d(channels, affine=True),
         )
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(
+        self, features: Float[Tensor, "batch channel height width"]
+    ) -> Float[Tensor, "batch channel height width"]:
         """Shape (B, channels, H, W) to the same."""
+        # type: (Tensor) -> Tensor
         body: Tensor = self.body(features)
         return features + body
 
@@ -82,7 +87,7 @@ class SamePadConv(nn.Conv2d):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, 4)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch _ height width"]:
         """Shape (B, in_channels, H, W) to (B, out_channels, H, W)."""
         return super().forward(functional.pad(features, (1, 2, 1, 2)))
 

@@ -1,5 +1,6 @@
 """CycleGAN's discriminator (Zhu et al. 2017) and way back; its generator is `JohnsonGenerator`."""
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from pipeline.networks.blocks import LEAK, normed, rectifier, spectrally_normed
@@ -37,7 +38,7 @@ class PatchGANDiscriminator(nn.Module):
         if spectral_norm:
             spectrally_normed(self)
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Float[Tensor, "batch 1 height width"]) -> Float[Tensor, "batch 1 _ _"]:
         """Scores (B, 1, H/8 − 2, W/8 − 2) for images (B, 1, H, W); H and W divisible by 8, at least 32."""
         scores: Tensor = self.layers(image)
         return scores
@@ -54,7 +55,11 @@ class PlainCycle(nn.Module):
         super().__init__()
         self.generator = generator
 
-    def forward(self, pseudo_healthy: Tensor, image: Tensor) -> Tensor:
+    def forward(
+        self,
+        pseudo_healthy: Float[Tensor, "batch channel height width"],
+        image: Float[Tensor, "batch channel height width"],
+    ) -> Float[Tensor, "batch channel height width"]:
         """The reconstruction from the first alone; the second, the image it was made from, is not looked at."""
         del image
         reconstructed: Tensor = self.generator(pseudo_healthy)

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from pipeline.networks.blocks import ResidualBlock, as_output, check_output, normed, start_at_zero
@@ -63,8 +64,9 @@ class JohnsonGenerator(nn.Module):
         if output == "residual":
             start_at_zero(self.last)
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch _ height width"]:
         """Translate images of shape (B, in_channels, H, W) in [0, 1]; H and W divisible by 4, at least 8."""
+        # type: (Tensor) -> Tensor
         raw = self.last(self.decoder(self.blocks(self.encoder(image))))
         return as_output(self.output, raw, image)
 

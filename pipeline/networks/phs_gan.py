@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from pipeline.networks.blocks import (
@@ -75,8 +76,9 @@ class PHSGenerator(nn.Module):
         if output == "residual":
             start_at_zero(self.last)
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch 1 height width"]:
         """Shape (B, in_channels, H, W) in [0, 1] to (B, 1, H, W); H and W divisible by 4, at least 8."""
+        # type: (Tensor) -> Tensor
         raw = self.last(self.decoder(self.blocks(self.encoder(image))))
         return as_output(self.output, raw, image[:, :1])
 
@@ -120,7 +122,7 @@ class PHSDiscriminator(nn.Module):
         if spectral_norm:
             spectrally_normed(self)
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch 1 _ _"]:
         """Scores of overlapping patches, (B, 1, H/16, W/16), for (B, 1, H, W); H, W divisible by 16, at least 32."""
         scores: Tensor = self.layers(image)
         return scores
@@ -139,7 +141,9 @@ class FactorisedCycle(nn.Module):
         self.reconstructor = reconstructor
         self.segmentor = segmentor
 
-    def forward(self, pseudo_healthy: Tensor, image: Tensor) -> Tensor:
+    def forward(
+        self, pseudo_healthy: Float[Tensor, "batch 1 height width"], image: Float[Tensor, "batch 1 height width"]
+    ) -> Float[Tensor, "batch 1 height width"]:
         """Both of shape (B, 1, H, W) in [0, 1] to the reconstructed pathological image."""
         mask = torch.sigmoid(self.segmentor(image))
         reconstructed: Tensor = self.reconstructor(torch.cat((pseudo_healthy, mask), dim=1))

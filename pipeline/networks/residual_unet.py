@@ -3,6 +3,7 @@
 import math
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from pipeline.networks.blocks import LEAK, normed, rectifier
@@ -46,7 +47,7 @@ class ResidualUNet(nn.Module):
         self.last = nn.Conv2d(filters, 1, 1)
         nn.init.constant_(self.last.bias, math.log(LESION_SHARE / (1 - LESION_SHARE)))  # type: ignore[arg-type]
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch 1 height width"]:
         """Lesion logits of shape (B, 1, H, W) for images (B, in_channels, H, W); H, W divisible by 16, at least 32."""
         features, skips = image, []
         for level, stage in enumerate(self.down):
@@ -77,7 +78,7 @@ class ResidualStage(nn.Module):
         self.project = nn.Conv2d(in_channels, out_channels, 1)
         self.rectify = rectifier(LEAK)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch _ height width"]:
         """Shape (B, in_channels, H, W) to (B, out_channels, H, W)."""
         summed: Tensor = self.rectify(self.project(features) + self.body(features))
         return summed

@@ -2,6 +2,7 @@
 
 import math
 
+from jaxtyping import Float
 from monai.networks.nets import BasicUNet
 from torch import Tensor, nn
 
@@ -29,7 +30,7 @@ class UNetSegmentor(BasicUNet):
         )
         nn.init.constant_(self.final_conv.bias, math.log(LESION_SHARE / (1 - LESION_SHARE)))
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch 1 height width"]:
         """Lesion logits of shape (B, 1, H, W) for images (B, in_channels, H, W); H, W divisible by 16, at least 32."""
         logits: Tensor = super().forward(image)
         return logits

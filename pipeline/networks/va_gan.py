@@ -3,6 +3,7 @@
 import itertools
 from typing import Literal
 
+from jaxtyping import Float
 from monai.networks.nets import BasicUNet
 from torch import Tensor, nn
 
@@ -33,19 +34,24 @@ class MapGenerator(nn.Module):
         if output == "residual":
             start_at_zero(self.unet.final_conv)
 
-    def map(self, image: Tensor) -> Tensor:
+    def map(self, image: Float[Tensor, "batch 1 height width"]) -> Float[Tensor, "batch 1 height width"]:
         """M(x), unbounded, of the shape of the images (B, 1, H, W) in [0, 1]; H, W divisible by 16, at least 32."""
+        # type: (Tensor) -> Tensor
         effect: Tensor = self.unet(2 * image - 1)
         return effect
 
-    def apply_map(self, image: Tensor, effect: Tensor) -> Tensor:
-        """y, on the image's scale."""
+    def apply_map(
+        self, image: Float[Tensor, "batch 1 height width"], effect: Float[Tensor, "batch 1 height width"]
+    ) -> Float[Tensor, "batch 1 height width"]:
+        """The image that a map leads to: y, on the image's scale."""
+        # type: (Tensor, Tensor) -> Tensor
         if self.output == "residual":
             return image + effect
         return as_output("shortcut", effect, image)
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Float[Tensor, "batch 1 height width"]) -> Float[Tensor, "batch 1 height width"]:
         """The pseudo-healthy image, shape (B, 1, H, W)."""
+        # type: (Tensor) -> Tensor
         return self.apply_map(image, self.map(image))
 
 
@@ -83,7 +89,7 @@ class MapCritic(nn.Module):
         if spectral_norm:
             spectrally_normed(self)
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Float[Tensor, "batch 1 height width"]) -> Float[Tensor, "batch 1"]:
         """One score a sample, shape (B, 1), for images (B, 1, H, W); H and W at least 16."""
         scores: Tensor = self.layers(image).mean(dim=(2, 3))
         return scores

@@ -103,9 +103,10 @@ def _smooth_noise(rng: np.random.Generator, points: Points, scale_mm: float) -> 
     """Noise of unit deviation at `points`: a cubic B-spline over a periodic lattice of normal draws."""
     lattice = rng.normal(size=(32, 32, 32))
     at = np.stack([coordinate / scale_mm + 16 for coordinate in points])
-    noise = map_coordinates(lattice, at, order=3, mode="grid-wrap", prefilter=False)
+    noise: Field = map_coordinates(lattice, at, order=3, mode="grid-wrap", prefilter=False)
     # The squared cubic B-spline has the integral 151/315: the mean variance along each of three axes.
-    return noise / (151 / 315) ** 1.5
+    noise /= (151 / 315) ** 1.5
+    return noise
 
 
 def _inside(distance_mm: Field) -> Field:
@@ -139,7 +140,8 @@ def _anatomy(rng: np.random.Generator, points: Points, spacing_mm: tuple[float, 
     def below_fissure(to_wall: Field, half_width_mm: float, floor_mm: Field | float) -> Field:
         # Fissures open towards the surface.
         beside = to_wall - half_width_mm * (1 + 1.5 * np.exp(-np.maximum(depth, 0) / 4))
-        return np.where(depth < floor_mm, beside, np.hypot(np.maximum(beside, 0), depth - floor_mm))
+        below: Field = np.where(depth < floor_mm, beside, np.hypot(np.maximum(beside, 0), depth - floor_mm))
+        return below
 
     to_pia = np.minimum.reduce(
         [

@@ -1,4 +1,4 @@
-"""What a bundle was trained on, in numbers, and how a new scan differs from it: told before any network runs.
+"""Training domain of a bundle, in numbers, and how a new scan differs from it: checked before any network runs.
 
 A network answers to everything, also to what it has never seen. Whether a scan is like those of the training is
 therefore asked of the scan, in terms that a user can check: modality, contrast, spacing, extent, skull, intensities,
@@ -73,7 +73,7 @@ class Findings:
 
 @dataclass(frozen=True)
 class Features:
-    """What is compared of a volume.
+    """Features of a volume that are compared with the training domain.
 
     Args:
         spacing_mm: along (slices, right, anterior).
@@ -188,7 +188,7 @@ def compare(scan: Scan, windowed: NDArray[np.float32], metadata: Mapping[str, An
 
 
 def measure(windowed: NDArray[np.float32], spacing_mm: tuple[float, float, float]) -> Features | None:
-    """Measure a volume.
+    """The features of a volume.
 
     Args:
         windowed: axial slices in [0, 1], shape (slices, right, anterior).
@@ -197,8 +197,8 @@ def measure(windowed: NDArray[np.float32], spacing_mm: tuple[float, float, float
     Returns:
         None if nothing in it is brighter than air.
     """
-    places = np.unique(np.linspace(0, len(windowed) - 1, SLICES).round().astype(int))
-    slices = torch.from_numpy(np.ascontiguousarray(windowed[places, None]))
+    indices = np.unique(np.linspace(0, len(windowed) - 1, SLICES).round().astype(int))
+    slices = torch.from_numpy(np.ascontiguousarray(windowed[indices, None]))
     image = GRID.images(slices, spacing_mm[1:])[:, 0].numpy()
     body = _body(image)
     if not body.any():
@@ -290,7 +290,7 @@ def _limit(pairs: Sequence[Pair]) -> float | None:
     """The distance that few volumes keep from all others; None where there are too few to tell."""
     if len(pairs) < FEW:
         return None
-    others = ([*pairs[:place], *pairs[place + 1 :]] for place in range(len(pairs)))
+    others = ([*pairs[:index], *pairs[index + 1 :]] for index in range(len(pairs)))
     distances = [_distance(pair, _intensities(rest)) for pair, rest in zip(pairs, others, strict=True)]
     return round(float(np.quantile(distances, 1 - OUTLIERS)) * (1 + FEW / len(pairs)), 3)
 
@@ -414,8 +414,9 @@ def _compare_orientation(features: Features, layout: Sequence[float], findings: 
 
 
 def _standard(layout: NDArray[np.float64]) -> NDArray[np.float64]:
-    centred = layout - layout.mean()
-    return centred / max(float(np.linalg.norm(centred)), 1e-9)
+    centred: NDArray[np.float64] = layout - layout.mean()
+    centred /= max(float(np.linalg.norm(centred)), 1e-9)
+    return centred
 
 
 def _range(values: Sequence[float]) -> list[float]:

@@ -1,6 +1,7 @@
-"""Where the head or body is: the part of a scan that may be edited and measured."""
+"""Foreground mask: the head or body, the part of a scan that may be edited and measured."""
 
 import numpy as np
+from jaxtyping import Bool, Float32
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -8,7 +9,9 @@ from scipy import ndimage
 AIR = 0.04
 
 
-def foreground(axial: NDArray[np.float32]) -> NDArray[np.bool_]:
+def foreground(
+    axial: Float32[NDArray[np.float32], "slices right anterior"],
+) -> Bool[NDArray[np.bool_], "slices right anterior"]:
     """The largest connected object brighter than air, holes within each slice filled.
 
     Args:
@@ -23,7 +26,7 @@ def foreground(axial: NDArray[np.float32]) -> NDArray[np.bool_]:
         return bright
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
-    largest = labels == sizes.argmax()
+    largest: NDArray[np.bool_] = labels == sizes.argmax()
     # Outside its box the object has no holes.
     box = ndimage.find_objects(largest.view(np.uint8))[0]
     for axial_slice in largest[box]:

@@ -1,8 +1,9 @@
-"""A network's in-plane grid: the way there for images and masks, and the way back for residuals."""
+"""A network's in-plane grid: resampling of images and masks onto it, and of residuals back."""
 
 import math
 from dataclasses import dataclass
 
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
@@ -52,7 +53,9 @@ class Grid:
         )
         return height, width
 
-    def images(self, slices: Tensor, spacing_mm: tuple[float, float], fit: bool = False) -> Tensor:
+    def images(
+        self, slices: Float[Tensor, "slices channel height width"], spacing_mm: tuple[float, float], fit: bool = False
+    ) -> Float[Tensor, "slices channel _ _"]:
         """Images onto the grid, area-preserving when it is coarser (no aliasing).
 
         Args:
@@ -67,11 +70,18 @@ class Grid:
         height, width = resampled.shape[-2:]
         return pad_or_crop(resampled, self.size if fit else self.canvas((height, width)))
 
-    def masks(self, slices: Tensor, spacing_mm: tuple[float, float], fit: bool = False) -> Tensor:
+    def masks(
+        self, slices: Float[Tensor, "slices channel height width"], spacing_mm: tuple[float, float], fit: bool = False
+    ) -> Float[Tensor, "slices channel _ _"]:
         """Binary masks onto the grid: a pixel is lesion where at least half of it is. Shapes as in `images`."""
         return (self.images(slices, spacing_mm, fit) >= 0.5).to(slices.dtype)
 
-    def residuals_back(self, residuals: Tensor, shape: tuple[int, int], spacing_mm: tuple[float, float]) -> Tensor:
+    def residuals_back(
+        self,
+        residuals: Float[Tensor, "slices channel height width"],
+        shape: tuple[int, int],
+        spacing_mm: tuple[float, float],
+    ) -> Float[Tensor, "slices channel {shape[0]} {shape[1]}"]:
         """Residuals from the grid's canvas back onto a scan's pixels.
 
         Args:
@@ -95,7 +105,9 @@ class Grid:
         return functional.interpolate(slices, size=target, mode="bilinear", align_corners=False, antialias=True)
 
 
-def pad_or_crop(slices: Tensor, size: tuple[int, int]) -> Tensor:
+def pad_or_crop(
+    slices: Float[Tensor, "*stack height width"], size: tuple[int, int]
+) -> Float[Tensor, "*stack {size[0]} {size[1]}"]:
     """Pad with zeros or crop around the centre to `size`; doing it again with the old size undoes a padding."""
     (top, bottom), (left, right) = (
         _two_ends(side - pixels) for side, pixels in zip(size, slices.shape[-2:], strict=True)

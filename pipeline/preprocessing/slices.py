@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float32
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -83,7 +84,7 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, place: int) -> dict[str, Tensor]:
+    def __getitem__(self, place: int) -> dict[str, Float32[Tensor, "_ height width"]]:
         """One slice: `image` (1, H, W) float32 in [0, 1] and `mask` (1, H, W) float32 in {0, 1}."""
         return {
             "image": torch.from_numpy(self.images[place].astype(np.float32) / LEVELS),

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float, Float32
 from numpy.typing import NDArray
 
 from pipeline.errors import ScanError, UsageError
@@ -32,13 +33,16 @@ class Window:
         """Scan units that one unit of the network's range stands for."""
         return self.high - self.low
 
-    def apply(self, intensities: NDArray[np.floating]) -> NDArray[np.float32]:
+    def apply(self, intensities: Float[NDArray[np.floating], "*shape"]) -> Float32[NDArray[np.float32], "*shape"]:
         """Scan units to [0, 1], float32, same shape."""
-        scaled = np.subtract(intensities, np.float32(self.low), dtype=np.float32)
+        scaled: NDArray[np.float32] = np.subtract(intensities, np.float32(self.low), dtype=np.float32)
         scaled /= np.float32(self.width)
-        return np.clip(scaled, 0.0, 1.0, out=scaled)
+        np.clip(scaled, 0.0, 1.0, out=scaled)
+        return scaled
 
-    def residual(self, intensities: NDArray[np.floating], residual: NDArray[np.float32]) -> NDArray[np.float32]:
+    def residual(
+        self, intensities: Float[NDArray[np.floating], "*shape"], residual: Float32[NDArray[np.float32], "*shape"]
+    ) -> Float32[NDArray[np.float32], "*shape"]:
         """What to add to `intensities`, in scan units, for a network's residual on [0, 1].
 
         Intensities above the window were shown to the network as 1. What the clipping hid, `intensities - high`, stays
@@ -49,7 +53,7 @@ class Window:
             intensities: scan units, any shape.
             residual: network output minus network input, same shape.
         """
-        change = residual * np.float32(self.width)
+        change: NDArray[np.float32] = residual * np.float32(self.width)
         # Nothing becomes darker than the window's lower end: air does not turn negative.
         np.maximum(change, np.float32(self.low) - np.clip(intensities, self.low, self.high), out=change)
         excess = np.maximum(intensities - np.float32(self.high), 0.0)
@@ -81,7 +85,7 @@ class WindowRule:
             if not -math.inf < low < high < math.inf:
                 raise UsageError(f"a window's lower end lies below its upper end, found {low} and {high}")
 
-    def window(self, intensities: NDArray[np.floating], origin: Path) -> Window:
+    def window(self, intensities: Float[NDArray[np.floating], "..."], origin: Path) -> Window:
         """The window of one scan.
 
         Raises:

@@ -1,4 +1,4 @@
-"""The subjective study: blinded slices for raters, their scores read back, their agreement (GVS, Section V.D)."""
+"""A blinded reader study: slices for raters, their scores read back, their agreement (GVS, Section V.D)."""
 
 from pipeline.rating.agreement import ICC, Interval, icc, quadratic_kappa
 from pipeline.rating.draw import draw_study

@@ -24,16 +24,16 @@ Thing = TypeVar("Thing")
 
 @dataclass(frozen=True)
 class Slice:
-    """One pathological slice: the `place` in the slab of a subject, who is a patient's volume."""
+    """One pathological slice: its index in the slab of a subject, who is a patient's volume."""
 
     patient: str
     subject: str
-    place: int
+    index: int
 
 
 @dataclass(frozen=True)
 class Case:
-    """A slice as raters see it.
+    """A slice as it is shown to raters.
 
     Attributes:
         number: its position on the page, from 1.
@@ -82,9 +82,9 @@ def draw_study(
     rng = np.random.default_rng(int.from_bytes(digest, "big"))
 
     slices = [
-        Slice(patient, subject, int(place))
+        Slice(patient, subject, int(index))
         for subject, patient in _patients(read[0]).items()
-        for place in _twins(read[0], subject).places
+        for index in _twins(read[0], subject).places
     ]
     drawn = draw_slices(slices, cases, rng)
     shown = arrange(drawn, min(repeats, len(drawn) // 3), [report.method for report in read], rng)
@@ -99,7 +99,7 @@ def draw_study(
                 "case": case.number,
                 "patient": case.shown.patient,
                 "subject": case.shown.subject,
-                "slice": case.shown.place,
+                "slice": case.shown.index,
                 "images": dict(zip(ascii_uppercase, case.order, strict=False)),
                 "repeat_of": case.repeat_of,
             }
@@ -170,7 +170,7 @@ def arrange(drawn: Sequence[Slice], repeats: int, methods: Sequence[str], rng: n
         rng: source of all chance.
     """
     third = len(drawn) // 3
-    again = [drawn[place] for place in rng.permutation(third)[:repeats]]
+    again = [drawn[index] for index in rng.permutation(third)[:repeats]]
     late = _shuffled([*[(one, False) for one in drawn[len(drawn) - third :]], *[(one, True) for one in again]], rng)
     sequence = [*[(one, False) for one in drawn[: len(drawn) - third]], *late]
     first = {one: number for number, (one, repeated) in enumerate(sequence, start=1) if not repeated}
@@ -196,8 +196,8 @@ def _pictures(cases: Sequence[Case], reports: Sequence[Report]) -> list[Panels]:
                     )
         for case in cases:
             if case.shown.subject == subject:
-                index = int(np.flatnonzero(reference.places == case.shown.place)[0])
-                pictures[case.number] = panels(reference, [twins[method].twin for method in case.order], index)
+                row = int(np.flatnonzero(reference.places == case.shown.index)[0])
+                pictures[case.number] = panels(reference, [twins[method].twin for method in case.order], row)
     return [pictures[case.number] for case in cases]
 
 
@@ -216,4 +216,4 @@ def _twins(report: Report, subject: str) -> Twins:
 
 
 def _shuffled(things: Sequence[Thing], rng: np.random.Generator) -> list[Thing]:
-    return [things[place] for place in rng.permutation(len(things))]
+    return [things[index] for index in rng.permutation(len(things))]

@@ -1,4 +1,4 @@
-"""What raters said: their files read and unblinded, the methods compared, agreement measured (GVS, Table II)."""
+"""Results of a reader study: raters' files read and unblinded, methods compared, agreement measured (GVS, Table II)."""
 
 import json
 import math
@@ -97,7 +97,7 @@ def report_study(study_dir: Path, files: Sequence[Path], table_dir: Path, overwr
     methods, raters = list(key["methods"]), list(by_rater)
     expected = len(images) * len(ASPECTS)
     given = scores.groupby("rater").size()
-    summary = {
+    facts = {
         "format": 1,
         "pipeline_version": __version__,
         "warning": RESEARCH_ONLY,
@@ -121,7 +121,7 @@ def report_study(study_dir: Path, files: Sequence[Path], table_dir: Path, overwr
         "tests": {aspect: _tests(_of(first, aspect), methods) for aspect in ASPECTS},
         "definitions": DEFINITIONS,
     }
-    summary = _without_nan(summary)
+    summary: dict[str, Any] = _without_nan(facts)
     write_text(table_dir / "table.csv", _rows(summary).to_csv(index=False, lineterminator="\n"))
     write_text(table_dir / "table.md", table(summary))
     write_json(table_dir / "summary.json", summary)
@@ -206,7 +206,7 @@ def _scores(path: Path, ratings: list[Any], images: dict[int, dict[str, str]]) -
     if not scores:
         raise _refusal(path, "holds no score", "one score at least")
     return pd.DataFrame(
-        [(*place, score) for place, score in scores.items()], columns=["case", "image", "aspect", "score"]
+        [(*image, score) for image, score in scores.items()], columns=["case", "image", "aspect", "score"]
     )
 
 
@@ -248,9 +248,9 @@ def table(summary: dict[str, Any]) -> str:
                 *(
                     [
                         f"kappa, {names[pair[0]]} and {names[pair[1]]}",
-                        *(_number(of["kappa"][place]["kappa"]) for of in summary["inter_rater"].values()),
+                        *(_number(of["kappa"][number]["kappa"]) for of in summary["inter_rater"].values()),
                     ]
-                    for place, pair in enumerate(combinations(raters, 2))
+                    for number, pair in enumerate(combinations(raters, 2))
                 ),
             ],
         ),
@@ -295,7 +295,7 @@ def _figures(scores: pd.DataFrame, raters: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _between_raters(scores: pd.DataFrame, raters: Sequence[str]) -> dict[str, Any]:
+def _between_raters(scores: pd.DataFrame, raters: list[str]) -> dict[str, Any]:
     """Kappa of each pair of raters, ICC of all."""
     grid = scores.pivot_table(index=IMAGE, columns="rater", values="score").reindex(columns=raters)
     pairs, kappas = [], []
@@ -330,7 +330,7 @@ def _within_rater(scores: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _tests(scores: pd.DataFrame, methods: Sequence[str]) -> list[dict[str, Any]]:
+def _tests(scores: pd.DataFrame, methods: list[str]) -> list[dict[str, Any]]:
     """Each pair of methods over the cases that at least one rater scored for both."""
     grid = scores.pivot_table(index=["patient", "case", "rater"], columns="method", values="score")
     grid = grid.reindex(columns=methods)

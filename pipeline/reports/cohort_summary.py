@@ -1,4 +1,4 @@
-"""One picture of a preprocessed cohort: did clipping, slab, masks and split come out as meant?"""
+"""One picture of a preprocessed cohort, to check clipping, slab, masks and split by eye."""
 
 from pathlib import Path
 from typing import Any

@@ -53,7 +53,7 @@ def chart(
     top = max(highest, ticks_up[-1]) or 1.0
 
     def x(intensity: float) -> float:
-        return LEFT + (WIDTH - LEFT - 8) * (intensity - edges[0]) / (edges[-1] - edges[0])
+        return float(LEFT + (WIDTH - LEFT - 8) * (intensity - edges[0]) / (edges[-1] - edges[0]))
 
     def y(volume_ml: float) -> float:
         return HEIGHT - BOTTOM - (HEIGHT - BOTTOM - TOP) * volume_ml / top

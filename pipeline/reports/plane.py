@@ -1,4 +1,4 @@
-"""The three planes of a scan, turned the way radiologists look at them."""
+"""Axial, coronal and sagittal planes of a scan, in radiological orientation."""
 
 from dataclasses import dataclass
 

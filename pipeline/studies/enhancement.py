@@ -121,10 +121,10 @@ class EnhancedSlices(Dataset[dict[str, Tensor]]):
     def __len__(self) -> int:
         return len(self.slices)
 
-    def __getitem__(self, place: int) -> dict[str, Tensor]:
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
         """One slice: `image` (1, H, W) float32, not clipped, and `mask` (1, H, W) float32 in {0, 1}."""
-        sample = self.slices[place]
-        residual = torch.from_numpy(self.residuals[place].astype(np.float32))
+        sample = self.slices[index]
+        residual = torch.from_numpy(self.residuals[index].astype(np.float32))
         return {**sample, "image": sample["image"] - self.alpha * residual}
 
 
@@ -170,9 +170,9 @@ class EnhancedCohort:
             pairs = self._with_residuals(record)
             parts = [self.grid.images(residual, volume.spacing_mm, fit=True) for volume, residual in pairs]
             parts = parts or [torch.empty(0, 1, *self.grid.size)]
-            places = [place for volume, _ in pairs for place in volume.places]
+            order = [index for volume, _ in pairs for index in volume.places]
             # As `SliceDataset` has them: in the order of the slab, whatever their label.
-            self._on_grid[record["subject"]] = torch.cat(parts).numpy()[np.argsort(places)].astype(np.float16)
+            self._on_grid[record["subject"]] = torch.cat(parts).numpy()[np.argsort(order)].astype(np.float16)
         return self._on_grid[record["subject"]]
 
 

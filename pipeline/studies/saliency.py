@@ -110,7 +110,8 @@ class LesionScore(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Scores of shape (B, 1)."""
         logits = self.segmentor(image)
-        return (logits * (logits > 0)).sum(dim=(2, 3))
+        scores: Tensor = (logits * (logits > 0)).sum(dim=(2, 3))
+        return scores
 
 
 def saliency(
@@ -160,7 +161,7 @@ def saliency(
     rows = [row for result in results for row in result["rows"]]
     # Each patient's mean over seeds first: the deviation is that between patients.
     patients = over_seeds(rows, ["saliency", "patient"], list(METRICS))
-    frame = over_seeds(patients[["saliency", "patient", *METRICS]].to_dict("records"), ["saliency"], list(METRICS))
+    frame = over_seeds(patients, ["saliency"], list(METRICS))
     table = markdown_table(
         ["saliency", *(heading for heading, _ in METRICS.values())],
         [
@@ -232,8 +233,8 @@ def _measure(
     slices = SliceDataset(cohort, split, judge.grid)
     rows: list[dict[str, Any]] = []
     for name, saliency_of in maps.items():
-        for place, patient in enumerate(slices.patients):
-            sample = slices[place]
+        for index, patient in enumerate(slices.patients):
+            sample = slices[index]
             lesion = sample["mask"][None] > 0
             if lesion.any():  # a lesion of less than half a pixel of the grid is none there
                 found = agreement(saliency_of(sample["image"][None].to(judge.device)).cpu(), lesion)
@@ -263,7 +264,7 @@ def _specificity(classifier: nn.Module, cohort: Path, split: str, judge: Judge) 
 
 @torch.inference_mode()
 def _share_called_pathological(classifier: nn.Module, slices: SliceDataset, device: torch.device) -> float:
-    called = [float(classifier(slices[place]["image"][None].to(device))) > 0 for place in range(len(slices))]
+    called = [float(classifier(slices[index]["image"][None].to(device))) > 0 for index in range(len(slices))]
     return float(np.mean(called))
 
 
@@ -297,13 +298,13 @@ def _notes(results: list[dict[str, Any]], patients: Any, split: str) -> list[str
 def _picture(slices: SliceDataset, maps: dict[str, Saliency], device: torch.device) -> Any:
     """Some patients, each by the slice with its largest lesion."""
     areas = slices.masks.sum(axis=(1, 2, 3))
-    largest = {patient: place for place, patient in sorted(enumerate(slices.patients), key=lambda at: areas[at[0]])}
-    places = sorted(largest.values())
-    shown = [places[row] for row in sorted({round(row) for row in np.linspace(0, len(places) - 1, ROWS)})]
+    largest = {patient: index for index, patient in sorted(enumerate(slices.patients), key=lambda at: areas[at[0]])}
+    indices = sorted(largest.values())
+    shown = [indices[row] for row in sorted({round(row) for row in np.linspace(0, len(indices) - 1, ROWS)})]
     looked_through = [name for name in maps if name != UNIFORM]
     rows = []
-    for place in shown:
-        sample = slices[place]
+    for index in shown:
+        sample = slices[index]
         image, mask = sample["image"][0].numpy(), sample["mask"][0].numpy()
         body = body_box(image > AIR) if (image > AIR).any() else (slice(None), slice(None))
         heats = [maps[name](sample["image"][None].to(device))[0, 0].cpu().numpy() for name in looked_through]

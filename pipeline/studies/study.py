@@ -49,7 +49,9 @@ def once(path: Path, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     return read_config(path)
 
 
-def over_seeds(results: Sequence[dict[str, Any]], keys: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
+def over_seeds(
+    results: Sequence[dict[str, Any]] | pd.DataFrame, keys: Sequence[str], metrics: Sequence[str]
+) -> pd.DataFrame:
     """Mean and standard deviation of each metric over the results that agree in the keys.
 
     Args:

@@ -416,6 +416,7 @@ def test_every_objective_trains_every_adversarial_bundle(bundle, objective, smal
     assert clipped == (judges if objective == "wasserstein" else set())
 
 
+@pytest.mark.usefixtures("without_shape_checks")
 @pytest.mark.filterwarnings("ignore:`torch.jit")
 def test_trained_weights_export_to_torchscript_and_give_the_same_image(bundle, run, tmp_path):
     exported = tmp_path / "model.ts"

@@ -140,6 +140,7 @@ def test_an_unknown_option_is_refused_with_its_value(option):
 
 @pytest.mark.parametrize("output", ["image", "residual", "shortcut"])
 @pytest.mark.parametrize("upsampling", ["transposed", "bilinear"])
+@pytest.mark.usefixtures("without_shape_checks")
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
 def test_it_scripts_and_the_script_gives_the_same_image(output, upsampling):
     network = JohnsonGenerator(filters=F, residual_blocks=1, upsampling=upsampling, output=output).eval()

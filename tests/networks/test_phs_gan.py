@@ -158,6 +158,7 @@ def test_the_way_back_segments_the_pathological_image_and_not_the_healthy_one():
 
 
 @pytest.mark.parametrize("output", ["sigmoid", "residual"])
+@pytest.mark.usefixtures("without_shape_checks")
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
 def test_it_scripts_and_the_script_gives_the_same_image(output):
     network = small(output=output).eval()

@@ -160,6 +160,7 @@ def test_another_output_is_refused_with_its_value(output):
 
 
 @pytest.mark.parametrize("output", ["shortcut", "residual"])
+@pytest.mark.usefixtures("without_shape_checks")
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
 def test_it_scripts_and_the_script_gives_the_same_image(output):
     network = MapGenerator(filters=4, output=output).eval()
