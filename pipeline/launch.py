@@ -5,6 +5,7 @@ import logging
 import os
 import platform
 import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,6 @@ from pipeline.files import read_json, remove_left, remove_partials, sha256, writ
 from pipeline.preprocessing.cohort import COHORT_FILE, read_cohort
 from pipeline.preprocessing.domain import describe
 from pipeline.training.checkpoint import CHECKPOINT
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 RECORD = "run.json"
 LOCK = ".lock"
@@ -154,9 +150,11 @@ def _play(workflow: ConfigWorkflow, run: Path, bundle: Bundle, cohort: Path, res
 @contextlib.contextmanager
 def _alone(run: Path) -> Iterator[None]:
     """Refuse a second process that trains in the same folder."""
-    if fcntl is None:
+    if sys.platform == "win32":  # which has no such locks
         yield
         return
+    import fcntl
+
     with (run / LOCK).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -14,9 +14,11 @@ import torch
 from scipy import ndimage
 from torch import Tensor, nn
 
+from pipeline.errors import UsageError
 from pipeline.evaluation.volumes import Volume
 from pipeline.inference import Translator
 from pipeline.inference.change import CHANGE
+from pipeline.preprocessing.grid import Grid
 
 AREA_MM2 = 20.0  # smaller specks are noise
 MARGIN_MM = 5.0  # around a lesion its surroundings may change, too
@@ -81,7 +83,10 @@ class Steganography:
     """
 
     def __init__(self, synthesizer: Translator, cycle: nn.Module) -> None:
-        self.synthesizer = synthesizer
+        grid = synthesizer.runner.grid
+        if not isinstance(grid, Grid):
+            raise UsageError("the way back is probed slice by slice, found a network that takes volumes")
+        self.synthesizer, self.grid = synthesizer, grid
         self.cycle = cycle.to(synthesizer.device).eval()
         self.pixels = 0
         self.errors = dict.fromkeys(("exact", *BITS), 0.0)
@@ -94,8 +99,8 @@ class Steganography:
         for image, foreground in zip(
             volume.image.split(runner.batch_size), volume.foreground.split(runner.batch_size), strict=True
         ):
-            x_p = runner.grid.images(image.to(runner.device), volume.spacing_mm)
-            inside = runner.grid.masks(foreground.to(x_p), volume.spacing_mm) > 0
+            x_p = self.grid.images(image.to(runner.device), volume.spacing_mm)
+            inside = self.grid.masks(foreground.to(x_p), volume.spacing_mm) > 0
             x_s = runner.inferer(x_p, runner.network)
             self.pixels += int(inside.sum())
             self.errors["exact"] += self._error(x_s, x_p, inside)

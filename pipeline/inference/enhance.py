@@ -29,7 +29,8 @@ def enhance(result: Result, alpha: float) -> Result:
     difference, scan = result.first("difference"), result.scan
     if difference is None:
         raise UsageError("found a result without a difference image, expected one of a translator")
-    stored, notes = scan.stored.copy(order="K"), []
+    notes: list[str] = []
+    stored = scan.stored.copy(order="K")
     where = difference.voxels != 0
     if alpha != 0:
         anomaly = difference.voxels[where].astype(np.float32) * np.float32(scan.slope)

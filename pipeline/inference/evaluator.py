@@ -65,7 +65,7 @@ class PredictionEvaluator(Workflow):
         loader = DataLoader(dataset, batch_size=1, collate_fn=lambda items: items[0])
         super().__init__(device=predictor.device, max_epochs=1, data_loader=loader, decollate=False)
         self.predictor = predictor
-        self.bundle: Bundle = find_bundle(str(bundle_root))
+        self.bundle_root = Path(bundle_root)
         self.output_dir = Path(output_dir)
         self.weights = Path(weights) if weights else None
         self.request = Request(form=Form(page=page))
@@ -76,6 +76,7 @@ class PredictionEvaluator(Workflow):
         Raises:
             ScanError: if some scans failed, after the others are done.
         """
+        self.bundle: Bundle = find_bundle(str(self.bundle_root))
         check_kind(self.bundle, self.predictor, None)
         load_bundle_weights(self.bundle, self.predictor, self.weights)
         self.failed: dict[Path, str] = {}

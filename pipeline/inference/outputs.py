@@ -253,20 +253,17 @@ class Outputs:
     def _write(
         self, result: Result, request: dict[str, Any], about: dict[str, Any]
     ) -> tuple[list[Path], dict[str, Any]]:
-        main, *others = [product for product in result.products if product.kind != "number"] or [None]
+        # The sidecar itself holds the numbers.
+        volumes = [product for product in result.products if product.kind != "number"]
         with ThreadPoolExecutor() as pool:  # compression takes a core each
-            jobs = [
-                pool.submit(self._write_product, product, result.scan, about)
-                for product in (main, *others)
-                if product is not None
-            ]
+            jobs = [pool.submit(self._write_product, product, result.scan, about) for product in volumes]
         written = [path for job in jobs for path in job.result()]
         picture = self.path(*self.main, ".png")
         self._draw(result, picture)
         page = self.path(*self.main, ".html")
         content = {**self._sidecar(result, about), "Request": request}
         content["Page"] = page.name if self.form.page else None
-        for product in others:
+        for product in volumes[1:]:
             path = self.path(product.name, product.kind, ".json")
             write_json(path, {**self._described(product, about), "SyntheticData": True, "Warning": _warning(product)})
             written.append(path)

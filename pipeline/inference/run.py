@@ -277,13 +277,14 @@ class _Work:
 
     def _channels(self, source: Source) -> dict[str, Path]:
         """Files of the further sequences: those that were named, else those of the same session in a BIDS dataset."""
-        bids = BIDS.fullmatch(source.stem) if source.dataset else None
         found = dict(self.request.channels)
-        for name in self.predictor.channels[1:]:
-            for suffix in (".nii.gz", ".nii") if bids and name not in found else ():
-                beside = source.path.with_name(f"{bids[1]}_{name}{suffix}")
-                if beside.is_file():
-                    found[name] = beside
+        bids = BIDS.fullmatch(source.stem) if source.dataset else None
+        if bids:
+            for name in self.predictor.channels[1:]:
+                for suffix in (".nii", ".nii.gz"):
+                    beside = source.path.with_name(f"{bids[1]}_{name}{suffix}")
+                    if beside.is_file():
+                        found.setdefault(name, beside)
         unknown = sorted(found.keys() - set(self.predictor.channels[1:]))
         if unknown:
             raise UsageError(

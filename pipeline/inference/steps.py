@@ -137,7 +137,7 @@ class Steps:
             scan = _seen(scan, np.where(self.brain.intensities() > 0, scan.intensities(), _air(scan)))
         if self.bias_correction:
             scan = _seen(scan, scan.intensities() / bias_field(scan))
-        return scan if self.template is None else _resampled(scan, self.template, view.pose)
+        return scan if self.template is None or view.pose is None else _resampled(scan, self.template, view.pose)
 
 
 def bias_field(scan: Scan) -> NDArray[np.float32]:

@@ -9,11 +9,14 @@ WIDER = {"uint8": "int16", "int8": "int16", "uint16": "int32", "int16": "int32"}
 
 def stored_difference(stored: NDArray[np.generic], other: NDArray[np.generic]) -> NDArray[np.generic]:
     """`stored` − `other` in stored units, in the smallest signed type that holds it; same shape."""
-    change = np.subtract(stored, other, dtype=_difference_type(other.dtype))
+    change: NDArray[np.generic] = np.subtract(stored, other, dtype=_difference_type(other.dtype))
     if change.dtype.kind != "i":
         return change
     largest = max(-int(change.min()), int(change.max()))
-    return change.astype(next(kind for kind in INTEGERS if largest <= np.iinfo(kind).max), copy=False)
+    smallest: NDArray[np.generic] = change.astype(
+        next(kind for kind in INTEGERS if largest <= np.iinfo(kind).max), copy=False
+    )
+    return smallest
 
 
 def add_intensity(

@@ -147,6 +147,7 @@ class Translator:
         """
         scan = inputs.scan
         seen = see(inputs, self.window, self.channels)
+        weight: NDArray[np.float32] | NDArray[np.bool_]
         if inputs.mask is None:
             weight, left_out, notes = seen.slab(self.slab)
         else:

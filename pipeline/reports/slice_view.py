@@ -84,7 +84,8 @@ def slice_view(plane: Plane, index: int, result: "Result", shown: list[Layer], s
     )
 
     def cut(voxels: NDArray[Any]) -> NDArray[Any]:
-        return plane.slices(scan, voxels)[index][box]
+        pixels: NDArray[Any] = plane.slices(scan, voxels)[index][box]
+        return pixels
 
     before = intensities(scan, cut(scan.stored))
     rows, columns = before.shape

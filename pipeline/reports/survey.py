@@ -60,7 +60,7 @@ class Survey:
         """At most so many slices across a body axis, the last first: spread over the region, one at the peak."""
         inside = np.flatnonzero(self.region[axis])
         if len(inside) <= count:
-            return inside[::-1].tolist()
+            return [int(index) for index in inside[::-1]]
         spread = np.rint(np.linspace(inside[0], inside[-1], count + 2)[1:-1]).astype(int)
         peak = self.peak(axis)
         spread[np.abs(spread - peak).argmin()] = peak

@@ -7,6 +7,7 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import PolynomialLR
 
 from pipeline.bundles import find_bundle, read_config
+from pipeline.inference import load_predictor
 from pipeline.launch import train
 from pipeline.methods import GVS
 
@@ -44,12 +45,13 @@ def test_two_processes_train_as_one_does(small, phantom_cohort, monai_run, train
     monai_run(*arguments, processes=2)
     train(bundle, phantom_cohort, tmp_path / "one", ["laptop"], settings)
     x_p = torch.rand(2, 1, 64, 64)
-    synthesizer, _ = load_synthesizer(find_bundle(str(tmp_path / "one")), device="cpu")
+    translator, _ = load_predictor(find_bundle(str(tmp_path / "one")), "translator", device="cpu")
+    network = translator.runner.network
     residuals = []
     for run in ("one", "two"):
         weights = torch.load(tmp_path / run / "models" / "model.pt", weights_only=True)
-        synthesizer.network.load_state_dict(weights)
-        residuals.append(synthesizer.network(x_p).detach() - x_p)
+        network.load_state_dict(weights)
+        residuals.append(network(x_p).detach() - x_p)
     one, two = residuals
     # Adam turns the rounding of gradients that are zero in exact arithmetic into steps: images agree, not bits.
     assert one.abs().max() > 1e-3

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.bundles import Bundle, list_bundles, load_synthesizer
+from pipeline.bundles import Bundle, list_bundles
+from pipeline.inference import Inputs, load_predictor
 from pipeline.scans import read_nifti
 
 SHIPPED = [bundle for bundle in list_bundles() if bundle.weights.is_file()]
@@ -18,7 +19,7 @@ def test_the_two_that_synthesize_starts_with_ship_weights() -> None:
 @pytest.mark.parametrize("bundle", SHIPPED, ids=lambda bundle: bundle.name)
 def test_weights_are_small_fit_the_bundle_and_are_called_preliminary(bundle: Bundle) -> None:
     assert bundle.weights.stat().st_size < 25e6
-    synthesizer, provenance = load_synthesizer(bundle, "cpu")
+    predictor, provenance = load_predictor(bundle, device="cpu")
     assert provenance["Bundle"] == bundle.name
     card = (bundle.root / "docs" / "README.md").read_text(encoding="utf-8")
     assert "preliminary" in card.lower()
@@ -26,7 +27,7 @@ def test_weights_are_small_fit_the_bundle_and_are_called_preliminary(bundle: Bun
     licence = (bundle.root / "docs" / "data_license.txt").read_text(encoding="utf-8")
     assert "CC BY-NC-SA" in licence
     # On the network's own grid: no scan is asked for a network that was trained on another.
-    assert synthesizer.grid.spacing_mm == 2.0
+    assert predictor.runner.grid.spacing_mm == 2.0
 
 
 @pytest.mark.parametrize("name", [bundle.name for bundle in list_bundles() if bundle not in SHIPPED])
@@ -40,12 +41,12 @@ def test_a_bundle_without_weights_says_so_and_names_the_command(name: str) -> No
 @pytest.mark.data
 def test_gvs_darkens_the_bright_lesion_of_a_held_out_patient(shared_data: Path) -> None:
     (bundle,) = (bundle for bundle in SHIPPED if bundle.name == "gvs")
-    synthesizer, _ = load_synthesizer(bundle, "cpu")
+    translator, _ = load_predictor(bundle, "translator", "cpu")
     folder = shared_data / "brats2013" / "Brats13_0006"
     scan = read_nifti(folder / "Brats13_0006_flair.nii.gz")
     lesion = read_nifti(folder / "Brats13_0006_seg.nii.gz").stored > 0
-    twin = synthesizer(scan)
-    window = twin.window.high - twin.window.low
-    change = (twin.stored.astype(np.float32) - scan.stored.astype(np.float32)) * scan.slope / window
-    assert change[lesion & twin.edited].mean() < -0.1
-    assert np.abs(change[~lesion & twin.edited]).mean() < 0.03
+    twin = translator(Inputs(scan))
+    window = twin.window.width
+    change = (twin.main.voxels.astype(np.float32) - scan.stored.astype(np.float32)) * scan.slope / window
+    assert change[lesion & twin.region].mean() < -0.1
+    assert np.abs(change[~lesion & twin.region]).mean() < 0.03
