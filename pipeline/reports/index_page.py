@@ -14,9 +14,9 @@ import numpy as np
 from PIL import Image
 
 from pipeline.files import read_json, table_cell
+from pipeline.identity import made_by_us
 from pipeline.inference.products import Figure
 from pipeline.mosaic import PANEL_PIXELS, TITLE_HEIGHT
-from pipeline.identity import made_by_us
 from pipeline.reports.html import data_uri, render
 
 # In this subfolder, a file for each scan that failed.
