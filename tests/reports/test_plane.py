@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from pipeline.inference.translator import Twin
+from pipeline.inference.products import Result
 from pipeline.reports.plane import AXIAL, CORONAL, SAGITTAL, Plane, body_to_mm, obliquity_degrees, outline
 
 AXES = ["RAS", "LAS", "LPS", "PSR", "AIL"]
@@ -13,7 +13,7 @@ AXES = ["RAS", "LAS", "LPS", "PSR", "AIL"]
 
 @pytest.mark.parametrize("axes", AXES)
 @pytest.mark.parametrize(
-    ("plane", "place", "rows", "columns", "ends"),
+    ("plane", "index", "rows", "columns", "ends"),
     [
         # The lesion lies at 19:23 of 30 from the left, 22:28 of 36 from the back, 6:8 of 12 from below.
         (AXIAL, 6, slice(8, 14), slice(7, 11), ("R", "L", "A", "P")),
@@ -23,30 +23,31 @@ AXES = ["RAS", "LAS", "LPS", "PSR", "AIL"]
     ids=["axial", "coronal", "sagittal"],
 )
 def test_right_and_front_are_at_the_left_front_and_head_are_up(
-    make_twin: Callable[..., Twin], axes: str, plane: Plane, place: int, rows: slice, columns: slice, ends: tuple
+    make_result: Callable[..., Result], axes: str, plane: Plane, index: int, rows: slice, columns: slice, ends: tuple
 ) -> None:
-    twin = make_twin(axes)
-    slices = plane.slices(twin.scan, twin.anomaly)
+    result = make_result(axes)
+    (anomaly,) = result.pictured("difference")
+    slices = plane.slices(result.scan, anomaly.voxels)
     assert plane.ends == ends
-    assert (slices[place, rows, columns] > 0).all()
-    assert np.count_nonzero(slices[place]) == slices[place, rows, columns].size
-    assert not slices[place - 1].any()
+    assert (slices[index, rows, columns] > 0).all()
+    assert np.count_nonzero(slices[index]) == slices[index, rows, columns].size
+    assert not slices[index - 1].any()
 
 
 @pytest.mark.parametrize("axes", AXES)
-def test_spacing_follows_the_slices(make_twin: Callable[..., Twin], axes: str) -> None:
-    scan = make_twin(axes).scan
+def test_spacing_follows_the_slices(make_result: Callable[..., Result], axes: str) -> None:
+    scan = make_result(axes).scan
     assert [plane.spacing_mm(scan) for plane in (AXIAL, CORONAL, SAGITTAL)] == [(5, 2, 2), (2, 5, 2), (2, 5, 2)]
 
 
 @pytest.mark.parametrize("axes", AXES)
-def test_a_voxel_counted_along_the_body_lies_where_it_did(make_twin: Callable[..., Twin], axes: str) -> None:
-    assert body_to_mm(make_twin(axes).scan, 19, 22, 6) == [-29 + 2 * 19, -35 + 2 * 22, -27 + 5 * 6]
+def test_a_voxel_counted_along_the_body_lies_where_it_did(make_result: Callable[..., Result], axes: str) -> None:
+    assert body_to_mm(make_result(axes).scan, 19, 22, 6) == [-29 + 2 * 19, -35 + 2 * 22, -27 + 5 * 6]
 
 
-def test_obliquity_is_the_angle_to_the_closest_axis(make_twin: Callable[..., Twin]) -> None:
-    assert obliquity_degrees(make_twin().scan) == pytest.approx(0, abs=1e-6)
-    assert obliquity_degrees(make_twin(tilt_degrees=12).scan) == pytest.approx(12)
+def test_obliquity_is_the_angle_to_the_closest_axis(make_result: Callable[..., Result]) -> None:
+    assert obliquity_degrees(make_result().scan) == pytest.approx(0, abs=1e-6)
+    assert obliquity_degrees(make_result(tilt_degrees=12).scan) == pytest.approx(12)
 
 
 def test_an_outline_runs_along_the_edges_of_pixels_around_holes_too() -> None:
