@@ -41,6 +41,10 @@ def test_a_service_gives_its_command_the_options_that_are_left_out(name: str, mo
             assert not given, "a group has no options of its own"
             return
         arguments = ["ARGUMENT" for parameter in command.params if isinstance(parameter, click.Argument)]
+        for parameter in command.params:
+            if isinstance(parameter, click.Option) and parameter.required:
+                named = f"PHS_{name}_{parameter.name}".upper() in given
+                arguments += [] if named else [parameter.opts[0], "VALUE"]
         context = command.make_context(name, arguments, parent=group)
 
     options = {str(parameter.name) for parameter in command.params if isinstance(parameter, click.Option)}
@@ -62,7 +66,8 @@ def test_a_service_sees_the_folders_that_its_options_name() -> None:
 def test_no_gpu_is_reserved_unless_the_second_file_is_chosen() -> None:
     assert not re.search(r"nvidia|gpus:|devices:|deploy:|runtime:", COMPOSE)
     assert "capabilities: [gpu]" in GPU
-    assert set(services(GPU)) == {"demo", "train", "synthesize", "enhance", "evaluate"}
+    predicting = {"synthesize", "enhance", "fill", "segment", "predict"}
+    assert set(services(GPU)) == {"demo", "train", *predicting, "evaluate", "select", "study", "doctor"}
 
 
 def test_the_example_of_settings_names_each_variable_with_its_default() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline import bundles, doctor
+from pipeline import doctor
 from pipeline.bundles import Bundle, find_bundle
 from pipeline.doctor import Check, examine
 
@@ -229,7 +229,7 @@ def test_optional_programs_are_told_with_their_purpose_and_their_absence_is_no_p
 def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
     """The GVS bundle in another checkout, to be damaged."""
     shutil.copytree(find_bundle("gvs").root, tmp_path / "bundles" / "gvs")
-    monkeypatch.setattr(bundles, "__file__", str(tmp_path / "pipeline" / "bundles.py"))
+    monkeypatch.setattr(doctor, "bundles_folder", lambda: tmp_path / "bundles")
     bundle = Bundle(tmp_path / "bundles" / "gvs", "gvs")
     monkeypatch.setattr(doctor, "list_bundles", lambda: [bundle])
     return bundle

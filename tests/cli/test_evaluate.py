@@ -27,7 +27,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("configs", "models"):
         (folder / name).mkdir()
     (folder / "configs" / "inference.json").write_text(json.dumps(config | small))
-    (folder / "configs" / "metadata.json").write_text(json.dumps({"name": "gvs", "version": "0.0.1"}))
+    makes = {"outputs": {"pred": {"type": "image"}}}
+    metadata = {"name": "gvs", "version": "0.0.1", "network_data_format": makes}
+    (folder / "configs" / "metadata.json").write_text(json.dumps(metadata))
     torch.save(JohnsonGenerator(**network).state_dict(), folder / "models" / "model.pt")
     return folder
 

@@ -27,8 +27,8 @@ GRID = Grid(4.0, (64, 64))
 class Dimmer:
     """A generator that takes away half of everything: x_s − x_p = −x_p / 2."""
 
-    def residual(self, windowed: NDArray[np.float32], spacing_mm: tuple[float, float]) -> NDArray[np.float32]:
-        return windowed * np.float32(-0.5)
+    def residual(self, windowed: NDArray[np.float32], spacing_mm: tuple[float, float, float]) -> NDArray[np.float32]:
+        return windowed[:, 0] * np.float32(-0.5)
 
 
 class Echo(nn.Module):
