@@ -123,9 +123,40 @@ class TestSsim:
     def test_is_the_mean_of_the_map_over_the_mask(self):
         reference, image = texture_and_copy()
         mask = central_square(reference)
-        similarity = ssim_map(image, reference)
+        similarity = ssim_map(image, reference, mask=mask)
         expected = torch.stack([similarity[i][mask[i]].mean() for i in range(3)])
         torch.testing.assert_close(ssim(image, reference, mask), expected)
+
+    def test_a_window_sees_the_pixels_of_the_mask_only(self):
+        reference, image = texture_and_copy(shape=(1, 1, 40, 40))
+        mask = central_square(reference)
+        weights = np.exp(-((np.arange(11) - 5) ** 2) / (2 * 1.5**2))
+        window = np.outer(weights, weights)
+        for row, column in ((12, 12), (20, 27), (18, 18)):  # a corner, an edge and the middle of the mask
+            part = np.s_[0, 0, row - 5 : row + 6, column - 5 : column + 6]
+            w = window * mask[part].numpy()
+            x, y = (tensor[part].double().numpy() for tensor in (image, reference))
+            mean_x, mean_y = np.average(x, weights=w), np.average(y, weights=w)
+            covariance = np.average((x - mean_x) * (y - mean_y), weights=w)
+            variances = np.average((x - mean_x) ** 2 + (y - mean_y) ** 2, weights=w)
+            expected = (2 * mean_x * mean_y + 1e-4) / (mean_x**2 + mean_y**2 + 1e-4)
+            expected *= (2 * covariance + 9e-4) / (variances + 9e-4)
+            assert ssim_map(image, reference, mask=mask)[0, 0, row, column].item() == pytest.approx(expected, abs=1e-4)
+
+    def test_the_truth_in_the_lesion_scores_one_on_normal_tissue_and_more_than_the_lesion_left_in_with_noise(self):
+        reference, _ = texture_and_copy()
+        lesion = central_square(reference)
+        pathological = torch.where(lesion, (reference + 0.3).clamp(max=1), reference)
+        noise = torch.randn(reference.shape, generator=torch.Generator().manual_seed(0))
+        noisy = (pathological + 0.01 * noise).clamp(0, 1)
+        assert torch.equal(ssim(reference, pathological, ~lesion), torch.ones(3))
+        assert (ssim(noisy, pathological, ~lesion) < 1 - 1e-4).all()
+
+    def test_what_is_inside_the_lesion_never_counts_in_normal_tissue(self):
+        reference, image = texture_and_copy()
+        lesion = central_square(reference)
+        changed = torch.where(lesion, 1 - image, image)
+        assert torch.equal(ssim(changed, reference, ~lesion), ssim(image, reference, ~lesion))
 
     def test_counts_every_pixel_without_a_mask(self):
         reference, image = texture_and_copy()

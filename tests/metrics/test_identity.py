@@ -51,6 +51,15 @@ def test_the_untouched_scan_has_identity_one():
     assert torch.equal(identity(reference, reference, lesion), torch.ones(2))
 
 
+def test_the_truth_in_the_lesion_scores_one_and_more_than_the_lesion_left_in_with_noise():
+    truth, _, lesion = scan_and_synthesis()
+    pathological = torch.where(lesion.bool(), (truth + 0.3).clamp(max=1), truth)
+    noise = torch.randn(truth.shape, generator=torch.Generator().manual_seed(0))
+    noisy = (pathological + 0.01 * noise).clamp(0, 1)
+    assert torch.equal(identity(truth, pathological, lesion), torch.ones(2))
+    assert (identity(noisy, pathological, lesion) < 1 - 1e-4).all()
+
+
 def test_a_bool_mask_and_intensities_in_another_range_give_the_same_value():
     reference, image, lesion = scan_and_synthesis()
     scaled = identity(255 * image, 255 * reference, lesion.bool(), data_range=255)
