@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import OutputError
+from pipeline.errors import OutputError, UsageError
 
 PARTIAL = ".partial-"
 SCRATCH = "phs-pipeline-"
@@ -164,6 +164,20 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def require_empty(folder: Path, overwrite: bool = False) -> None:
+    """Refuse to mix results with what a folder holds.
+
+    Args:
+        folder: where results are to go; it need not exist.
+        overwrite: the user wants them there all the same.
+
+    Raises:
+        UsageError: if it holds something or is no folder.
+    """
+    if folder.exists() and not overwrite and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder}: exists and is not empty; choose another folder, or give --overwrite")
 
 
 def sha256(path: Path) -> str:

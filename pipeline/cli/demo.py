@@ -23,7 +23,6 @@ def demo(output: Path, device: str) -> None:
     """
     from pipeline.bundles import find_bundle
     from pipeline.cli.enhance import enhancement
-    from pipeline.evaluation import evaluate
     from pipeline.inference import Request, load_predictor, predict_scans
     from pipeline.inference.outputs import Form
     from pipeline.launch import train
@@ -31,6 +30,8 @@ def demo(output: Path, device: str) -> None:
     from pipeline.preprocessing.cohort import Settings, preprocess, read_cohort
     from pipeline.preprocessing.slab import Slab
     from pipeline.reports import ScanPage
+    from pipeline.reports.cohort_evaluation import evaluate_and_report
+    from pipeline.evaluation import Settings as EvaluationSettings
     from pipeline.reports.cohort_summary import cohort_summary
     from pipeline.scans.sources import open_sources
 
@@ -60,7 +61,8 @@ def demo(output: Path, device: str) -> None:
             raise click.ClickException(str(record.error))
 
     say(f"5/5 evaluation on the test patients: {report}")
-    evaluate(synthesizer, cohort, report, "gvs", provenance, judge_iterations=JUDGE_ITERATIONS, overwrite=True)
+    settings = EvaluationSettings("gvs", provenance, judge_iterations=JUDGE_ITERATIONS)
+    evaluate_and_report(synthesizer, cohort, report, settings, overwrite=True)
 
     say("Look at:")
     for path in (

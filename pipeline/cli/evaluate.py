@@ -11,7 +11,10 @@ from click.core import ParameterSource
 from pipeline.cli.say import say
 
 if TYPE_CHECKING:
+    from pipeline.evaluation import Settings
     from pipeline.inference import Translator
+
+A_DICE_OPTIONS = ("a_dice_epochs", "a_dice_rate", "a_dice_filters", "a_dice_spacing")
 
 
 @click.command()
@@ -48,6 +51,13 @@ if TYPE_CHECKING:
     type=click.IntRange(min=1),
     help="Training iterations of the independent segmentor.",
 )
+@click.option(
+    "--judge",
+    default="default",
+    show_default=True,
+    type=click.Choice(["default", "paper"]),
+    help="Its size: 16 filters, pixels of 2 mm; or PHS-GAN's: 64 filters, full resolution, hours on a CPU.",
+)
 @click.option("--name", help="Of the method in tables.  [default: the bundle's]")
 @click.option(
     "--a-dice",
@@ -56,6 +66,29 @@ if TYPE_CHECKING:
     metavar="SEEDS",
     type=click.IntRange(min=0),
     help="Also measure A-Dice (GVS, Eq. 8), trained this many times; minutes each on a CPU.",
+)
+@click.option("--a-dice-epochs", default=20, show_default=True, type=click.IntRange(min=1), help="E of GVS, Eq. 8.")
+@click.option(
+    "--a-dice-rate",
+    default=0.1,
+    show_default=True,
+    type=click.FloatRange(min=0, min_open=True, max=10),
+    help="Learning rate of A-Dice's segmentor.",
+)
+@click.option(
+    "--a-dice-filters",
+    default=8,
+    show_default=True,
+    type=click.IntRange(min=1, max=256),
+    help="Filters of its first stage.",
+)
+@click.option(
+    "--a-dice-spacing",
+    default=2.0,
+    show_default=True,
+    metavar="MM",
+    type=click.FloatRange(min=0.1, max=10),
+    help="Pixels of its grid.",
 )
 @click.option(
     "--healthy", is_flag=True, help="How much is changed where there is no disease: in each SCAN, or slices of COHORT."
@@ -72,21 +105,25 @@ def evaluate(
     split: str,
     device: str,
     judge_iterations: int,
+    judge: str,
     name: str | None,
     a_dice: int,
     healthy: bool,
     overwrite: bool,
     trust_bundle: bool,
+    **a_dice_settings: Any,
 ) -> None:
-    """Measure healthiness, identity and fidelity on the pathological slices of a preprocessed cohort.
+    """Measure a run on a preprocessed cohort: healthiness, identity and fidelity of pseudo-healthy images, overlap of
+    segmentations, errors of scores.
 
     Healthiness is judged by a segmentor trained independently on the cohort's training patients; it is trained once
-    and kept with the cohort. Each figure stands beside those of controls that learn nothing: the untouched input, and
-    the lesion filled with the mean of normal tissue, from its rim, or from the other hemisphere.
+    and kept with the cohort. Each figure stands beside those of controls that learn next to nothing: the untouched
+    input, and the lesion filled with the mean of normal tissue, from its rim, or from the other hemisphere; an
+    intensity threshold; the mean of the training patients.
 
     With --healthy, each SCAN is that of a person without the disease (a file, a folder, a zip; as for synthesize), or
     the slices of COHORT without lesion are taken: whatever the method changes there was made up or taken away.
-    """
+    """  # noqa: D205
     # A container names its folder of cohorts in the environment; what is typed wins.
     typed = context.get_parameter_source("data") is ParameterSource.COMMANDLINE
     if scans and not healthy:
@@ -97,63 +134,54 @@ def evaluate(
         raise click.UsageError("missing --data COHORT" + (", or SCAN…" if healthy else ""))
     if healthy and a_dice:
         raise click.UsageError("--a-dice needs lesions; leave it or --healthy out")
+    for option in A_DICE_OPTIONS:
+        if not a_dice and context.get_parameter_source(option) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"--{option.replace('_', '-')} is for --a-dice SEEDS; give both or none")
 
     from pipeline.bundles import find_bundle
     from pipeline.errors import ScanError
+    from pipeline.evaluation import ADiceSettings, Settings
     from pipeline.inference import load_export, load_predictor
 
     bundle = find_bundle(bundle_name)
-    synthesizer, provenance = load_predictor(bundle, "translator", device, trust=trust_bundle)
+    predictor, provenance = load_predictor(bundle, "translator" if healthy else None, device, trust=trust_bundle)
     name, failed = name or bundle.name, 0
     if healthy:
-        failed = _healthy(scans, data, split, synthesizer, bundle.metadata, output, name, provenance, overwrite)
+        failed = _healthy(scans, data, split, predictor, bundle.metadata, output, name, provenance, overwrite)
     elif data is not None:
-        cycle = load_export(bundle, "cycle", trust_bundle)
-        _pathological(data, split, synthesizer, cycle, output, name, provenance, overwrite, judge_iterations, a_dice)
+        measured = {option.removeprefix("a_dice_"): value for option, value in a_dice_settings.items()}
+        spacing_mm = measured.pop("spacing")
+        settings = Settings(
+            name,
+            provenance,
+            split,
+            judge_iterations,
+            judge,
+            ADiceSettings(range(a_dice), spacing_mm=spacing_mm, **measured) if a_dice else None,
+        )
+        _on_cohort(predictor, data, output, settings, overwrite, load_export(bundle, "cycle", trust_bundle))
     say(f"report: {output / 'report.md'}")
     if failed:
         raise ScanError(f"{failed} scan(s) failed, for the reasons above")
 
 
-def _pathological(
-    data: Path,
-    split: str,
-    synthesizer: "Translator",
-    cycle: Any,
-    output: Path,
-    name: str,
-    provenance: dict[str, Any],
-    overwrite: bool,
-    judge_iterations: int,
-    a_dice: int,
-) -> None:
-    from pipeline.evaluation import evaluate as evaluate_method
+def _on_cohort(predictor: Any, data: Path, output: Path, settings: "Settings", overwrite: bool, way_back: Any) -> None:
+    from pipeline.metrics import Metric
+    from pipeline.reports.cohort_evaluation import evaluate_and_report
 
-    summary = evaluate_method(
-        synthesizer,
-        data,
-        output,
-        name,
-        provenance,
-        split=split,
-        judge_iterations=judge_iterations,
-        overwrite=overwrite,
-        cycle=cycle,
-        a_dice_seeds=range(a_dice),
-        progress=_progress,
-    )
-    say(f"{'':20} healthiness   normal tissue: PSNR, dB   SSIM")
+    summary = evaluate_and_report(predictor, data, output, settings, overwrite, way_back, _progress).summary
+    shown = [metric for record in summary["metrics"] if (metric := Metric.from_record(record)).headline]
+    say(f"{'':20} " + "   ".join(metric.label for metric in shown))
     for row, scores in summary["methods"].items():
-        psnr, ssim = (scores["metrics"][metric]["mean"] for metric in ("psnr_normal", "ssim_normal"))
-        shown = "identical" if psnr is None else f"{psnr:.2f}"
-        say(f"{row:20} {scores['healthiness_pooled']:11.3f} {shown:>25} {ssim:6.4f}")
+        figures = [_figure(metric, scores["metrics"].get(metric.name)).rjust(len(metric.label)) for metric in shown]
+        say(f"{row:20} " + "   ".join(figures))
 
 
 def _healthy(
     scans: tuple[Path, ...],
     data: Path | None,
     split: str,
-    synthesizer: "Translator",
+    translator: "Translator",
     metadata: dict[str, Any],
     output: Path,
     name: str,
@@ -162,32 +190,39 @@ def _healthy(
 ) -> int:
     """Returns how many scans failed."""
     from pipeline.evaluation.healthy import cohort_loads, evaluate_healthy, scan_loads
-    from pipeline.files import sha256
+    from pipeline.files import require_empty, sha256
     from pipeline.inference.outputs import output_names
+    from pipeline.metrics import Metric
     from pipeline.preprocessing.cohort import COHORT_FILE
+    from pipeline.reports.evaluation_report import write_healthy_report
     from pipeline.scans.sources import open_sources
 
+    require_empty(output, overwrite)
     with contextlib.ExitStack() as stack:
         if scans:
             named = output_names(stack.enter_context(open_sources(scans)))
-            loads = scan_loads(named, synthesizer, metadata)
+            loads = scan_loads(named, translator, metadata)
             of = "scans of persons without the disease, as the user says"
         else:
             folder = Path(str(data))
             loads = cohort_loads(folder, split)
             of = f"those without lesion in the {split} split of a cohort"
             provenance = {**provenance, "CohortSha256": sha256(folder / COHORT_FILE)}
-        summary = evaluate_healthy(synthesizer, loads, output, name, provenance, of, overwrite, _progress)
-    metrics = {metric: scores["mean"] for metric, scores in summary["metrics"].items()}
-    psnr = "identical" if metrics["psnr"] is None else f"{metrics['psnr']:.2f} dB"
-    say(
-        f"{name}: {100 * metrics['changed_share']:.2f} % of healthy tissue changed, a slice "
-        f"{metrics['appeared_per_slice']:.2f} regions appeared and {metrics['vanished_per_slice']:.2f} vanished; "
-        f"PSNR {psnr}, SSIM {metrics['ssim']:.4f}"
-    )
+        evaluation = evaluate_healthy(translator, loads, name, provenance, of, _progress)
+    write_healthy_report(output, evaluation)
+    summary = evaluation.summary
+    metrics = [Metric.from_record(record) for record in summary["metrics"]]
+    figures = [f"{metric.label} {_figure(metric, summary['scores'][metric.name])}" for metric in metrics]
+    say(f"{name}: {'; '.join(figures)}")
     for subject, reason in summary["failed"].items():
         click.echo(f"{subject}: failed: {reason}", err=True)
     return len(summary["failed"])
+
+
+def _figure(metric: Any, score: dict[str, Any] | None) -> str:
+    if score is None or not score["n"]:
+        return "–"
+    return str(metric.text(score["mean"], missing=metric.perfect_word if score["identical"] else "collapsed"))
 
 
 def _progress(done: int, total: int) -> None:

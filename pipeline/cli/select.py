@@ -27,13 +27,19 @@ def select(run: Path, data: Path, device: str, judge_iterations: int) -> None:
     only if all do, and then the closest of them. RUN/selection.json has the scores of all.
     """
     from pipeline.evaluation.selection import select_epoch
+    from pipeline.metrics import Metric
 
-    def tell(row: dict[str, Any]) -> None:
-        psnr = "identical" if row["psnr_normal"] is None else f"{row['psnr_normal']:.2f}"
+    def tell(row: dict[str, Any], metrics: list[Metric]) -> None:
         changed = row["changed_in_healthy_slices"]
-        healthy = "–" if changed is None else f"{100 * changed:.2f} %"
-        say(f"{row['epoch']:5d} {row['healthiness']:12.3f} {psnr:>25} {healthy:>25}")
+        figures = [metric.text(row[metric.name], metric.perfect_word or "–") for metric in metrics if metric.headline]
+        figures.append("–" if changed is None else f"{100 * changed:.2f} %")
+        headings = [*(metric.label for metric in metrics if metric.headline), "changed in healthy slices"]
+        if not told:
+            say("   ".join(["epoch", *headings]))
+        told.append(row["epoch"])
+        aligned = zip(["epoch", *headings], [str(row["epoch"]), *figures], strict=True)
+        say("   ".join(figure.rjust(len(heading)) for heading, figure in aligned))
 
-    say("epoch  healthiness   normal tissue: PSNR, dB  changed in healthy slices")
+    told: list[int] = []
     record = select_epoch(run, data, device, judge_iterations, tell)
     say(f"{run / 'models' / 'model.pt'}: epoch {record['epoch']}")

@@ -12,29 +12,16 @@ import pandas as pd
 
 from pipeline.comparison.significance import ALPHA, PairedTest, holm, wilcoxon_signed_rank
 from pipeline.errors import UsageError
-from pipeline.metrics import healthiness_of_counts
+from pipeline.evaluation.bracketed import BRACKETS
+from pipeline.evaluation.evaluate import FORMAT
+from pipeline.evaluation.scores import KEYS, patient_values
+from pipeline.metrics import A_DICE, Metric
 
-POOLED = "healthiness_pooled"
-A_DICE = "a_dice"
-# Higher is better in all but A-Dice. Pooled healthiness is one figure, and A-Dice runs over seeds: no patient has one.
-PAIRED = ("healthiness", "identity", "ssim_normal", "psnr_normal", "psnr_lesion", "ssim_lesion")
-METRICS = (POOLED, *PAIRED, A_DICE)
-BRACKETS = {"original": "original images", "healthy": "healthy slices, random masks"}
+LEARNED_METHOD, CONTROL, BRACKET = "learned method", "control", "bracket of A-Dice"
 
 # What the table needs of `summary.json` and `patients.csv`.
-COHORT = {"sha256": str, "split": str, "slices": int}
+COHORT = {"sha256": str, "split": str, "slices": int, "unit": str}
 JUDGE = {"network": str, "seed": int, "iterations": int, "dice": dict, "weights_sha256": str}
-KEYS = ["method", "patient", "subject"]
-PIXELS = ["lesion_pixels", "predicted_pixels"]
-
-# What an image scores that equals its reference, up to the rounding of 32-bit numbers.
-PERFECT = {
-    "identity": 1 - 1e-6,
-    "ssim_normal": 1 - 1e-6,
-    "ssim_lesion": 1 - 1e-6,
-    "psnr_normal": np.inf,
-    "psnr_lesion": np.inf,
-}
 # Controls of two reports may differ by this much in a mean: GPU and CPU do not round alike.
 AGREEMENT = 0.005
 
@@ -48,6 +35,7 @@ class Report:
         method: name of the learned method, in printable characters.
         summary: content of `summary.json`.
         volumes: content of `patients.csv`, one row for each method and volume.
+        metrics: that were measured, by name, those that rank methods.
         a_dice: scores by name of the row, empty where A-Dice was not measured.
     """
 
@@ -55,7 +43,13 @@ class Report:
     method: str
     summary: dict[str, Any]
     volumes: pd.DataFrame
+    metrics: dict[str, Metric]
     a_dice: dict[str, "Cell"]
+
+    @property
+    def paired(self) -> list[Metric]:
+        """The metrics of which each patient has a value."""
+        return [metric for metric in self.metrics.values() if metric.level != "pooled"]
 
     @property
     def controls(self) -> list[str]:
@@ -68,14 +62,15 @@ class Cell:
     """One row's score in one metric.
 
     Attributes:
-        mean: over patients (A-Dice: over seeds); None where there is no finite value.
-        sd: standard deviation (n − 1 in the denominator); None for a single value and for pooled healthiness.
+        mean: over patients (A-Dice: over seeds), each the mean over trainings; None where there is no finite value.
+        sd: standard deviation (n − 1 in the denominator); None for a single value and for pooled figures.
         n: patients (A-Dice: seeds) that have a value.
         without_mean: of these, patients of infinite PSNR, or seeds that collapsed.
+        sd_trainings: standard deviation over trainings of the mean over patients; None for a single training.
         identical: every patient's image equals its reference, which is no achievement: neither best nor tested.
         best: no other row of the metric has a better mean.
         test: against the metric's best baseline; None where nothing was tested.
-        p_corrected: its p-value, corrected by Holm within the metric.
+        p_corrected: its p-value, corrected by Holm within the metric over the rows of the same kind.
         mark: `better` or `worse` than the best baseline if `p_corrected` is below `ALPHA`, else empty.
     """
 
@@ -83,6 +78,7 @@ class Cell:
     sd: float | None
     n: int
     without_mean: int = 0
+    sd_trainings: float | None = None
     identical: bool = False
     best: bool = False
     test: PairedTest | None = None
@@ -97,6 +93,7 @@ class Row:
     name: str
     kind: str
     cells: dict[str, Cell]
+    trainings: int = 1
 
 
 @dataclass(frozen=True)
@@ -105,22 +102,24 @@ class Comparison:
 
     Attributes:
         rows: learned methods in the order of their reports, then controls, then brackets of A-Dice.
-        metrics: columns, of `METRICS`; those in which a row has a score.
+        metrics: columns; those in which a row has a score.
         baselines: names of the rows that others are measured against.
         tested_against: by paired metric the best baseline, or None where no baseline can be one.
+        unranked: why no row is the best in a metric, by its name; for A-Dice that tells nothing on too little data.
         cohort: of the reports' summaries: sha256, split, patients, volumes, slices.
-        judge: of the reports' summaries.
+        judge: of the reports' summaries; None where nothing was judged.
         a_dice: settings of A-Dice, None where no report has it.
         brackets_differ: the largest difference of a bracket's A-Dice between reports.
         sources: for each report its folder and the provenance of its method.
     """
 
     rows: list[Row]
-    metrics: list[str]
+    metrics: list[Metric]
     baselines: list[str]
     tested_against: dict[str, str | None]
+    unranked: dict[str, str]
     cohort: dict[str, Any]
-    judge: dict[str, Any]
+    judge: dict[str, Any] | None
     a_dice: dict[str, Any] | None
     brackets_differ: float
     sources: list[dict[str, Any]]
@@ -137,25 +136,35 @@ def read_report(folder: Path) -> Report:
         raise UsageError(f"{folder}: holds no summary.json, expected a report; make one with `phs-pipeline evaluate`")
     try:
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        if summary["format"] != FORMAT:
+            raise UsageError(
+                f"{folder}: is a report of format {summary['format']!r}, expected {FORMAT}, whose metrics describe "
+                "themselves; run `phs-pipeline evaluate` again"
+            )
+        described = [Metric.from_record(record) for record in summary["metrics"]]
+        metrics = {metric.name: metric for metric in described if metric.ranked}
+        paired = [metric.name for metric in metrics.values() if metric.level != "pooled"]
         # A method may be called NA or 007.
         volumes = pd.read_csv(
             folder / "patients.csv",
-            dtype=dict.fromkeys(KEYS, "str") | dict.fromkeys(PAIRED, float) | dict.fromkeys(PIXELS, int),
+            dtype=dict.fromkeys(KEYS, "str") | dict.fromkeys(paired, float),
             keep_default_na=False,
-            na_values={metric: [""] for metric in PAIRED},
+            na_values={metric: [""] for metric in paired},
         )  # fmt: skip
         volumes["method"] = volumes["method"].map(_printable)
-        report = Report(folder, _printable(summary["method"]), summary, volumes, _a_dice(summary.get(A_DICE)))
+        method = _printable(summary["method"])
+        report = Report(folder, method, summary, volumes, metrics, _a_dice(summary["a_dice"]))
         subjects = {method: sorted(rows) for method, rows in volumes.groupby("method")["subject"]}
+        judge = summary["judge"]
         whole = (
-            summary["format"] == 1
-            and {report.method, *map(_printable, summary["methods"])} == set(subjects)
+            {report.method, *map(_printable, summary["methods"])} == set(subjects)
             and all(theirs == sorted(set(volumes["subject"])) for theirs in subjects.values())
             and volumes["patient"].nunique() == summary["cohort"]["patients"]
             and volumes["subject"].nunique() == summary["cohort"]["volumes"]
             and all(isinstance(summary["cohort"][key], kind) for key, kind in COHORT.items())
-            and all(isinstance(summary["judge"][key], kind) for key, kind in JUDGE.items())
-            and (not report.a_dice or "settings" in summary[A_DICE])
+            and (judge is None or all(isinstance(judge[key], kind) for key, kind in JUDGE.items()))
+            and set(paired) <= set(volumes)
+            and all(_figures(report, str(name)) is not None for name in subjects)
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise _damaged(folder) from error
@@ -164,48 +173,59 @@ def read_report(folder: Path) -> Report:
     return report
 
 
-def compare(reports: Sequence[Report], baselines: Sequence[str] = ()) -> Comparison:
+def compare(reports: Sequence[Report], baselines: Sequence[str] = (), trainings: bool = False) -> Comparison:
     """Put the reports' methods into one table.
 
     In each paired metric the best of the baselines is found by its mean, and every row that is no baseline is tested
-    against it over patients; Holm's correction runs over the rows tested in that metric.
+    against it over patients. Holm's correction runs over the learned methods compared in that metric; controls, where
+    they are no baselines themselves, are corrected among themselves and make no method's test stricter.
 
     Args:
-        reports: of the same cohort, split and judge, each of another method.
+        reports: of the same cohort, split and judge.
         baselines: names of learned methods or controls; the controls if none is given.
+        trainings: whether reports of the same name are trainings of one method, as the three trials of GVS, Table I:
+            each patient then has the mean over the trainings.
 
     Raises:
         UsageError: if the reports cannot stand in one table, or a baseline is not among the rows.
     """
-    _check_comparable(reports)
-    kinds = dict.fromkeys((report.method for report in reports), "learned method")
-    kinds |= dict.fromkeys((name for report in reports for name in report.controls), "control")
+    _check_comparable(reports, trainings)
+    kinds = dict.fromkeys((report.method for report in reports), LEARNED_METHOD)
+    kinds |= dict.fromkeys((name for report in reports for name in report.controls), CONTROL)
     for name in baselines:
         if name not in kinds:
             raise UsageError(f"{name}: is no row of the table, expected a baseline among: {', '.join(kinds)}")
-    chosen = list(dict.fromkeys(baselines)) or [name for name, kind in kinds.items() if kind == "control"]
+    chosen = list(dict.fromkeys(baselines)) or [name for name, kind in kinds.items() if kind == CONTROL]
 
-    volumes = {name: rows for report in reversed(reports) for name, rows in report.volumes.groupby("method")}
-    patients = {name: _patients(volumes[name]) for name in kinds}
-    cells = {name: _scores(volumes[name]) for name in kinds}
-    for report in reversed(reports):
-        for name, score in report.a_dice.items():
-            cells.setdefault(name, {})[A_DICE] = score
+    sources = {name: _reports_of(name, reports) for name in kinds}
+    patients = {name: _patients(name, of) for name, of in sources.items()}
+    cells = {name: _scores(name, of) for name, of in sources.items()}
+    for name in {row: None for report in reports for row in report.a_dice}:
+        seeds = [report.a_dice[name] for report in reports if name in report.a_dice]
+        cells.setdefault(name, {})[A_DICE.name] = _over_trainings(
+            seeds if kinds.get(name) == LEARNED_METHOD else seeds[:1]
+        )
 
-    metrics = [metric for metric in METRICS if any(metric in scores for scores in cells.values())]
-    for metric in metrics:
-        _mark_best(metric, kinds, cells)
-    tested_against = {metric: _test(metric, chosen, patients, cells) for metric in metrics if metric in PAIRED}
-    kinds |= dict.fromkeys((name for name in BRACKETS.values() if name in cells), "bracket of A-Dice")
+    columns = {metric.name: metric for report in reports for metric in report.metrics.values()}
+    metrics = [metric for metric in columns.values() if any(metric.name in scores for scores in cells.values())]
     measured = [report for report in reports if report.a_dice]
+    unranked = _unranked(measured, kinds, cells)
+    for metric in metrics:
+        if metric.name not in unranked:
+            _mark_best(metric, kinds, cells)
+    tested_against = {
+        metric.name: _test(metric, chosen, kinds, patients, cells) for metric in metrics if metric.level != "pooled"
+    }
+    kinds |= dict.fromkeys((name for name in BRACKETS if name in cells), BRACKET)
     return Comparison(
-        rows=[Row(name, kind, cells[name]) for name, kind in kinds.items()],
+        rows=[Row(name, kind, cells[name], _trainings(name, kind, sources)) for name, kind in kinds.items()],
         metrics=metrics,
         baselines=chosen,
         tested_against=tested_against,
+        unranked=unranked,
         cohort=reports[0].summary["cohort"],
         judge=reports[0].summary["judge"],
-        a_dice=measured[0].summary[A_DICE]["settings"] if measured else None,
+        a_dice=measured[0].summary[A_DICE.name]["settings"] if measured else None,
         brackets_differ=max((_between(measured[0].a_dice, report.a_dice) for report in measured), default=0.0),
         sources=[
             {"method": report.method, "report": str(report.folder), "provenance": report.summary.get("provenance")}
@@ -216,7 +236,7 @@ def compare(reports: Sequence[Report], baselines: Sequence[str] = ()) -> Compari
 
 def _a_dice(content: dict[str, Any] | None) -> dict[str, Cell]:
     return {
-        BRACKETS.get(name, _printable(name)): Cell(
+        _printable(name): Cell(
             mean=score["mean"],
             sd=score["sd"],
             n=len(score["seeds"]),
@@ -228,71 +248,149 @@ def _a_dice(content: dict[str, Any] | None) -> dict[str, Cell]:
 
 def _between(first: dict[str, Cell], second: dict[str, Cell]) -> float:
     """The largest difference of a bracket's A-Dice."""
-    pairs = [(first[name].mean, second[name].mean) for name in BRACKETS.values() if name in first and name in second]
+    pairs = [(first[name].mean, second[name].mean) for name in BRACKETS if name in first and name in second]
     return max((abs(a - b) for a, b in pairs if a is not None and b is not None), default=0.0)
 
 
-def _patients(volumes: pd.DataFrame) -> pd.DataFrame:
-    """Each patient's mean over volumes, as `pipeline.evaluation.scores` takes it; infinite if all volumes are."""
-    metrics = volumes[list(PAIRED)]
-    finite = metrics.replace(np.inf, np.nan).groupby(volumes["patient"]).mean()
-    return finite.fillna(metrics.groupby(volumes["patient"]).max())
+def _unranked(measured: Sequence[Report], kinds: dict[str, str], cells: dict[str, dict[str, Cell]]) -> dict[str, str]:
+    """Where A-Dice cannot tell rows apart: its segmentor learned not even what is there, or nothing of some rows."""
+    if not measured:
+        return {}
+    if not all(report.summary[A_DICE.name]["learned"] for report in measured):
+        return {A_DICE.name: "the lesions of the original images themselves were not learned in so short a training"}
+    floor = cells[BRACKETS[1]][A_DICE.name].mean if BRACKETS[1] in cells else 0.0
+    means = [cells[name][A_DICE.name].mean for name in kinds if A_DICE.name in cells[name]]
+    if floor is not None and A_DICE.text(floor) == A_DICE.text(0.0) and A_DICE.text(0.0) in map(A_DICE.text, means):
+        return {A_DICE.name: "rows stand at the floor, 0, as the lower bracket does; so short a training tells no rank"}
+    return {}
 
 
-def _scores(volumes: pd.DataFrame) -> dict[str, Cell]:
-    patients = _patients(volumes)
-    pooled = healthiness_of_counts(int(volumes["predicted_pixels"].sum()), int(volumes["lesion_pixels"].sum()))
-    scores = {POOLED: Cell(mean=pooled, sd=None, n=len(patients))}
-    for metric in PAIRED:
-        known = patients[metric].dropna()
-        finite = known[np.isfinite(known)]
-        if len(known):
-            scores[metric] = Cell(
-                mean=float(finite.mean()) if len(finite) else None,
-                sd=float(finite.std(ddof=1)) if len(finite) > 1 else None,
-                n=len(known),
-                without_mean=len(known) - len(finite),
-                identical=metric in PERFECT and bool((known >= PERFECT[metric]).all()),
-            )
+def _reports_of(name: str, reports: Sequence[Report]) -> list[Report]:
+    """All trainings of a method; of a control, which no training changes, the first report that has it."""
+    own = [report for report in reports if report.method == name]
+    return own or [next(report for report in reports if name in report.controls)]
+
+
+def _trainings(name: str, kind: str, sources: dict[str, list[Report]]) -> int:
+    return len(sources[name]) if kind == LEARNED_METHOD else 1
+
+
+def _rows(name: str, report: Report) -> pd.DataFrame:
+    return report.volumes[report.volumes["method"] == name]
+
+
+def _figures(report: Report, name: str) -> dict[str, Any]:
+    """A method's pooled figures by metric, as `summary.json` has them."""
+    by_method = {_printable(method): scores["metrics"] for method, scores in report.summary["methods"].items()}
+    pooled = [metric for metric in report.metrics.values() if metric.level == "pooled" and metric.name != A_DICE.name]
+    return {metric.name: by_method[name][metric.name] for metric in pooled}
+
+
+def _patients(name: str, reports: Sequence[Report]) -> pd.DataFrame:
+    """Each patient's values, the mean over the trainings; infinite where those of all trainings are."""
+    each = pd.concat([patient_values(_rows(name, report), report.paired) for report in reports])
+    finite = each.replace(np.inf, np.nan).groupby(level=0, sort=False).mean()
+    return finite.fillna(each.groupby(level=0, sort=False).max())
+
+
+def _scores(name: str, reports: Sequence[Report]) -> dict[str, Cell]:
+    scores: dict[str, Cell] = {}
+    patients = _patients(name, reports)
+    single = [_patients(name, [report]) for report in reports]
+    for metric in reports[0].metrics.values():
+        if metric.name == A_DICE.name:
+            continue
+        if metric.level == "pooled":
+            figures = [_figures(report, name)[metric.name] for report in reports]
+            cell = _over_trainings([Cell(figure["mean"], None, figure["n"]) for figure in figures])
+        else:
+            means = [_cell(metric, values[metric.name]).mean for values in single]
+            cell = replace(_cell(metric, patients[metric.name]), sd_trainings=_deviation(means))
+        if cell.n:
+            scores[metric.name] = cell
     return scores
 
 
-def _mark_best(metric: str, names: Iterable[str], cells: dict[str, dict[str, Cell]]) -> None:
+def _cell(metric: Metric, values: pd.Series) -> Cell:
+    known = values.dropna()
+    finite = known[np.isfinite(known)]
+    return Cell(
+        mean=float(finite.mean()) if len(finite) else None,
+        sd=float(finite.std(ddof=1)) if len(finite) > 1 else None,
+        n=len(known),
+        without_mean=len(known) - len(finite),
+        identical=bool(len(known)) and metric.is_perfect(known),
+    )
+
+
+def _over_trainings(cells: Sequence[Cell]) -> Cell:
+    """Of the figures of several trainings; of a single one, its own."""
+    means = [cell.mean for cell in cells if cell.mean is not None]
+    if len(cells) == 1 or not means:
+        return cells[0]
+    deviations = [cell.sd for cell in cells if cell.sd is not None]
+    return Cell(
+        mean=float(np.mean(means)),
+        sd=float(np.mean(deviations)) if deviations else None,
+        n=sum(cell.n for cell in cells) if deviations else cells[0].n,
+        without_mean=sum(cell.without_mean for cell in cells),
+        sd_trainings=_deviation(means),
+    )
+
+
+def _deviation(means: Sequence[float | None]) -> float | None:
+    known = [mean for mean in means if mean is not None]
+    return float(np.std(known, ddof=1)) if len(known) > 1 else None
+
+
+def _mark_best(metric: Metric, names: Iterable[str], cells: dict[str, dict[str, Cell]]) -> None:
     """Where two or more rows can be the best: to be the best of one is no distinction."""
     means = {
         name: cell.mean
         for name in names
-        if (cell := cells[name].get(metric)) and cell.mean is not None and not cell.identical
+        if (cell := cells[name].get(metric.name)) and cell.mean is not None and not cell.identical
     }
     if len(means) > 1:
-        best = min(means.values()) if metric == A_DICE else max(means.values())
+        best = metric.best(means.values())
         for name, mean in means.items():
-            cells[name][metric] = replace(cells[name][metric], best=mean == best)
+            cells[name][metric.name] = replace(cells[name][metric.name], best=mean == best)
 
 
 def _test(
-    metric: str, baselines: Sequence[str], patients: dict[str, pd.DataFrame], cells: dict[str, dict[str, Cell]]
+    metric: Metric,
+    baselines: Sequence[str],
+    kinds: dict[str, str],
+    patients: dict[str, pd.DataFrame],
+    cells: dict[str, dict[str, Cell]],
 ) -> str | None:
     """Test all rows that are no baseline against the best baseline, which is returned."""
-    scored = {name: cell for name in patients if (cell := cells[name].get(metric)) and not cell.identical}
+    scored = {name: cell for name in patients if (cell := cells[name].get(metric.name)) and not cell.identical}
     means = {name: cell.mean for name, cell in scored.items() if name in baselines and cell.mean is not None}
     if not means:
         return None
-    best = max(means, key=means.__getitem__)
-    tests = {
-        name: wilcoxon_signed_rank(patients[name][metric], patients[best][metric])
-        for name in scored
-        if name not in baselines
-    }
-    corrected = holm([test.p for test in tests.values()])
-    for (name, test), p in zip(tests.items(), corrected, strict=True):
-        mark = ("worse", "better")[test.direction > 0] if p < ALPHA else ""
-        cells[name][metric] = replace(cells[name][metric], test=test, p_corrected=p, mark=mark)
+    wanted = metric.best(means.values())
+    best = next(name for name, mean in means.items() if mean == wanted)
+    for kind in (LEARNED_METHOD, CONTROL):
+        tests = {
+            name: wilcoxon_signed_rank(*_paired(patients[name][metric.name], patients[best][metric.name]))
+            for name in scored
+            if name not in baselines and kinds[name] == kind
+        }
+        corrected = holm([test.p for test in tests.values()])
+        for (name, test), p in zip(tests.items(), corrected, strict=True):
+            gain = test.direction if metric.better == "higher" else -test.direction
+            mark = ("worse", "better")[gain > 0] if p < ALPHA else ""
+            cells[name][metric.name] = replace(cells[name][metric.name], test=test, p_corrected=p, mark=mark)
     return best
 
 
-def _check_comparable(reports: Sequence[Report]) -> None:
-    taken = {*BRACKETS, *BRACKETS.values(), *(name for report in reports for name in report.controls)}
+def _paired(first: pd.Series, second: pd.Series) -> tuple[pd.Series, pd.Series]:
+    """The second in the patients' order of the first."""
+    return first, second.reindex(first.index)
+
+
+def _check_comparable(reports: Sequence[Report], trainings: bool) -> None:
+    taken = {*BRACKETS, *(name for report in reports for name in report.controls)}
     for report in reports:
         if report.method in taken:
             raise UsageError(
@@ -301,17 +399,36 @@ def _check_comparable(reports: Sequence[Report]) -> None:
             )
     for first, second in combinations(reports, 2):
         if first.method == second.method:
-            raise UsageError(
-                f"{first.folder} and {second.folder}: both name their method {first.method}, expected different names; "
-                "evaluate one of them again with another --name"
-            )
+            _check_trainings(first, second, trainings)
         _check_same_cohort(first, second)
-        if first.a_dice and second.a_dice and first.summary[A_DICE]["settings"] != second.summary[A_DICE]["settings"]:
-            raise _unlike(first, second, "the settings of A-Dice")
+        _check_same_metrics(first, second)
     holders: dict[str, Report] = {}
     for report in reports:
         for name in report.controls:
             _check_control(name, holders.setdefault(name, report), report)
+
+
+def _check_trainings(first: Report, second: Report, trainings: bool) -> None:
+    if not trainings:
+        raise UsageError(
+            f"{first.folder} and {second.folder}: both name their method {first.method}, expected different names; "
+            "evaluate one of them again with another --name, or give --trainings if they are trainings of one method"
+        )
+    weights = [(report.summary.get("provenance") or {}).get("WeightsSha256") for report in (first, second)]
+    if weights[0] is not None and weights[0] == weights[1]:
+        raise UsageError(
+            f"{first.folder} and {second.folder}: are of the same weights, expected different trainings of "
+            f"{first.method}; give each once"
+        )
+
+
+def _check_same_metrics(first: Report, second: Report) -> None:
+    for name in set(first.metrics) & set(second.metrics):
+        if first.metrics[name] != second.metrics[name]:
+            raise _unlike(first, second, f"the definition of {name}")
+    settings = [report.summary[A_DICE.name]["settings"] for report in (first, second) if report.a_dice]
+    if len(settings) == 2 and settings[0] != settings[1]:
+        raise _unlike(first, second, "the settings of A-Dice")
 
 
 def _check_same_cohort(first: Report, second: Report) -> None:
@@ -320,7 +437,7 @@ def _check_same_cohort(first: Report, second: Report) -> None:
         ("split", "cohort", "split"),
         ("judge (weights_sha256)", "judge", "weights_sha256"),
     ):
-        ours, theirs = (str(report.summary[section][key]) for report in (first, second))
+        ours, theirs = (str((report.summary[section] or {}).get(key)) for report in (first, second))
         if ours != theirs:
             raise _unlike(first, second, f"{what}: {ours[:12]} and {theirs[:12]}")
     for what in ("patient", "subject"):
@@ -329,8 +446,8 @@ def _check_same_cohort(first: Report, second: Report) -> None:
 
 
 def _check_control(name: str, first: Report, second: Report) -> None:
-    ours, theirs = (_scores(report.volumes[report.volumes["method"] == name]) for report in (first, second))
-    for metric in (POOLED, *PAIRED):
+    ours, theirs = (_scores(name, [report]) for report in (first, second))
+    for metric in set(first.metrics) & set(second.metrics):
         means = [cells[metric].mean if metric in cells else None for cells in (ours, theirs)]
         a, b = (np.nan if mean is None else mean for mean in means)
         if not np.isclose(a, b, rtol=0, atol=AGREEMENT, equal_nan=True):

@@ -1,8 +1,8 @@
-"""How healthy, and how much the same person: a trained method and trivial controls, scored on a cohort."""
+"""How good, beside trivial controls: a predictor, scored on a cohort with the metrics whose needs it meets."""
 
-from pipeline.evaluation.cohort_evaluator import CohortEvaluator
+from pipeline.evaluation.bracketed import ADiceSettings
 from pipeline.evaluation.controls import CONTROLS
-from pipeline.evaluation.evaluate import evaluate
+from pipeline.evaluation.evaluate import Evaluation, Settings, evaluate
 from pipeline.evaluation.judge import Judge, load_judge
 
-__all__ = ["CONTROLS", "CohortEvaluator", "Judge", "evaluate", "load_judge"]
+__all__ = ["CONTROLS", "ADiceSettings", "Evaluation", "Judge", "Settings", "evaluate", "load_judge"]

@@ -1,11 +1,12 @@
 """Controls: what a method's numbers are worth is seen beside those of doing nothing, and of doing something trivial.
 
-Each control takes the pathological image (N, 1, H, W) in [0, 1], its lesion mask and its foreground (bool, same
-shape), and returns the image that it would hand in as pseudo-healthy.
+Each control of a translator takes the pathological image (N, 1, H, W) in [0, 1], its lesion mask and its foreground
+(bool, same shape), and returns the image that it would hand in as pseudo-healthy. Those of a segmenter make a lesion
+mask from a volume's intensities alone, that of a scorer gives every scan the same number.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from scipy import ndimage, sparse
 from scipy.sparse.linalg import spsolve
 from torch import Tensor
 from torch.nn import functional
+
+from pipeline.evaluation.volumes import Volume
 
 NEIGHBOURS = ((-1, 0), (1, 0), (0, -1), (0, 1))
 DEGREE = math.pi / 180
@@ -156,3 +159,55 @@ CONTROLS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "harmonic inpainting": harmonic,
     "mirrored hemisphere": mirrored,
 }
+
+THRESHOLD = "intensity threshold"
+EMPTY = "empty mask"
+MEAN = "training mean"
+MAJORITY = "majority class"
+LEVELS = 256  # intensities that a threshold is chosen from
+
+
+def empty(volume: Volume) -> Tensor:
+    """No lesion anywhere."""
+    return torch.zeros_like(volume.lesion)
+
+
+def fitted_threshold(volumes: Iterable[Volume]) -> Callable[[Volume], Tensor]:
+    """The head's or body's pixels above, or below, one intensity: that of the best Dice, all pixels pooled.
+
+    Args:
+        volumes: of the training patients.
+    """
+    lesion, tissue = np.zeros(LEVELS), np.zeros(LEVELS)
+    for volume in volumes:
+        lesion += np.histogram(volume.image[volume.lesion & volume.foreground].numpy(), LEVELS, (0, 1))[0]
+        tissue += np.histogram(volume.image[volume.foreground].numpy(), LEVELS, (0, 1))[0]
+    # From the top down, and from the bottom up: what a threshold at each level calls lesion.
+    dice = [2 * part.cumsum() / (whole.cumsum() + lesion.sum() + 1e-9) for part, whole in
+            ((lesion[::-1], tissue[::-1]), (lesion, tissue))]  # fmt: skip
+    bright = dice[0].max() >= dice[1].max()
+    level = float(dice[0].argmax() if bright else dice[1].argmax())
+    limit = 1 - (level + 1) / LEVELS if bright else (level + 1) / LEVELS
+
+    def cut(volume: Volume) -> Tensor:
+        return volume.foreground & (volume.image >= limit if bright else volume.image < limit)
+
+    return cut
+
+
+def fitted_guess(training: Sequence[float], classes: bool) -> tuple[str, float]:
+    """The same number for every scan: the mean of the training targets, or the class that most of them have.
+
+    Args:
+        training: targets of the training scans, at least one.
+        classes: whether they are the classes 0 and 1.
+
+    Returns:
+        Name of the control, and the number.
+    """
+    mean = float(np.mean(training))
+    return (MAJORITY, float(mean >= 0.5)) if classes else (MEAN, mean)
+
+
+# What a row of a table may be called that is no method.
+NAMES = (*CONTROLS, THRESHOLD, EMPTY, MEAN, MAJORITY)

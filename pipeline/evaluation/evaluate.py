@@ -1,6 +1,8 @@
-"""Score a trained method on a preprocessed cohort, beside controls."""
+"""Score a predictor on a preprocessed cohort, beside controls."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,200 +13,261 @@ from torch import Tensor, nn
 
 from pipeline import RESEARCH_ONLY, __version__
 from pipeline.errors import UsageError
-from pipeline.evaluation.bracketed import bracketed_a_dice
-from pipeline.evaluation.controls import CONTROLS, UNTOUCHED
-from pipeline.evaluation.judge import ITERATIONS, SEED, Judge, load_judge
+from pipeline.evaluation.bracketed import BRACKETS, ORIGINAL, ADiceSettings, ADiceSlices
+from pipeline.evaluation.cases import Case, best_median_worst
+from pipeline.evaluation.controls import NAMES, UNTOUCHED
+from pipeline.evaluation.judge import ITERATIONS, SCALES, SEED, Judge, load_judge
+from pipeline.evaluation.predictions import Fields, Item, Kind, Predict, judged, kind_of, pseudo_healthy, volume_of
 from pipeline.evaluation.probes import Hallucination, Steganography
-from pipeline.evaluation.scores import DEFINITIONS, score_methods, score_slices, score_volumes
-from pipeline.evaluation.twins import FOLDER as TWINS
-from pipeline.evaluation.twins import Twins, write_twins
-from pipeline.evaluation.volumes import HEALTHY, Volume, pathological_subjects, read_volume, subjects_with
+from pipeline.evaluation.scores import DEFINITIONS, score_methods, score_rows, score_volumes
+from pipeline.evaluation.twins import Twins
+from pipeline.evaluation.volumes import HEALTHY, read_volume, subjects_with
 from pipeline.files import sha256
-from pipeline.inference import Translator
-from pipeline.metrics import ms_ssim_padding
+from pipeline.metrics import A_DICE, METRICS, ms_ssim_padding
+from pipeline.metrics.metric import Metric, metrics_for
 from pipeline.preprocessing.cohort import COHORT_FILE
-from pipeline.reports.evaluation_report import Case, write_report
 
-RESERVED = (*CONTROLS, "original", "healthy", "original images", "healthy slices, random masks")
+FORMAT = 2
+# By what the cases to look at are chosen: the first of these that a volume has.
+CASES_BY = {"healthiness": "healthiness", "dice": "Dice"}
 
 
-def evaluate(
-    synthesizer: Translator,
-    cohort_dir: Path,
-    report_dir: Path,
-    name: str,
-    provenance: dict[str, Any],
-    split: str = "test",
-    judge_iterations: int = ITERATIONS,
-    overwrite: bool = False,
-    cycle: nn.Module | None = None,
-    a_dice_seeds: Sequence[int] = (),
-    progress: Callable[[int, int], None] | None = None,
-) -> dict[str, Any]:
-    """Identity, fidelity and healthiness of a method and of the controls, on the pathological slices of a split.
-
-    Images are compared on the scans' own pixels, with the method's residual carried there as `synthesize` does. One
-    volume is in memory at a time.
+@dataclass(frozen=True)
+class Settings:
+    """What to evaluate on, and how.
 
     Args:
-        synthesizer: the trained method; its device is used throughout.
-        cohort_dir: folder made by `phs-pipeline preprocess`; the judge is kept in its folder `judge`.
-        report_dir: receives slices.csv, patients.csv, summary.json, report.md, cases.png, and in `twins/` the images.
         name: of the method, in tables.
         provenance: where the method comes from (bundle, hashes), for the summary.
         split: `training`, `validation` or `test`.
-        judge_iterations: of the judge's training.
-        overwrite: write into a folder that holds something.
-        cycle: the method's way back, for the steganography probe; None where it has none.
-        a_dice_seeds: seeds of the A-Dice trainings; without any, A-Dice is not measured.
+        judge_iterations: of the training of the judge of healthiness.
+        judge: how large it is, of `judge.SCALES`.
+        a_dice: how to measure A-Dice; None does not measure it.
+    """
+
+    name: str
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    split: str = "test"
+    judge_iterations: int = ITERATIONS
+    judge: str = "default"
+    a_dice: ADiceSettings | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured.
+
+    Attributes:
+        summary: the content of `summary.json`.
+        slices: a row for each method and slice (for each scan, where scans are scored).
+        volumes: a row for each method and volume.
+        cases: best, median and worst volume, where slices can be looked at.
+    """
+
+    summary: dict[str, Any]
+    slices: pd.DataFrame
+    volumes: pd.DataFrame
+    cases: list[Case]
+
+
+def evaluate(
+    predictor: Any,
+    cohort: Path,
+    settings: Settings,
+    way_back: nn.Module | None = None,
+    keep: Callable[[Twins], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Measure a predictor and the controls of its kind with all metrics whose needs it meets, on a split of a cohort.
+
+    Images are compared on the scans' own pixels, with a translator's residual carried there as `synthesize` does. One
+    volume is in memory at a time.
+
+    Args:
+        predictor: of a kind in `predictions.KINDS`; its device is used throughout.
+        cohort: folder made by `phs-pipeline preprocess`; the judge is kept in its folder `judge`.
+        settings: what to evaluate on, and how.
+        way_back: a translator's way back, for the steganography probe; None where it has none.
+        keep: called with each volume's images and twins, which are not kept otherwise.
         progress: called with (volumes done, volumes in all).
 
-    Returns:
-        The content of `summary.json`.
-
     Raises:
-        UsageError: if the split has no pathological slice, or the report's folder is not empty.
+        UsageError: if the split has nothing to evaluate on, the predictor is of a kind without metrics, or the method
+            has the name of a control.
     """
-    cohort_dir, report_dir = Path(cohort_dir), Path(report_dir)
-    if report_dir.exists() and not overwrite and (not report_dir.is_dir() or any(report_dir.iterdir())):
-        raise UsageError(f"{report_dir}: exists and is not empty; choose another folder, or give --overwrite")
-    if name in RESERVED:
-        raise UsageError(f"{name}: is what a row of every table is called; give the method another name")
-    records = pathological_subjects(cohort_dir, split)
-    judge = load_judge(cohort_dir, SEED, judge_iterations, synthesizer.device)
+    cohort, kind = Path(cohort), kind_of(predictor)
+    if settings.name in (*NAMES, *BRACKETS):
+        raise UsageError(f"{settings.name}: is what a row of every table is called; give the method another name")
+    items = kind.items(cohort, settings.split)
+    if not items:
+        raise UsageError(
+            f"{cohort}: found no {kind.unit} with a target in the {settings.split} split, expected some; choose another"
+        )
+    measures = _Measures(predictor, kind, cohort, settings, way_back)
+    for done, read in enumerate(items.values(), start=1):
+        measures.add(read(), keep)
+        if progress:
+            progress(done, len(items))
+    measures.add_healthy()
+    return measures.evaluation(items)
 
-    rows: list[dict[str, Any]] = []
-    padding: dict[tuple[int, int], tuple[int, int]] = {}
-    on_grid: list[tuple[Tensor, ...]] = []
-    hallucination = Hallucination()
-    steganography = Steganography(synthesizer, cycle) if cycle is not None else None
-    for done, record in enumerate(records, start=1):
-        volume = read_volume(cohort_dir, record)
-        twin = pseudo_healthy(synthesizer, volume)
-        rows += score_slices(name, twin, volume, judge)
-        write_twins(report_dir / TWINS, _twins(volume, twin))
-        hallucination.add("outside_lesion", volume, twin)
-        if steganography is not None:
-            steganography.add(volume)
-        filled = {name: make(volume.image, volume.lesion, volume.foreground) for name, make in CONTROLS.items()}
-        for control, image in filled.items():
-            rows += score_slices(control, image.to(judge.device), volume, judge)
-        if a_dice_seeds:
-            images = (twin.cpu(), *filled.values())
-            on_grid.append(
-                (
-                    judge.grid.masks(volume.lesion.float(), volume.spacing_mm),
-                    *(judge.grid.images(image, volume.spacing_mm) for image in images),
+
+class _Measures:
+    """Collects what the rows of the table make of one volume after the other."""
+
+    def __init__(
+        self, predictor: Any, kind: Kind, cohort: Path, settings: Settings, way_back: nn.Module | None
+    ) -> None:
+        self.predictor, self.kind, self.cohort, self.settings = predictor, kind, cohort, settings
+        self.device = torch.device(predictor.device)
+        self.makes: dict[str, Predict] = {settings.name: partial(kind.predict, predictor), **kind.controls(cohort)}
+        self.rows: list[dict[str, Any]] = []
+        self.available: set[str] = set()
+        self.padding: dict[tuple[int, int], tuple[int, int]] = {}
+        self.translates = predictor.kind == "translator"
+        self.judge: Judge | None = None
+        self.hallucination: Hallucination | None = None
+        self.steganography = Steganography(predictor, way_back) if way_back is not None else None
+        self.a_dice: ADiceSlices | None = None
+        if self.translates:
+            self.judge = load_judge(cohort, SEED, settings.judge_iterations, self.device, SCALES[settings.judge])
+            self.hallucination = Hallucination()
+            self.a_dice = ADiceSlices(cohort, settings.split, settings.a_dice) if settings.a_dice else None
+
+    def add(self, item: Item, keep: Callable[[Twins], None] | None) -> None:
+        """Score the method and the controls on one volume."""
+        twins: dict[str, Tensor] = {}
+        for name, make in self.makes.items():
+            given = self._complete(item, make(item))
+            self.available |= set(given)
+            keys = {"method": name, "patient": item.patient, "subject": item.subject}
+            self.rows += score_rows(keys, item.places, given, METRICS.values())
+            if "twin" in given:
+                twins[name] = given["twin"]
+        if item.volume is None or not twins:
+            return
+        twin = twins[self.settings.name]
+        if keep is not None:
+            keep(Twins.of(item.volume, twin))
+        if self.hallucination is not None:
+            self.hallucination.add("outside_lesion", item.volume, twin)
+        if self.steganography is not None:
+            self.steganography.add(item.volume)
+        if self.a_dice is not None:
+            self.a_dice.add(item.volume, {name: twin for name, twin in twins.items() if name != UNTOUCHED})
+        height, width = item.volume.image.shape[-2:]
+        self.padding[height, width] = ms_ssim_padding(height, width)
+
+    def _complete(self, item: Item, made: Fields) -> Fields:
+        if self.judge is not None and item.volume is not None:
+            return judged(made["twin"].to(self.judge.device), item.volume, self.judge)
+        return {**item.given, **made}
+
+    def add_healthy(self) -> None:
+        """Slices without lesion, in which nothing should change."""
+        if self.hallucination is None:
+            return
+        for record in subjects_with(self.cohort, self.settings.split, HEALTHY):
+            volume = read_volume(self.cohort, record, HEALTHY)
+            self.hallucination.add("healthy_slices", volume, pseudo_healthy(self.predictor, volume))
+
+    def evaluation(self, items: Mapping[str, Callable[[], Item]]) -> Evaluation:
+        """All that was measured."""
+        name = self.settings.name
+        metrics = metrics_for(METRICS, self.available)
+        slices = pd.DataFrame(self.rows)
+        volumes = score_volumes(slices, metrics)
+        methods = score_methods(volumes, metrics)
+        a_dice = self.a_dice.measure(name, self.device) if self.a_dice is not None else None
+        if a_dice is not None:
+            metrics = [*metrics, A_DICE]
+            _add_a_dice(methods, a_dice)
+        by = next((metric for metric in CASES_BY if metric in volumes), None)
+        cases = self._cases(volumes[volumes["method"] == name], by, items) if by else []
+        return Evaluation(self._summary(slices, metrics, methods, a_dice, by, cases), slices, volumes, cases)
+
+    def _cases(self, volumes: pd.DataFrame, by: str, items: Mapping[str, Callable[[], Item]]) -> list[Case]:
+        """Best, median and worst volume, each by the slice with its largest lesion."""
+        ordered = volumes.sort_values(by, ascending=False, kind="stable")[["subject", by]].to_dict("records")
+        cases = []
+        for title, row in best_median_worst(ordered).items():
+            item = items[row["subject"]]()
+            volume = volume_of(item)
+            given = self._complete(item, self.makes[self.settings.name](item))
+            largest = int(volume.lesion.sum(dim=(1, 2, 3)).argmax())
+            twin = given.get("twin")
+            predicted = given["found"] if twin is not None else given["prediction"]
+            cases.append(
+                Case(
+                    title=title,
+                    subject=item.subject,
+                    place=volume.places[largest],
+                    score=float(row[by]),
+                    image=volume.image[largest, 0].numpy(),
+                    lesion=volume.lesion[largest, 0].numpy(),
+                    pseudo_healthy=None if twin is None else twin[largest, 0].cpu().numpy(),
+                    predicted=predicted[largest, 0].cpu().numpy(),
+                    spacing_mm=volume.spacing_mm,
                 )
             )
-        height, width = volume.image.shape[-2:]
-        padding[height, width] = ms_ssim_padding(height, width)
-        if progress:
-            progress(done, len(records))
+        return cases
 
-    for record in subjects_with(cohort_dir, split, HEALTHY):
-        volume = read_volume(cohort_dir, record, HEALTHY)
-        hallucination.add("healthy_slices", volume, pseudo_healthy(synthesizer, volume))
-
-    slices = pd.DataFrame(rows)
-    volumes = score_volumes(slices)
-    cases = _cases(volumes[volumes["method"] == name], records, cohort_dir, synthesizer, judge)
-    of_method = slices[slices["method"] == name]
-    summary = {
-        "format": 1,
-        "pipeline_version": __version__,
-        "warning": RESEARCH_ONLY,
-        "method": name,
-        "provenance": provenance,
-        "device": str(synthesizer.device),
-        "cohort": {
-            "sha256": sha256(cohort_dir / COHORT_FILE),
-            "split": split,
-            "patients": int(of_method["patient"].nunique()),
-            "volumes": int(of_method["subject"].nunique()),
-            "slices": len(of_method),
-        },
-        "methods": score_methods(volumes),
-        "judge": judge.about,
-        "probes": {
-            "hallucination": hallucination.summary(),
-            "steganography": steganography.summary() if steganography is not None else None,
-        },
-        "a_dice": None,
-        "ms_ssim_padding": [
-            {"slice": list(shape), "added": list(added)} for shape, added in padding.items() if any(added)
-        ],
-        "cases": [{"title": case.title, "subject": case.subject, "slice": case.place} for case in cases],
-        "definitions": DEFINITIONS,
-    }
-    if a_dice_seeds:
-        lesions, twins, *others = (torch.cat(parts) for parts in zip(*on_grid, strict=True))
-        controls = dict(zip(CONTROLS, others, strict=True))
-        summary["a_dice"] = bracketed_a_dice(
-            name,
-            twins,
-            controls.pop(UNTOUCHED),
-            lesions,
-            judge.grid,
-            cohort_dir,
-            split,
-            a_dice_seeds,
-            synthesizer.device,
-            controls,
-        )
-    write_report(report_dir, summary, slices, volumes, cases)
-    return summary
+    def _summary(
+        self,
+        slices: pd.DataFrame,
+        metrics: list[Metric],
+        methods: dict[str, Any],
+        a_dice: dict[str, Any] | None,
+        by: str | None,
+        cases: list[Case],
+    ) -> dict[str, Any]:
+        settings = self.settings
+        own = slices[slices["method"] == settings.name]
+        judge = self.judge and {**self.judge.about, "departure": SCALES[settings.judge].departure}
+        probes = self.hallucination and {
+            "hallucination": self.hallucination.summary(),
+            "steganography": self.steganography.summary() if self.steganography is not None else None,
+        }
+        return {
+            "format": FORMAT,
+            "pipeline_version": __version__,
+            "warning": RESEARCH_ONLY,
+            "method": settings.name,
+            "kind": self.predictor.kind,
+            "task": self.kind.task,
+            "provenance": dict(settings.provenance),
+            "device": str(self.device),
+            "cohort": {
+                "sha256": sha256(self.cohort / COHORT_FILE),
+                "split": settings.split,
+                "patients": int(own["patient"].nunique()),
+                "volumes": int(own["subject"].nunique()),
+                "slices": len(own),
+                "unit": self.kind.unit,
+            },
+            "metrics": [metric.record() for metric in metrics],
+            "methods": methods,
+            "judge": judge,
+            "probes": probes,
+            "a_dice": a_dice,
+            "ms_ssim_padding": [
+                {"slice": list(shape), "added": list(added)} for shape, added in self.padding.items() if any(added)
+            ],
+            "cases_by": CASES_BY[by] if by else None,
+            "cases": [{"title": case.title, "subject": case.subject, "slice": case.place} for case in cases],
+            "definitions": DEFINITIONS,
+        }
 
 
-def pseudo_healthy(synthesizer: Translator, volume: Volume) -> Tensor:
-    """x_s = x_p + residual inside the foreground, in [0, 1], shape (N, 1, H, W), on the synthesizer's device."""
-    residual = torch.from_numpy(synthesizer.residual(volume.image.numpy(), volume.voxel_mm))[:, None]
-    return (volume.image + residual * volume.foreground).clamp(0, 1).to(synthesizer.device)
-
-
-def _twins(volume: Volume, twin: Tensor) -> Twins:
-    image, lesion, foreground = (t[:, 0].numpy() for t in (volume.image, volume.lesion, volume.foreground))
-    return Twins(
-        subject=volume.subject,
-        places=np.asarray(volume.places),
-        image=image,
-        twin=twin[:, 0].cpu().numpy(),
-        lesion=lesion,
-        foreground=foreground,
-        spacing_mm=volume.spacing_mm,
-    )
-
-
-def _cases(
-    volumes: pd.DataFrame,
-    records: list[dict[str, Any]],
-    cohort_dir: Path,
-    synthesizer: Translator,
-    judge: Judge,
-) -> list[Case]:
-    """Best, median and worst volume by healthiness, each by the slice with its largest lesion."""
-    ordered = volumes.sort_values("healthiness", ascending=False, kind="stable").reset_index(drop=True)
-    last = len(ordered) - 1
-    # In this order, so that one or two volumes are called best and worst.
-    chosen = {0: "best", last: "worst"} if last < 2 else {0: "best", last // 2: "median", last: "worst"}
-    by_subject = {record["subject"]: record for record in records}
-    cases = []
-    for rank, title in chosen.items():
-        row = ordered.iloc[rank]
-        volume = read_volume(cohort_dir, by_subject[row["subject"]])
-        largest = int(volume.lesion.sum(dim=(1, 2, 3)).argmax())
-        image = pseudo_healthy(synthesizer, volume)[largest : largest + 1]
-        cases.append(
-            Case(
-                title=title,
-                subject=volume.subject,
-                place=volume.places[largest],
-                healthiness=float(row["healthiness"]),
-                image=volume.image[largest, 0].numpy(),
-                lesion=volume.lesion[largest, 0].numpy(),
-                pseudo_healthy=image[0, 0].cpu().numpy(),
-                predicted=judge.predict(image, volume.spacing_mm)[0, 0].cpu().numpy(),
-                spacing_mm=volume.spacing_mm,
-            )
-        )
-    return cases
+def _add_a_dice(methods: dict[str, Any], a_dice: dict[str, Any]) -> None:
+    """Into the methods' figures; the untouched input is the original images."""
+    for row, score in a_dice["images"].items():
+        name = UNTOUCHED if row == ORIGINAL else row
+        if name in methods:
+            methods[name]["metrics"][A_DICE.name] = {
+                "mean": score["mean"],
+                "sd": score["sd"],
+                "n": len(score["seeds"]),
+                "collapsed": int(np.sum(score["collapsed"])),
+                "identical": 0,
+            }

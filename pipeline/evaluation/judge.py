@@ -4,9 +4,8 @@ import contextlib
 import hashlib
 import json
 import logging
-import math
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,34 +14,72 @@ import numpy as np
 import torch
 from monai.metrics import compute_dice
 from torch import Tensor, nn
-from torch.optim import Adam
-from torch.optim.lr_scheduler import PolynomialLR
-from torch.utils.data import DataLoader, DistributedSampler
 
-from pipeline.evaluation.volumes import PATHOLOGICAL, in_plane_shape, pathological_subjects, read_volume
+from pipeline.evaluation.scores import SLICES_AT_ONCE
+from pipeline.evaluation.volumes import (
+    HEALTHY,
+    PATHOLOGICAL,
+    cohort_grid,
+    finest_spacing,
+    pathological_subjects,
+    patients_of,
+    read_volume,
+    subjects_with,
+)
 from pipeline.files import sha256, write_json
 from pipeline.methods import Segmentation
-from pipeline.networks import UNetSegmentor
-from pipeline.preprocessing.cohort import COHORT_FILE, read_cohort
+from pipeline.networks import ResidualUNet, UNetSegmentor
+from pipeline.preprocessing.cohort import COHORT_FILE
 from pipeline.preprocessing.grid import Grid
 from pipeline.preprocessing.slices import SliceDataset
-from pipeline.training import CheckpointLoader, CheckpointSaver, PlayerTrainer, ProgressBar
 from pipeline.training.checkpoint import CHECKPOINT, WEIGHTS, load_tensors
+from pipeline.training.single import BATCH_SIZE, POWER, RATE, train_alone
 
 logger = logging.getLogger(__name__)
 
 SEED = 1234  # trainings start from 0: the judge is never the segmentor that a method trained against
 ITERATIONS = 600
-FILTERS = 16
-BATCH_SIZE = 8
-RATE = 1e-3
-POWER = 0.8
-SPACING_MM = 2.0
-SMALLEST_SIDE = 32  # below, the U-Net's lowest stage is a single pixel, which instance norm cannot normalise
 
 RECORD = "judge.json"
-SLICES_AT_ONCE = 16
 TESTED = ("validation", "test")  # the splits whose patients it was not trained on
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large the judge is.
+
+    Args:
+        spacing_mm: pixel size of its grid; None for that of the cohort's finest slices.
+        network: its architecture.
+        filters: of the network's first stage.
+        departure: what a reader must know who compares with the paper, for the report.
+    """
+
+    spacing_mm: float | None
+    network: Callable[..., nn.Module]
+    filters: int
+    departure: str = ""
+
+    @property
+    def name(self) -> str:
+        """The architecture with its width."""
+        return f"{getattr(self.network, '__name__', self.network)}(filters={self.filters})"
+
+    def build(self) -> nn.Module:
+        """The network with new weights."""
+        return self.network(filters=self.filters)
+
+
+SCALES = {
+    "default": Scale(
+        2.0,
+        UNetSegmentor,
+        16,
+        "PHS-GAN's f_pre has the structure of its S, a residual U-Net of 64 filters that sees slices at full "
+        "resolution (`--judge paper`); this one is smaller and coarser, so its healthiness is not the paper's",
+    ),
+    "paper": Scale(None, ResidualUNet, 64),
+}
 
 
 @dataclass(frozen=True)
@@ -82,28 +119,33 @@ class Judge:
 
 
 def load_judge(
-    cohort: Path, seed: int = SEED, iterations: int = ITERATIONS, device: torch.device | str = "cpu"
+    cohort: Path,
+    seed: int = SEED,
+    iterations: int = ITERATIONS,
+    device: torch.device | str = "cpu",
+    scale: Scale = SCALES["default"],
 ) -> Judge:
     """The judge of a cohort, from `<cohort>/judge/<key>/`; trained there first if it is not.
 
-    It is a U-Net trained on the cohort's training patients, pathological and healthy slices, on a grid of 2 mm, with
-    a seed of its own. The key is a hash of its settings and of the cohort, so a changed cohort gets another judge.
-    `judge.json` is written last: without it, or where it is damaged or tells of other weights than those beside it, the
-    training is taken up from its last whole epoch, or done again.
+    It is a U-Net trained on the cohort's training patients, pathological and healthy slices, with a seed of its own.
+    The key is a hash of its settings and of the cohort, so a changed cohort gets another judge. `judge.json` is written
+    last: without it, or where it is damaged or tells of other weights than those beside it, the training is taken up
+    from its last whole epoch, or done again.
 
     Args:
         cohort: folder made by `phs-pipeline preprocess`.
         seed: of its weights and of the order of its slices; the global random state is neither used nor changed.
         iterations: about how many; whole epochs are trained.
         device: where to train and to compute.
+        scale: how large it is.
 
     Raises:
         UsageError: if the folder is no cohort, or no training patient has a lesion.
     """
     cohort, device = Path(cohort), torch.device(device)
-    grid = _grid(cohort)
+    grid = cohort_grid(cohort, scale.spacing_mm or finest_spacing(cohort))
     settings = {
-        "network": f"UNetSegmentor(filters={FILTERS})",
+        "network": scale.name,
         "loss": "two-class cross-entropy + Dice loss",
         "spacing_mm": grid.spacing_mm,
         "size": list(grid.size),
@@ -119,13 +161,17 @@ def load_judge(
     with _own_random_state(seed):
         about = _finished(folder, settings)
         if about is None:
-            _train(cohort, folder, grid, seed, iterations, device)
-            judge = Judge(_network(folder, device), grid, device, settings)
+            patients = len(patients_of(pathological_subjects(cohort, "training")))
+            logger.info("training the independent segmentor on %d patients, once for this cohort", patients)
+            slices = SliceDataset(cohort, "training", grid, labels=(PATHOLOGICAL, HEALTHY))
+            method = Segmentation(scale.build())
+            train_alone(folder, method, slices, iterations, seed, device)
+            judge = Judge(_network(folder, scale, device), grid, device, settings)
             dice = {split: _own_dice(judge, cohort, split) for split in TESTED}
             about = {**settings, "weights_sha256": sha256(folder / WEIGHTS), "dice": dice}
             write_json(folder / RECORD, about)
             (folder / CHECKPOINT).unlink(missing_ok=True)
-        return Judge(_network(folder, device), grid, device, about)
+        return Judge(_network(folder, scale, device), grid, device, about)
 
 
 def _finished(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
@@ -135,41 +181,6 @@ def _finished(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
         return about if whole and about["weights_sha256"] == sha256(folder / WEIGHTS) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-
-
-def _grid(cohort: Path) -> Grid:
-    """A canvas just large enough for the largest field of view."""
-    grid = Grid(SPACING_MM, (SMALLEST_SIDE, SMALLEST_SIDE))
-    for subject in read_cohort(cohort)["subjects"]:
-        spacing_mm = (subject["spacing_mm"][1], subject["spacing_mm"][2])
-        grid = Grid(SPACING_MM, grid.canvas(grid.resampled(in_plane_shape(cohort, subject), spacing_mm)))
-    return grid
-
-
-def _train(cohort: Path, folder: Path, grid: Grid, seed: int, iterations: int, device: torch.device) -> None:
-    patients = len({subject["patient"] for subject in pathological_subjects(cohort, "training")})
-    logger.info("training the independent segmentor on %d patients, once for this cohort", patients)
-    dataset = SliceDataset(cohort, "training", grid, labels=(PATHOLOGICAL, "healthy"))
-    method = Segmentation(UNetSegmentor(filters=FILTERS))
-    # One process trains for itself; this sampler's order depends on seed and epoch alone, which makes it resumable.
-    sampler: DistributedSampler[Any] = DistributedSampler(dataset, num_replicas=1, rank=0, seed=seed)
-    loader = DataLoader(dataset, batch_size=BATCH_SIZE, sampler=sampler)
-    epochs = math.ceil(iterations / len(loader))
-    optimizer = Adam(method.networks["segmentor"].parameters(), lr=RATE)
-    interrupted = (folder / CHECKPOINT).is_file()
-    PlayerTrainer(
-        device=device,
-        max_epochs=epochs,
-        train_data_loader=loader,
-        method=method,
-        optimizers={"segmentor": optimizer},
-        schedulers={"segmentor": PolynomialLR(optimizer, total_iters=epochs, power=POWER)},
-        train_handlers=[
-            *([CheckpointLoader(folder)] if interrupted else []),
-            ProgressBar(),
-            CheckpointSaver(folder),
-        ],
-    ).run()
 
 
 @contextlib.contextmanager
@@ -185,17 +196,17 @@ def _own_random_state(seed: int) -> Iterator[None]:
             np.random.set_state(legacy)  # noqa: NPY002
 
 
-def _network(folder: Path, device: torch.device) -> nn.Module:
-    network = UNetSegmentor(filters=FILTERS)
+def _network(folder: Path, scale: Scale, device: torch.device) -> nn.Module:
+    network = scale.build()
     network.load_state_dict(load_tensors(folder / WEIGHTS))
     return network.to(device).eval()
 
 
 def _own_dice(judge: Judge, cohort: Path, split: str) -> dict[str, float | int] | None:
     """Dice on the real pathological slices of patients that it was not trained on; None where a split has none."""
-    if not read_cohort(cohort)["counts"][split][PATHOLOGICAL]:
+    subjects = subjects_with(cohort, split, PATHOLOGICAL)
+    if not subjects:
         return None
-    subjects = pathological_subjects(cohort, split)
     by_slice, overlap, areas = [], 0, 0
     for subject in subjects:
         volume = read_volume(cohort, subject)
@@ -207,5 +218,5 @@ def _own_dice(judge: Judge, cohort: Path, split: str) -> dict[str, float | int] 
         "pooled": 2 * overlap / areas,
         "mean_per_slice": float(np.mean(by_slice)),
         "slices": len(by_slice),
-        "patients": len({subject["patient"] for subject in subjects}),
+        "patients": len(patients_of(subjects)),
     }

@@ -50,8 +50,8 @@ class Hallucination:
             counts["slices"] += 1
             counts["pixels"] += int(inside.sum())
             counts["changed_pixels"] += int((inside & (np.abs(difference) > CHANGE)).sum())
-            counts["appeared"] += _regions(inside & (difference > CHANGE), pixel_mm2)
-            counts["vanished"] += _regions(inside & (difference < -CHANGE), pixel_mm2)
+            counts["appeared"] += regions(inside & (difference > CHANGE), pixel_mm2)
+            counts["vanished"] += regions(inside & (difference < -CHANGE), pixel_mm2)
 
     def summary(self) -> dict[str, Any]:
         """Per slice: regions that appeared (brighter) and vanished (darker), and the share of tissue that changed.
@@ -144,7 +144,8 @@ def _grown(lesion: np.ndarray, spacing_mm: tuple[float, float]) -> np.ndarray:
     )
 
 
-def _regions(mask: np.ndarray, pixel_mm2: float) -> int:
+def regions(mask: np.ndarray, pixel_mm2: float) -> int:
+    """Connected regions of a slice's mask, shape (H, W), that have an area of `AREA_MM2` or more."""
     labels, _ = ndimage.label(mask)
     areas = np.bincount(labels.ravel())[1:] * pixel_mm2
     return int((areas >= AREA_MM2).sum())

@@ -1,45 +1,23 @@
-"""From images to numbers: each slice, each volume, each method."""
+"""From measurements to numbers, for any metric: each slice, each volume, each patient, each method."""
 
-import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from pipeline.evaluation.judge import SLICES_AT_ONCE, Judge
-from pipeline.evaluation.volumes import Volume
-from pipeline.metrics import healthiness_of_counts, identity, psnr, ssim
+from pipeline.metrics.metric import Metric, measured
 
-METRICS = (
-    "psnr_normal",
-    "ssim_normal",
-    "psnr_slice",
-    "ssim_slice",
-    "identity",
-    "psnr_lesion",
-    "ssim_lesion",
-)
 KEYS = ["method", "patient", "subject"]
+SLICES_AT_ONCE = 16
 
 DEFINITIONS = {
-    "psnr_normal, ssim_normal": (
-        "against the input over normal tissue, the foreground outside the lesion (GVS, Section V.D); PSNR in dB, peak 1"
-    ),
-    "psnr_slice, ssim_slice": "against the input over the whole slice, lesion and background included",
-    "identity": (
-        "MS-SSIM of image and input with the lesion set to zero in both (PHS-GAN, Section 4.2); lesion and background "
-        "agree for free"
-    ),
-    "psnr_lesion, ssim_lesion": "against the healthy truth inside the lesion, where a truth is known (phantoms)",
-    "healthiness": (
-        "1 − predicted / annotated lesion pixels (PHS-GAN, Section 4.2), predicted on the image by an independently "
-        "trained segmentor; of each volume, and pooled over all slices; it may be negative and is not clipped"
-    ),
     "mean, sd, n": (
         "each volume is the mean of its slices, each patient the mean of their volumes; mean and standard deviation "
         "(n − 1 in the denominator) run over patients; a slice without any pixel of the tissue that a metric is "
-        "taken over has no value for it and enters no mean, and a patient with such slices only is not among the n"
+        "taken over has no value for it and enters no mean, and a patient with such slices only is not among the n; "
+        "a pooled figure is one number over all slices or scans, without deviation"
     ),
     "identical": (
         "patients among the n in whom every slice equals its reference: their PSNR is infinite and outside mean and "
@@ -48,96 +26,105 @@ DEFINITIONS = {
 }
 
 
-def score_slices(method: str, images: Tensor, volume: Volume, judge: Judge) -> list[dict[str, Any]]:
-    """All metrics of each slice.
+def score_rows(
+    keys: Mapping[str, Any], places: Sequence[int | None], given: Mapping[str, Any], metrics: Iterable[Metric]
+) -> list[dict[str, Any]]:
+    """What the metrics measure, a row for each slice.
 
     Args:
-        method: its name, for the table.
-        images: pseudo-healthy images, shape (N, 1, H, W) in [0, 1], on the judge's device.
-        volume: what they were made from.
-        judge: f_pre.
+        keys: method, patient and subject, for the rows.
+        places: index of each slice in its slab; a single None for a scan as a whole.
+        given: the fields that there are, by name, see `Metric.needs`.
+        metrics: those whose needs are not met are left out.
 
     Returns:
-        One row a slice: method, patient, subject, slice, `METRICS`, lesion_pixels, predicted_pixels. PSNR is `inf`
-        where nothing differs. A metric is `nan` where no truth is known or no pixel is compared; from bad images it
-        cannot come, since `Translator.residual` refuses those.
+        `keys`, `slice`, and a column for each metric of level `slice` and each part of the others. A value is `inf` for
+        the PSNR of images that do not differ, and `nan` where no pixel is compared.
     """
-    rows: list[dict[str, Any]] = []
-    predicted = judge.predict(images, volume.spacing_mm)
-    for first in range(0, len(images), SLICES_AT_ONCE):
-        part = slice(first, first + SLICES_AT_ONCE)
-        x, x_p, lesion, inside = (
-            tensor[part].to(images.device) for tensor in (images, volume.image, volume.lesion, volume.foreground)
-        )
-        normal = inside & ~lesion
-        columns = {
-            "psnr_normal": psnr(x, x_p, normal),
-            "ssim_normal": ssim(x, x_p, normal),
-            "psnr_slice": psnr(x, x_p),
-            "ssim_slice": ssim(x, x_p),
-            "identity": identity(x, x_p, lesion),
-        }
-        if volume.truth is not None:
-            truth = volume.truth[part].to(images.device)
-            columns |= {"psnr_lesion": psnr(x, truth, lesion), "ssim_lesion": ssim(x, truth, lesion)}
-        columns |= {
-            "lesion_pixels": lesion.sum(dim=(1, 2, 3)),
-            "predicted_pixels": predicted[part].sum(dim=(1, 2, 3)),
-        }
-        values = {name: column.tolist() for name, column in columns.items()}
-        for row, place in enumerate(volume.places[part]):
-            rows.append(
-                {
-                    "method": method,
-                    "patient": volume.patient,
-                    "subject": volume.subject,
-                    "slice": place,
-                    **dict.fromkeys(METRICS, math.nan),
-                    **{name: value[row] for name, value in values.items()},
-                }
-            )
-    return rows
+    wanted = [metric for metric in metrics if set(metric.needs) <= set(given)]
+    columns: dict[str, list[float]] = {}
+    for part in _parts(given, len(places)):
+        now: dict[str, list[float]] = {}
+        for metric in wanted:
+            now |= {name: column.tolist() for name, column in measured(metric, part).items() if name not in now}
+        for name, values in now.items():
+            columns.setdefault(name, []).extend(values)
+    return [
+        {**keys, "slice": place, **{name: values[row] for name, values in columns.items()}}
+        for row, place in enumerate(places)
+    ]
 
 
-def score_volumes(slices: pd.DataFrame) -> pd.DataFrame:
-    """Each volume: the mean of its slices for each metric, its lesion pixels, and its healthiness.
+def _parts(given: Mapping[str, Any], count: int) -> Iterable[dict[str, Any]]:
+    """The fields of some slices at a time; what is no stack of slices belongs to all of them."""
+    for first in range(0, count, SLICES_AT_ONCE):
+        chosen = slice(first, first + SLICES_AT_ONCE)
+        yield {name: value[chosen] if isinstance(value, Tensor) else value for name, value in given.items()}
+
+
+def score_volumes(rows: pd.DataFrame, metrics: Iterable[Metric]) -> pd.DataFrame:
+    """Each volume: the mean of its slices for each metric of level `slice`, sums of parts, and what follows of them.
 
     Args:
-        slices: rows of `score_slices`.
+        rows: of `score_rows`, of any number of methods.
+        metrics: what to tell; a metric of a patient stands in each of their volumes' rows, pooled ones in none.
     """
-    groups = slices.groupby(KEYS, sort=False)
-    volumes = groups[list(METRICS)].agg(_mean)
+    groups = rows.groupby(KEYS, sort=False)
+    by_level = {
+        level: [metric for metric in metrics if metric.level == level] for level in ("slice", "volume", "patient")
+    }
+    of_slices = [metric.name for metric in by_level["slice"] if metric.name in rows]
+    parts = [name for name in rows.columns if name not in {*KEYS, "slice", *of_slices}]
+    volumes = groups[of_slices].agg(mean_of_finite) if of_slices else pd.DataFrame(index=groups.size().index)
     volumes.insert(0, "slices", groups.size())
-    pixels = groups[["lesion_pixels", "predicted_pixels"]].sum()
-    volumes = volumes.join(pixels)
-    counts = zip(volumes["predicted_pixels"], volumes["lesion_pixels"], strict=True)
-    volumes["healthiness"] = [healthiness_of_counts(predicted, lesion) for predicted, lesion in counts]
+    volumes = volumes.join(groups[parts].sum()) if parts else volumes
+    for metric in by_level["volume"]:
+        volumes[metric.name] = [combined(metric, volumes.iloc[[row]]) for row in range(len(volumes))]
+    for metric in by_level["patient"]:
+        values = {key: combined(metric, of) for key, of in volumes.groupby(["method", "patient"], sort=False)}
+        volumes[metric.name] = [values[method, patient] for method, patient, _ in volumes.index]
     return volumes.reset_index()
 
 
-def score_methods(volumes: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Each method: mean, standard deviation and number of patients for each metric, and pooled healthiness.
+def score_methods(volumes: pd.DataFrame, metrics: Sequence[Metric]) -> dict[str, dict[str, Any]]:
+    """Each method: mean, standard deviation and number of patients for each metric.
 
     Args:
         volumes: rows of `score_volumes`.
+        metrics: what to tell.
 
     Returns:
-        By method `healthiness_pooled` and `metrics`: by metric `mean`, `sd`, `n`, `identical` as in `DEFINITIONS`; None
-        where a number does not exist.
+        By method `metrics`: by metric `mean`, `sd`, `n`, `identical` as in `DEFINITIONS`; None where a number does not
+        exist.
     """
     methods: dict[str, dict[str, Any]] = {}
     for name, rows in volumes.groupby("method", sort=False):
-        patients = rows.groupby("patient", sort=False)[[*METRICS, "healthiness"]].agg(_mean)
+        patients = patient_values(rows, metrics)
         methods[str(name)] = {
-            "healthiness_pooled": healthiness_of_counts(
-                int(rows["predicted_pixels"].sum()), int(rows["lesion_pixels"].sum())
-            ),
-            "metrics": {metric: _over_patients(patients[metric]) for metric in patients.columns},
+            "metrics": {
+                metric.name: _pooled(metric, rows) if metric.level == "pooled" else over_patients(patients[metric.name])
+                for metric in metrics
+            }
         }
     return methods
 
 
-def _mean(values: pd.Series) -> float:
+def patient_values(volumes: pd.DataFrame, metrics: Iterable[Metric]) -> pd.DataFrame:
+    """Each patient's mean over their volumes, for each metric that is not pooled, by patient."""
+    names = [metric.name for metric in metrics if metric.level != "pooled"]
+    if not names:
+        return pd.DataFrame(index=volumes["patient"].unique())
+    return volumes.groupby("patient", sort=False)[names].agg(mean_of_finite)
+
+
+def combined(metric: Metric, rows: pd.DataFrame) -> float:
+    """The metric of some rows together."""
+    if metric.combine is None:
+        raise ValueError(f"the metric {metric.name!r} of level {metric.level} does not say how rows are combined")
+    return metric.combine(rows)
+
+
+def mean_of_finite(values: pd.Series) -> float:
     """Mean of what is finite; `inf` if all that is known is infinite (identical images), `nan` if nothing is known.
 
     What is not known, `nan`, is left out: there was no pixel to compare (see `DEFINITIONS`).
@@ -147,7 +134,8 @@ def _mean(values: pd.Series) -> float:
     return float(finite.mean() if len(finite) else known.max())
 
 
-def _over_patients(values: pd.Series) -> dict[str, float | int | None]:
+def over_patients(values: pd.Series) -> dict[str, float | int | None]:
+    """`mean`, `sd`, `n` and `identical` of one value a patient."""
     known = values.dropna()
     finite = known[np.isfinite(known)]
     return {
@@ -155,4 +143,15 @@ def _over_patients(values: pd.Series) -> dict[str, float | int | None]:
         "sd": float(finite.std(ddof=1)) if len(finite) > 1 else None,
         "n": len(known),
         "identical": len(known) - len(finite),
+    }
+
+
+def _pooled(metric: Metric, volumes: pd.DataFrame) -> dict[str, float | int | None]:
+    value = combined(metric, volumes)
+    known = bool(np.isfinite(value))
+    return {
+        "mean": value if known else None,
+        "sd": None,
+        "n": int(volumes["patient"].nunique()) if known else 0,
+        "identical": 0,
     }

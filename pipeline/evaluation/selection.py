@@ -8,13 +8,15 @@ import pandas as pd
 
 from pipeline.bundles import Bundle, find_bundle
 from pipeline.errors import UsageError
-from pipeline.evaluation.evaluate import pseudo_healthy
-from pipeline.evaluation.judge import ITERATIONS, SEED, load_judge
+from pipeline.evaluation.judge import ITERATIONS, SEED, Judge, load_judge
+from pipeline.evaluation.predictions import judged, pseudo_healthy
 from pipeline.evaluation.probes import Hallucination
-from pipeline.evaluation.scores import score_methods, score_slices, score_volumes
-from pipeline.evaluation.volumes import HEALTHY, pathological_subjects, read_volume, subjects_with
+from pipeline.evaluation.scores import score_methods, score_rows, score_volumes
+from pipeline.evaluation.volumes import HEALTHY, Volume, pathological_subjects, read_volume, subjects_with
 from pipeline.files import sha256, write_json
-from pipeline.inference import load_predictor, load_weights
+from pipeline.inference import Translator, load_predictor, load_weights
+from pipeline.metrics import METRICS, Metric
+from pipeline.metrics.metric import metrics_for
 from pipeline.training.checkpoint import export_file, kept_epochs, use_epoch
 
 HEALTHY_ENOUGH = 0.9
@@ -27,7 +29,7 @@ def select_epoch(
     cohort: Path,
     device: str = "auto",
     judge_iterations: int = ITERATIONS,
-    progress: Callable[[dict[str, Any]], None] | None = None,
+    progress: Callable[[dict[str, Any], list[Metric]], None] | None = None,
 ) -> dict[str, Any]:
     """Score each kept epoch on the validation patients and make the best one the run's `model.pt`.
 
@@ -41,7 +43,7 @@ def select_epoch(
         cohort: the preprocessed cohort, whose validation patients decide.
         device: where to compute.
         judge_iterations: of the judge's training.
-        progress: called with each epoch's row.
+        progress: called with each epoch's row and the metrics in it.
 
     Returns:
         Content of `RUN/selection.json`: the rule, `epochs` with their scores, and the chosen `epoch`.
@@ -55,33 +57,24 @@ def select_epoch(
     if not kept:
         raise UsageError(f"{run}: kept no epochs to choose from; train with --set keep_every=1")
     records = pathological_subjects(cohort, "validation")
-    synthesizer, _ = load_predictor(bundle, "translator", device)
-    judge = load_judge(cohort, SEED, judge_iterations, synthesizer.device)
+    translator, _ = load_predictor(bundle, "translator", device)
+    judge = load_judge(cohort, SEED, judge_iterations, translator.device)
     volumes = [read_volume(cohort, record) for record in records]
     healthy = [read_volume(cohort, record, HEALTHY) for record in subjects_with(cohort, "validation", HEALTHY)]
     rows = []
     for epoch in kept:
-        load_weights(synthesizer.runner.network, models / export_file(epoch=epoch))
-        slices = [
-            row for volume in volumes for row in score_slices("m", pseudo_healthy(synthesizer, volume), volume, judge)
-        ]
+        load_weights(translator.runner.network, models / export_file(epoch=epoch))
+        scores, metrics = _scores(translator, volumes, judge)
         probe = Hallucination()
         for volume in healthy:
-            probe.add("healthy_slices", volume, pseudo_healthy(synthesizer, volume))
-        scores = score_methods(score_volumes(pd.DataFrame(slices)))["m"]
+            probe.add("healthy_slices", volume, pseudo_healthy(translator, volume))
         found = probe.summary()["healthy_slices"]
-        row = {
-            "epoch": epoch,
-            "healthiness": scores["healthiness_pooled"],
-            "psnr_normal": scores["metrics"]["psnr_normal"]["mean"],
-            "ssim_normal": scores["metrics"]["ssim_normal"]["mean"],
-            "changed_in_healthy_slices": found["changed_share"] if found else None,
-        }
+        row = {"epoch": epoch, **scores, "changed_in_healthy_slices": found["changed_share"] if found else None}
         rows.append(row)
         if progress:
-            progress(row)
+            progress(row, metrics)
     best = max(rows, key=_merit)
-    use_epoch(models, best["epoch"])
+    use_epoch(models, kept[rows.index(best)])
     record = {
         "rule": (
             f"highest PSNR of normal tissue where healthiness is {HEALTHY_ENOUGH} or more, else the healthiest; "
@@ -91,10 +84,27 @@ def select_epoch(
         "epoch": best["epoch"],
         "weights_sha256": sha256(bundle.weights),
         "judge_weights_sha256": judge.about["weights_sha256"],
+        "metrics": [metric.record() for metric in metrics],
         "epochs": rows,
     }
     write_json(bundle.root / RECORD, record)
     return record
+
+
+def _scores(
+    translator: Translator, volumes: list[Volume], judge: Judge
+) -> tuple[dict[str, float | None], list[Metric]]:
+    """The mean of each metric, by name, and the metrics."""
+    rows: list[dict[str, Any]] = []
+    available: set[str] = set()
+    for volume in volumes:
+        given = judged(pseudo_healthy(translator, volume), volume, judge)
+        available |= set(given)
+        keys = {"method": "", "patient": volume.patient, "subject": volume.subject}
+        rows += score_rows(keys, volume.places, given, METRICS.values())
+    metrics = metrics_for(METRICS, available)
+    scores = score_methods(score_volumes(pd.DataFrame(rows), metrics), metrics)[""]["metrics"]
+    return {name: score["mean"] for name, score in scores.items()}, metrics
 
 
 def _merit(row: dict[str, Any]) -> tuple[int, float]:
@@ -102,6 +112,6 @@ def _merit(row: dict[str, Any]) -> tuple[int, float]:
     closeness = float("inf") if row["psnr_normal"] is None else row["psnr_normal"]
     if closeness < CLOSE_ENOUGH:
         return 0, closeness
-    if row["healthiness"] < HEALTHY_ENOUGH:
-        return 1, row["healthiness"]
+    if row["healthiness_pooled"] < HEALTHY_ENOUGH:
+        return 1, row["healthiness_pooled"]
     return 2, closeness

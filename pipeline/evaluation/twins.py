@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pipeline.errors import UsageError
+from pipeline.evaluation.volumes import Volume
 from pipeline.files import written_aside
 from pipeline.preprocessing.cohort import LEVELS
 
@@ -34,6 +36,13 @@ class Twins:
     lesion: NDArray[np.bool_]
     foreground: NDArray[np.bool_]
     spacing_mm: tuple[float, float]
+
+    @classmethod
+    def of(cls, volume: Volume, twin: Tensor) -> "Twins":
+        """A volume's slices and what was made of them, shape (N, 1, H, W) in [0, 1]."""
+        image, lesion, foreground = (t[:, 0].numpy() for t in (volume.image, volume.lesion, volume.foreground))
+        made = twin[:, 0].cpu().numpy()
+        return cls(volume.subject, np.asarray(volume.places), image, made, lesion, foreground, volume.spacing_mm)
 
 
 def write_twins(folder: Path, twins: Twins) -> None:

@@ -1,5 +1,6 @@
-"""The pathological slices of a preprocessed cohort, one volume at a time, on the scans' own pixels."""
+"""The slices of a preprocessed cohort, one volume at a time, on the scans' own pixels."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,16 @@ from torch import Tensor
 from pipeline.errors import UsageError
 from pipeline.preprocessing.cohort import LEVELS, read_cohort, read_stored, stored_shape
 from pipeline.preprocessing.foreground import foreground
+from pipeline.preprocessing.grid import Grid
 
 PATHOLOGICAL = "pathological"
 HEALTHY = "healthy"
+SMALLEST_SIDE = 32  # below, a U-Net's lowest stage is a single pixel, which instance norm cannot normalise
 
 
 @dataclass(frozen=True)
 class Volume:
-    """Slices of one subject that have the same label.
+    """Slices of one subject, chosen by label.
 
     Attributes:
         subject: name of the scan in the cohort.
@@ -41,7 +44,12 @@ class Volume:
     lesion: Tensor
     foreground: Tensor
     truth: Tensor | None
-    slice_mm: float = 1.0
+    slice_mm: float = math.nan
+
+    @property
+    def voxel_ml(self) -> float:
+        """Volume of a voxel."""
+        return math.prod(self.spacing_mm) * self.slice_mm / 1000
 
     @property
     def voxel_mm(self) -> tuple[float, float, float]:
@@ -69,23 +77,54 @@ def pathological_subjects(cohort: Path, split: str) -> list[dict[str, Any]]:
     return found
 
 
-def subjects_with(cohort: Path, split: str, label: str) -> list[dict[str, Any]]:
-    """Records of the subjects of a split that have slices of a label."""
-    return [s for s in read_cohort(cohort)["subjects"] if s["split"] == split and label in s["labels"]]
+def subjects_with(cohort: Path, split: str, *labels: str) -> list[dict[str, Any]]:
+    """Records of the subjects of a split that have slices of some of the labels."""
+    return [s for s in read_cohort(cohort)["subjects"] if s["split"] == split and set(labels) & set(s["labels"])]
 
 
-def read_volume(cohort: Path, record: dict[str, Any], label: str = PATHOLOGICAL) -> Volume:
-    """Read the slices of one subject that have a label.
+def patients_of(records: list[dict[str, Any]]) -> set[str]:
+    """Names of the patients that records belong to."""
+    return {record["patient"] for record in records}
+
+
+def names_of(record: dict[str, Any]) -> tuple[str, str]:
+    """Names of the subject that a record describes, and of the patient."""
+    return str(record["subject"]), str(record["patient"])
+
+
+def targets(cohort: Path, split: str) -> dict[str, tuple[dict[str, Any], float]]:
+    """Records and targets of the subjects of a split that have a target, by subject.
+
+    Raises:
+        UsageError: if a target is no number.
+    """
+    found = {}
+    for record in read_cohort(cohort)["subjects"]:
+        target = record.get("target")
+        if record["split"] != split or target is None:
+            continue
+        if not isinstance(target, (int, float)):
+            raise UsageError(
+                f"{cohort}: found the target {target!r} of {record['subject']}, expected a number, or 0 and 1 for the "
+                "two classes; preprocess again with such targets"
+            )
+        found[names_of(record)[0]] = (record, float(target))
+    return found
+
+
+def read_volume(cohort: Path, record: dict[str, Any], *labels: str) -> Volume:
+    """Read the slices of one subject that have one of the labels.
 
     Args:
         cohort: folder of the preprocessed cohort.
         record: of the subject, as `subjects_with` gives it.
-        label: `pathological` or `healthy`.
+        labels: some of `pathological` and `healthy`; `pathological` if none is given.
 
     Raises:
         UsageError: if a file of the cohort is missing or damaged.
     """
-    places = [place for place, found in enumerate(record["labels"]) if found == label]
+    wanted = labels or (PATHOLOGICAL,)
+    places = [place for place, found in enumerate(record["labels"]) if found in wanted]
 
     def chosen(axial: NDArray[Any]) -> Tensor:
         return torch.from_numpy(axial[places, None])
@@ -101,7 +140,32 @@ def read_volume(cohort: Path, record: dict[str, Any], label: str = PATHOLOGICAL)
         lesion=chosen(read_stored(cohort / record["masks"]) > 0),
         foreground=chosen(foreground(image)),
         truth=chosen(_levels(cohort / record["truth"])) if "truth" in record else None,
+        slice_mm=record["spacing_mm"][0],
     )
+
+
+def read_slab(cohort: Path, record: dict[str, Any]) -> tuple[NDArray[np.float32], tuple[float, float, float]]:
+    """All slices of a subject's slab in [0, 1], shape (slices, 1, right, anterior), and their voxels' size.
+
+    Raises:
+        UsageError: if a file of the cohort is missing or damaged.
+    """
+    slice_mm, right_mm, anterior_mm = record["spacing_mm"]
+    return _levels(cohort / record["images"])[:, None], (slice_mm, right_mm, anterior_mm)
+
+
+def cohort_grid(cohort: Path, spacing_mm: float) -> Grid:
+    """A canvas just large enough for the largest field of view of a cohort's slices."""
+    grid = Grid(spacing_mm, (SMALLEST_SIDE, SMALLEST_SIDE))
+    for record in read_cohort(cohort)["subjects"]:
+        pixels = grid.resampled(in_plane_shape(cohort, record), (record["spacing_mm"][1], record["spacing_mm"][2]))
+        grid = Grid(spacing_mm, grid.canvas(pixels))
+    return grid
+
+
+def finest_spacing(cohort: Path) -> float:
+    """The smallest pixel side of a cohort's slices, in mm."""
+    return float(min(min(record["spacing_mm"][1:]) for record in read_cohort(cohort)["subjects"]))
 
 
 def in_plane_shape(cohort: Path, record: dict[str, Any]) -> tuple[int, int]:

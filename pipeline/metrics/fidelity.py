@@ -39,7 +39,13 @@ def psnr(image: Tensor, reference: Tensor, mask: Tensor | None = None, data_rang
     return 10 * torch.log10(data_range**2 / _mean_over(mask, squared_error))
 
 
-def ssim(image: Tensor, reference: Tensor, mask: Tensor | None = None, data_range: float = 1.0) -> Tensor:
+def ssim(
+    image: Tensor,
+    reference: Tensor,
+    mask: Tensor | None = None,
+    data_range: float = 1.0,
+    surroundings: bool = False,
+) -> Tensor:
     """Structural similarity: the mean of `ssim_map` over the pixels of a mask, whose windows see these pixels only.
 
     Windows reach 5 pixels beyond their centre. If they saw what lies there, the "normal tissue SSIM" of a method that
@@ -52,6 +58,7 @@ def ssim(image: Tensor, reference: Tensor, mask: Tensor | None = None, data_rang
         reference: image to compare it with, same shape.
         mask: pixels that count, bool or 0 and 1, broadcastable to the image; all of them if not given.
         data_range: span of the intensities, 1.0 for images in [0, 1].
+        surroundings: let windows see beyond the mask all the same: how what is inside fits to what is around.
 
     Returns:
         SSIM in [-1, 1], one value per sample, shape (B,): 1 for identical images, `nan` for an empty mask.
@@ -59,7 +66,7 @@ def ssim(image: Tensor, reference: Tensor, mask: Tensor | None = None, data_rang
     Raises:
         ValueError: if the shapes of image and reference differ.
     """
-    return _mean_over(mask, ssim_map(image, reference, data_range, mask=mask))
+    return _mean_over(mask, ssim_map(image, reference, data_range, mask=None if surroundings else mask))
 
 
 def ssim_map(

@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,13 @@ import pandas as pd
 from pipeline import RESEARCH_ONLY, __version__
 from pipeline.comparison.significance import holm, wilcoxon_signed_rank
 from pipeline.errors import UsageError
-from pipeline.files import sha256, write_json, write_text
+from pipeline.files import require_empty, sha256, write_json, write_text
 from pipeline.rating.agreement import icc, quadratic_kappa
 from pipeline.rating.draw import KEY_FILE
+from pipeline.reports.markdown import escaped
+from pipeline.reports.markdown import table as markdown_table
 
+rows_in_markdown = partial(markdown_table, numbers=False)
 ASPECTS = {"healthiness": "Healthiness", "identity": "Subject identity"}
 IMAGE = ["case", "method"]
 LARGEST_FILE = 16 << 20  # bytes; a thousand cases of four methods take less than one megabyte
@@ -69,8 +73,7 @@ def report_study(study_dir: Path, files: Sequence[Path], table_dir: Path, overwr
         UsageError: if the key or a file is damaged, of another study, or of a rater who handed in another.
     """
     table_dir = Path(table_dir)
-    if table_dir.exists() and not overwrite and (not table_dir.is_dir() or any(table_dir.iterdir())):
-        raise UsageError(f"{table_dir}: exists and is not empty; choose another folder, or give --overwrite")
+    require_empty(table_dir, overwrite)
     key = read_key(Path(study_dir))
     images = pd.DataFrame(
         [
@@ -223,7 +226,7 @@ def table(summary: dict[str, Any]) -> str:
         summary: as `report_study` returns it.
     """
     raters, study = summary["raters"], summary["study"]
-    names = {rater: _escaped(rater) for rater in raters}
+    names = {rater: escaped(rater) for rater in raters}
     missing = [f"{names[rater]} {of['missing']}" for rater, of in raters.items() if of["missing"]]
     parts = [
         f"# Subjective evaluation, study {study}",
@@ -233,13 +236,13 @@ def table(summary: dict[str, Any]) -> str:
             f"blinded to the method: {len(raters)} ({', '.join(names.values())}). Scores from 1 (bad) to 5 "
             "(excellent): mean ± standard deviation over raters, in brackets the standard deviation over cases."
         ),
-        _grid(
+        rows_in_markdown(
             ["method", *(f"{label} ↑" for label in ASPECTS.values())],
-            [[_escaped(method), *map(_mean_cell, of.values())] for method, of in summary["methods"].items()],
+            [[escaped(method), *map(_mean_cell, of.values())] for method, of in summary["methods"].items()],
         ),
         f"Scores left open: {', '.join(missing) if missing else 'none'}.",
         "## Agreement between raters",
-        _grid(
+        rows_in_markdown(
             ["", *ASPECTS.values()],
             [
                 ["ICC(2,1), 95 % CI", *(_interval(of["icc_single"]) for of in summary["inter_rater"].values())],
@@ -256,12 +259,12 @@ def table(summary: dict[str, Any]) -> str:
         ),
         "## Agreement of raters with themselves",
         f"Cases shown twice: {summary['repeats']}.",
-        _grid(
+        rows_in_markdown(
             ["rater", *(f"{label}: kappa (same score, images)" for label in ASPECTS.values())],
             [[names[rater], *(_repeat_cell(of[rater]) for of in summary["intra_rater"].values())] for rater in raters],
         ),
         "## Differences between methods",
-        _grid(
+        rows_in_markdown(
             ["methods", "aspect", "difference", "cases", "p (Holm) over cases", "patients", "p (Holm) over patients"],
             [_test_cells(test, label) for aspect, label in ASPECTS.items() for test in summary["tests"][aspect]],
         )
@@ -377,11 +380,6 @@ def _without_nan(content: Any) -> Any:
     return content
 
 
-def _grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def _number(value: float | None, digits: int = 2) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
 
@@ -401,7 +399,7 @@ def _repeat_cell(of: dict[str, Any]) -> str:
 
 
 def _test_cells(test: dict[str, Any], aspect: str) -> list[str]:
-    one, two = map(_escaped, test["methods"])
+    one, two = map(escaped, test["methods"])
     p_cases, p_patients = (_p(test[f"p_{unit}_holm"]) for unit in ("cases", "patients"))
     difference = "–" if test["difference"] is None else f"{test['difference']:+.3f}"
     return [f"{one} − {two}", aspect, difference, str(test["cases"]), p_cases, str(test["patients"]), p_patients]
@@ -409,10 +407,6 @@ def _test_cells(test: dict[str, Any], aspect: str) -> list[str]:
 
 def _p(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _escaped(name: str) -> str:
-    return re.sub(r"([\\|`*_<>\[\]])", r"\\\1", name)
 
 
 def _short(found: object) -> str:

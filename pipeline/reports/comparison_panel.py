@@ -10,13 +10,14 @@ from PIL import Image, ImageFont
 
 from pipeline.comparison.compare import Report
 from pipeline.errors import UsageError
+from pipeline.evaluation.cases import best_median_worst
 from pipeline.evaluation.controls import CONTROLS, untouched
 from pipeline.evaluation.twins import FOLDER, Twins, read_twins
 from pipeline.mosaic import PANEL_PIXELS, body_box, difference, grey, mosaic, outlined, square
 
 
 @dataclass(frozen=True)
-class Case:
+class ShownCase:
     """A slice to show; without `place`, the one with the volume's largest lesion."""
 
     title: str
@@ -24,7 +25,7 @@ class Case:
     place: int | None = None
 
 
-def choose_cases(report: Report, wanted: Sequence[str] = ()) -> list[Case]:
+def choose_cases(report: Report, wanted: Sequence[str] = ()) -> list[ShownCase]:
     """What to show: the wanted slices, or best, median and worst volume by healthiness of the report's method.
 
     Args:
@@ -38,12 +39,11 @@ def choose_cases(report: Report, wanted: Sequence[str] = ()) -> list[Case]:
     if wanted:
         return [_wanted(text, set(volumes["subject"])) for text in wanted]
     ordered = volumes.sort_values("healthiness", ascending=False, kind="stable")["subject"].tolist()
-    last = len(ordered) - 1
-    chosen = {0: "best", last: "worst"} if last < 2 else {0: "best", last // 2: "median", last: "worst"}
-    return [Case(f"{title} of {report.method}", ordered[rank]) for rank, title in chosen.items()]
+    chosen = best_median_worst(ordered).items()
+    return [ShownCase(f"{title} of {report.method}", subject) for title, subject in chosen]
 
 
-def panel(reports: Sequence[Report], cases: Sequence[Case], controls: bool = False) -> Image.Image:
+def panel(reports: Sequence[Report], cases: Sequence[ShownCase], controls: bool = False) -> Image.Image:
     """Blocks of two rows, one for each case: input and twins; lesion outlined and what each twin changed.
 
     Args:
@@ -69,19 +69,19 @@ def panel(reports: Sequence[Report], cases: Sequence[Case], controls: bool = Fal
     return canvas
 
 
-def _wanted(text: str, subjects: set[str]) -> Case:
+def _wanted(text: str, subjects: set[str]) -> ShownCase:
     if text in subjects:
-        return Case("chosen", text)
+        return ShownCase("chosen", text)
     subject, _, place = text.rpartition(":")
     if subject not in subjects or not place.isdecimal():
         raise UsageError(
             f"{text}: is no SUBJECT or SUBJECT:SLICE of the reports, expected a subject such as {min(subjects)}; "
             "patients.csv lists them"
         )
-    return Case("chosen", subject, int(place))
+    return ShownCase("chosen", subject, int(place))
 
 
-def _block(case: Case, reports: Sequence[Report], controls: bool) -> Image.Image:
+def _block(case: ShownCase, reports: Sequence[Report], controls: bool) -> Image.Image:
     volumes = [read_twins(report.folder / FOLDER / f"{case.subject}.npz") for report in reports]
     first = volumes[0]
     for report, volume in zip(reports, volumes, strict=True):
@@ -121,7 +121,7 @@ def _block(case: Case, reports: Sequence[Report], controls: bool) -> Image.Image
     )
 
 
-def _row(case: Case, volume: Twins) -> int:
+def _row(case: ShownCase, volume: Twins) -> int:
     if case.place is None:
         return int(volume.lesion.sum(axis=(1, 2)).argmax())
     if case.place not in volume.places:

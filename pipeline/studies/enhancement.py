@@ -23,12 +23,11 @@ from torch.utils.data import Dataset
 from pipeline.bundles import Bundle
 from pipeline.errors import UsageError
 from pipeline.evaluation import Judge
-from pipeline.evaluation.judge import SMALLEST_SIDE
 from pipeline.evaluation.volumes import (
     HEALTHY,
     PATHOLOGICAL,
     Volume,
-    in_plane_shape,
+    cohort_grid,
     pathological_subjects,
     read_volume,
 )
@@ -41,8 +40,10 @@ from pipeline.networks import UNetSegmentor
 from pipeline.preprocessing.cohort import COHORT_FILE, read_cohort
 from pipeline.preprocessing.grid import Grid
 from pipeline.preprocessing.slices import SliceDataset
-from pipeline.studies.study import markdown_table, mean_sd, once, open_study, over_seeds, write_study
-from pipeline.studies.training import BATCH_SIZE, trained
+from pipeline.reports.markdown import table
+from pipeline.studies.study import mean_sd, once, open_study, over_seeds, write_study
+from pipeline.studies.training import trained
+from pipeline.training.single import BATCH_SIZE
 
 logger = logging.getLogger(__name__)
 
@@ -219,7 +220,7 @@ def enhancement(
         if not 0 < fraction <= 1:
             raise UsageError(f"--fractions: found {fraction:g}, expected shares above 0 and at most 1")
     synthesizer, provenance = load_predictor(run, "translator", device)
-    grid = _grid(cohort, scale.spacing_mm)
+    grid = cohort_grid(cohort, scale.spacing_mm)
     open_study(
         folder,
         {
@@ -298,15 +299,6 @@ def score(segmentor: Judge, volumes: Sequence[tuple[Volume, Tensor]], alpha: flo
     }
 
 
-def _grid(cohort: Path, spacing_mm: float) -> Grid:
-    """A canvas just large enough for the largest field of view."""
-    grid = Grid(spacing_mm, (SMALLEST_SIDE, SMALLEST_SIDE))
-    for subject in read_cohort(cohort)["subjects"]:
-        pixels = grid.resampled(in_plane_shape(cohort, subject), (subject["spacing_mm"][1], subject["spacing_mm"][2]))
-        grid = Grid(spacing_mm, grid.canvas(pixels))
-    return grid
-
-
 def _with_gains(results: list[dict[str, Any]]) -> pd.DataFrame:
     """Mean and deviation over seeds, and those of the gain in Dice over α = 0 with the same seed."""
     plain = {(r["loss"], r["fraction"], r["seed"]): r["dice"] for r in results if r["alpha"] == 0}
@@ -341,8 +333,8 @@ def _page(frame: pd.DataFrame, seeds: int, split: str, result: dict[str, Any], s
         f"U-Net of {scale.filters} filters on pixels of {scale.spacing_mm:g} mm; as many iterations as "
         f"{scale.epochs} epochs of all training patients take, whatever share of them was used."
     )
-    gains = markdown_table(["segmentor trained with", *(f"α = {alpha:g}" for alpha in alphas)], rows)
-    metrics = markdown_table(["segmentor", *(heading for heading, _ in METRICS.values())], everything)
+    gains = table(["segmentor trained with", *(f"α = {alpha:g}" for alpha in alphas)], rows)
+    metrics = table(["segmentor", *(heading for heading, _ in METRICS.values())], everything)
     return f"{reading}\n\n{gains}\n\n{metrics}\n\n{tested}\n\n{trained_with}"
 
 

@@ -30,8 +30,10 @@ from pipeline.mosaic import body_box, grey, mosaic, outlined
 from pipeline.preprocessing.cohort import COHORT_FILE, read_cohort
 from pipeline.preprocessing.foreground import AIR
 from pipeline.preprocessing.slices import SliceDataset
-from pipeline.studies.study import markdown_table, mean_sd, once, open_study, over_seeds, write_study
-from pipeline.studies.training import BATCH_SIZE, trained
+from pipeline.reports.markdown import table
+from pipeline.studies.study import mean_sd, once, open_study, over_seeds, write_study
+from pipeline.studies.training import trained
+from pipeline.training.single import BATCH_SIZE
 
 logger = logging.getLogger(__name__)
 
@@ -161,15 +163,15 @@ def saliency(
     rows = [row for result in results for row in result["rows"]]
     # Each patient's mean over seeds first: the deviation is that between patients.
     patients = over_seeds(rows, ["saliency", "patient"], list(METRICS))
-    frame = over_seeds(patients, ["saliency"], list(METRICS))
-    table = markdown_table(
+    frame = over_seeds(patients[["saliency", "patient", *METRICS]].to_dict("records"), ["saliency"], list(METRICS))
+    rows_table = table(
         ["saliency", *(heading for heading, _ in METRICS.values())],
         [
             [row["saliency"], *(mean_sd(row, m, digits) for m, (_, digits) in METRICS.items())]
             for _, row in frame.iterrows()
         ],
     )
-    page = "\n\n".join([table, *_notes(results, patients, split)])
+    page = "\n\n".join([rows_table, *_notes(results, patients, split)])
     write_study(folder, page, frame, results, picture.save)
     return page
 

@@ -77,12 +77,6 @@ def mean_sd(row: pd.Series, metric: str, digits: int, missing: str = "–") -> s
     return f"{row[metric]:.{digits}f}" + ("" if pd.isna(deviation) else f" ± {deviation:.{digits}f}")
 
 
-def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown; the first column holds names, the others numbers."""
-    lines = [headings, ["---", *["---:"] * (len(headings) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
 def write_study(
     folder: Path,
     page: str,

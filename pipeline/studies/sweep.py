@@ -12,24 +12,20 @@ import pandas as pd
 
 from pipeline.bundles import Bundle, find_bundle, read_config
 from pipeline.errors import UsageError
-from pipeline.evaluation import evaluate
+from pipeline.evaluation import ADiceSettings, Settings
+from pipeline.evaluation.bracketed import BRACKETS
+from pipeline.evaluation.controls import UNTOUCHED
 from pipeline.evaluation.judge import ITERATIONS
 from pipeline.files import sha256
 from pipeline.inference import load_predictor
 from pipeline.launch import RECORD, train
+from pipeline.metrics import A_DICE, Metric
 from pipeline.preprocessing.cohort import COHORT_FILE
-from pipeline.studies.study import markdown_table, mean_sd, open_study, over_seeds, write_study
+from pipeline.reports.cohort_evaluation import evaluate_and_report
+from pipeline.reports.markdown import table
+from pipeline.studies.study import mean_sd, open_study, over_seeds, write_study
 
 logger = logging.getLogger(__name__)
-
-# Heading, digits, and what it means that a row which was measured has no mean.
-METRICS = {
-    "healthiness": ("healthiness, all slices pooled ↑", 3, "–"),
-    "psnr_normal": ("PSNR of normal tissue, dB ↑", 2, "identical"),
-    "ssim_normal": ("SSIM of normal tissue ↑", 4, "–"),
-    "a_dice": ("A-Dice ↓", 3, "collapsed"),
-}
-BRACKETS = {"original": "untouched input", "healthy": "healthy slices, random masks"}
 
 
 def sweep(
@@ -104,26 +100,19 @@ def sweep(
                 settings = {**overrides, setting: value, "seed": seed, "device_name": device}
                 _train(bundle, cohort, folder / "runs" / run, presets, settings)
                 synthesizer, provenance = load_predictor(find_bundle(str(folder / "runs" / run)), "translator", device)
-                summary = evaluate(
-                    synthesizer,
-                    cohort,
-                    report,
-                    name,
-                    provenance,
-                    split=split,
-                    judge_iterations=judge_iterations,
-                    overwrite=True,  # what a stopped evaluation left
-                    a_dice_seeds=(seed,) if a_dice else (),
-                )
+                measures = ADiceSettings((seed,)) if a_dice else None
+                how = Settings(name, provenance, split, judge_iterations, a_dice=measures)
+                # Over what a stopped evaluation left.
+                summary = evaluate_and_report(synthesizer, cohort, report, how, overwrite=True).summary
             measured.append({"row": name, "kind": "method", "seed": seed, **_figures(summary, name)})
     controls = [
         {"row": name, "kind": "control", "seed": None, **_figures(summary, name)}
-        for name in [*list(summary["methods"])[1:], *([BRACKETS["healthy"]] if a_dice else [])]
+        for name in [*list(summary["methods"])[1:], *(BRACKETS[1:] if a_dice else [])]
     ]
     # The values in the order of the command, whatever part of them was there before.
     results = [*sorted(measured, key=lambda result: _place(result, measured)), *controls]
-    metrics = [metric for metric in METRICS if metric != "a_dice" or a_dice]
-    frame = over_seeds(results, ["row", "kind"], metrics)
+    metrics = [metric for record in summary["metrics"] if (metric := Metric.from_record(record)).headline]
+    frame = over_seeds(results, ["row", "kind"], [metric.name for metric in metrics])
     page = _page(frame, results, metrics, setting, seeds, summary)
     write_study(folder, page, frame, results, lambda path: _figure(frame, metrics, setting).savefig(path, dpi=150))
     return page
@@ -143,32 +132,28 @@ def _train(bundle: Bundle, cohort: Path, run: Path, presets: Sequence[str], sett
 
 
 def _figures(summary: dict[str, Any], name: str) -> dict[str, float | None]:
-    figures: dict[str, float | None] = {}
+    """The mean of each metric of a method or control; of a bracket, its A-Dice."""
     if name in summary["methods"]:
-        scores = summary["methods"][name]
-        figures["healthiness"] = scores["healthiness_pooled"]
-        figures |= {metric: scores["metrics"][metric]["mean"] for metric in ("psnr_normal", "ssim_normal")}
-    images = (summary.get("a_dice") or {"images": {}})["images"]
-    by_row = {BRACKETS.get(image, image): scores["mean"] for image, scores in images.items()}
-    return figures | ({"a_dice": by_row[name]} if name in by_row else {})
+        return {metric: score["mean"] for metric, score in summary["methods"][name]["metrics"].items()}
+    images = (summary["a_dice"] or {"images": {}})["images"]
+    return {A_DICE.name: images[name]["mean"]} if name in images else {}
 
 
 def _page(
     frame: pd.DataFrame,
     results: list[dict[str, Any]],
-    metrics: list[str],
+    metrics: list[Metric],
     setting: str,
     seeds: int,
     summary: dict[str, Any],
 ) -> str:
-    known = {(result["row"], metric) for result in results for metric in metrics if metric in result}
-    rows = []
-    for _, row in frame.iterrows():
-        cells = [
-            mean_sd(row, metric, METRICS[metric][1], METRICS[metric][2] if (row["row"], metric) in known else "–")
-            for metric in metrics
-        ]
-        rows.append([row["row"], *cells])
+    known = {(result["row"], metric.name) for result in results for metric in metrics if metric.name in result}
+
+    def cell(row: pd.Series, metric: Metric) -> str:
+        without = metric.perfect_word or ("collapsed" if metric.name == A_DICE.name else "–")
+        return mean_sd(row, metric.name, metric.digits, without if (row["row"], metric.name) in known else "–")
+
+    rows = [[row["row"], *(cell(row, metric) for metric in metrics)] for _, row in frame.iterrows()]
     cohort, dice = summary["cohort"], summary["judge"]["dice"].get(summary["cohort"]["split"])
     seen = "" if dice is None else f", whose own Dice on them is {dice['pooled']:.3f}"
     over = (
@@ -180,29 +165,30 @@ def _page(
         f"{cohort['split']} split. Healthiness is judged by an independent segmentor{seen}."
     )
     notes = [over, split]
-    if "a_dice" in metrics:
+    if any(metric.name == A_DICE.name for metric in metrics):
         notes.append(
             "A-Dice of the untouched input and of healthy slices with random lesion masks bracket the others'; "
             "a training of its segmentor that collapsed enters no mean."
         )
-    return "\n\n".join([markdown_table([setting, *(METRICS[metric][0] for metric in metrics)], rows), *notes])
+    return "\n\n".join([table([setting, *(metric.heading for metric in metrics)], rows), *notes])
 
 
-def _figure(frame: pd.DataFrame, metrics: list[str], setting: str) -> Any:
+def _figure(frame: pd.DataFrame, metrics: list[Metric], setting: str) -> Any:
     from matplotlib.figure import Figure
 
     trained = frame[frame["kind"] == "method"]
-    untouched = frame[frame["row"] == BRACKETS["original"]]
+    untouched = frame[frame["row"] == UNTOUCHED]
     figure = Figure(figsize=(3.4 * len(metrics), 3), layout="constrained")
     for place, metric in enumerate(metrics, start=1):
+        name = metric.name
         axes = figure.add_subplot(1, len(metrics), place)
-        axes.errorbar(range(len(trained)), trained[metric], yerr=trained[f"{metric}_sd"], marker="o", capsize=3)
-        for value in untouched[metric].dropna():
-            # PSNR has no line: it is infinite. SSIM's would be 1.
-            if metric != "ssim_normal":
-                axes.axhline(value, linestyle="--", color="grey", label="untouched input")
+        axes.errorbar(range(len(trained)), trained[name], yerr=trained[f"{name}_sd"], marker="o", capsize=3)
+        for value in untouched[name].dropna():
+            # What is perfect by construction has no line: it would be infinite, or 1.
+            if not metric.perfect_word:
+                axes.axhline(value, linestyle="--", color="grey", label=UNTOUCHED)
                 axes.legend(fontsize="small")
         axes.set_xticks(range(len(trained)), [row.split("=", maxsplit=1)[1] for row in trained["row"]])
         axes.set_xlabel(setting)
-        axes.set_title(METRICS[metric][0], fontsize="medium")
+        axes.set_title(metric.heading, fontsize="medium")
     return figure

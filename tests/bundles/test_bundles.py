@@ -21,10 +21,10 @@ from torch import nn
 from pipeline import __version__
 from pipeline.bundles import Bundle, find_bundle, is_plain, list_bundles, read_config
 from pipeline.cli.main import main
-from pipeline.evaluation import CohortEvaluator
 from pipeline.inference import Inputs, load_export, load_predictor, load_weights
 from pipeline.launch import train
 from pipeline.objectives import OBJECTIVES
+from pipeline.reports.cohort_evaluation import CohortEvaluator
 from pipeline.scans import read_nifti
 from pipeline.training import PlayerTrainer
 from pipeline.training.checkpoint import load_tensors
@@ -315,7 +315,7 @@ def test_the_evaluation_scores_this_bundle_s_network(bundle, run):
     evaluator = parser.get_parsed_content("evaluator")
     assert isinstance(evaluator, CohortEvaluator)
     assert evaluator.name == bundle.name
-    load_weights(evaluator.synthesizer.runner.network, evaluator.weights)
+    load_weights(evaluator.predictor.runner.network, evaluator.weights)
 
 
 def test_each_process_of_a_distributed_training_draws_for_itself(bundle, monkeypatch):

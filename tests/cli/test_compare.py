@@ -12,9 +12,12 @@ from PIL import Image
 
 from pipeline.cli.compare import compare
 from pipeline.errors import UsageError
+from pipeline.evaluation.scores import score_methods
 from pipeline.evaluation.twins import Twins, write_twins
+from pipeline.metrics import METRICS
 from pipeline.mosaic import PANEL_PIXELS
 
+ORDER = ("healthiness_pooled", "healthiness", "identity", "ssim_normal", "psnr_normal", "psnr_lesion", "ssim_lesion")
 SUBJECTS = [f"sub-{number}" for number in range(7)]
 
 
@@ -39,13 +42,24 @@ def write_report(folder: Path, method: str, healthiness: float, twins: bool = Tr
             for place, subject in enumerate(SUBJECTS)
         ]
     )
+    described = [METRICS[name] for name in ORDER]
     summary = {
-        "format": 1,
+        "format": 2,
+        "kind": "translator",
+        "metrics": [metric.record() for metric in described],
+        "a_dice": None,
         "method": method,
         "provenance": {},
-        "cohort": {"sha256": "c" * 64, "split": "test", "patients": 7, "volumes": 7, "slices": 7},
+        "cohort": {
+            "sha256": "c" * 64,
+            "split": "test",
+            "patients": 7,
+            "volumes": 7,
+            "slices": 7,
+            "unit": "pathological slice",
+        },
         "judge": {"network": "U-Net", "seed": 1, "iterations": 2, "weights_sha256": "f" * 64, "dice": {}},
-        "methods": {method: {}, "untouched input": {}},
+        "methods": score_methods(volumes, described),
     }
     folder.mkdir()
     (folder / "summary.json").write_text(json.dumps(summary))

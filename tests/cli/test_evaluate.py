@@ -54,7 +54,7 @@ def test_it_writes_a_report_and_prints_the_main_figures(run: Path, cohort: Path,
     assert summary["provenance"]["BundleVersion"] == "0.0.1"
     lines = {line[:20].strip(): line[20:].split() for line in result.stdout.splitlines()[1:-1]}
     for name, scores in summary["methods"].items():
-        assert lines[name][0] == f"{scores['healthiness_pooled']:.3f}"
+        assert lines[name][0] == f"{scores['metrics']['healthiness_pooled']['mean']:.3f}"
     assert lines["untouched input"][1:] == ["identical", "1.0000"]
     assert result.stdout.splitlines()[-1] == f"report: {report / 'report.md'}"
 
@@ -75,8 +75,8 @@ def test_healthy_measures_the_slices_of_a_cohort_without_lesion(run: Path, cohor
     assert result.exit_code == 0, result.output
     first, last = result.stdout.splitlines()
     assert first == (
-        "gvs: 0.00 % of healthy tissue changed, a slice 0.00 regions appeared and 0.00 vanished; PSNR identical, "
-        "SSIM 1.0000"
+        "gvs: tissue changed, % 0.00; regions appeared, a slice 0.00; regions vanished, a slice 0.00; "
+        "tissue PSNR, dB identical; tissue SSIM 1.0000"
     )
     assert last == f"report: {report / 'report.md'}"
     summary = json.loads((report / "summary.json").read_text())

@@ -10,8 +10,9 @@ from click.testing import CliRunner
 
 from pipeline.cli.rating import rating
 from pipeline.errors import UsageError
-from pipeline.evaluation.scores import METRICS
+from pipeline.evaluation.scores import score_methods
 from pipeline.evaluation.twins import Twins, write_twins
+from pipeline.metrics.catalogue import TRANSLATION
 
 
 @pytest.fixture
@@ -25,12 +26,21 @@ def reports(tmp_path: Path) -> list[str]:
         twin = np.full(image.shape, level, np.float32)
         twins = Twins("sub-1", np.arange(4), image, twin, lesion, image > 0, (1.0, 1.0))
         write_twins(tmp_path / method / "twins", twins)
-        scores = dict.fromkeys(METRICS, 0.9) | {"healthiness": 0.9, "lesion_pixels": 16, "predicted_pixels": 1}
+        measured = [metric.name for metric in TRANSLATION if metric.level != "pooled"]
+        scores = dict.fromkeys(measured, 0.9) | {"lesion_pixels": 16, "predicted_pixels": 1}
         row = {"method": method, "patient": "sub-1", "subject": "sub-1", "slices": 4, **scores}
         pd.DataFrame([row]).to_csv(tmp_path / method / "patients.csv", index=False)
         judge = {"network": "UNet", "seed": 1, "iterations": 1, "spacing_mm": 2.0, "dice": {}, "weights_sha256": "fed"}
-        cohort = {"sha256": "abc", "split": "test", "patients": 1, "volumes": 1, "slices": 4}
-        summary = {"format": 1, "method": method, "methods": {method: {}}, "judge": judge, "cohort": cohort}
+        cohort = {"sha256": "abc", "split": "test", "patients": 1, "volumes": 1, "slices": 4, "unit": "slice"}
+        summary = {
+            "format": 2,
+            "method": method,
+            "metrics": [metric.record() for metric in TRANSLATION],
+            "methods": score_methods(pd.DataFrame([row]), TRANSLATION),
+            "a_dice": None,
+            "judge": judge,
+            "cohort": cohort,
+        }
         (tmp_path / method / "summary.json").write_text(json.dumps(summary))
         folders.append(str(tmp_path / method))
     return folders

@@ -12,7 +12,11 @@ import pytest
 from pipeline.comparison import Comparison, Report, compare, read_report
 from pipeline.comparison.compare import Cell
 from pipeline.errors import UsageError
+from pipeline.evaluation.bracketed import BRACKETS
+from pipeline.evaluation.scores import score_methods
+from pipeline.metrics import A_DICE, METRICS
 
+ORDER = ("healthiness_pooled", "healthiness", "identity", "ssim_normal", "psnr_normal", "psnr_lesion", "ssim_lesion")
 PATIENTS = [f"p{number}" for number in range(8)]
 # Healthiness of eight patients; each differs from the fill's by another amount.
 GOOD = [0.90, 0.91, 0.92, 0.93, 0.94, 0.95, 0.96, 0.97]
@@ -65,12 +69,15 @@ def write(
     a_dice: dict[str, Any] | None = None,
 ) -> Report:
     method = learned["method"].iloc[0]
+    described = [METRICS[name] for name in ORDER] + ([A_DICE] if a_dice else [])
     controls = [untouched(len(learned)), filled(FILL[: len(learned)])] if controls is None else controls
     volumes = pd.concat([learned, *controls])
     count = volumes["subject"].nunique()
     summary = {
-        "format": 1,
+        "format": 2,
         "method": method,
+        "kind": "translator",
+        "metrics": [metric.record() for metric in described],
         "provenance": {"Bundle": method},
         "cohort": {
             "sha256": "cohort-a",
@@ -78,6 +85,7 @@ def write(
             "patients": volumes["patient"].nunique(),
             "volumes": count,
             "slices": 3 * count,
+            "unit": "pathological slice",
             **(cohort or {}),
         },
         "judge": {
@@ -87,7 +95,7 @@ def write(
             "weights_sha256": weights,
             "dice": {"test": {"pooled": 0.8, "mean_per_slice": 0.7}},
         },
-        "methods": {name: {} for name in volumes["method"].unique()},
+        "methods": score_methods(volumes, [METRICS[name] for name in ORDER]),
         "a_dice": a_dice,
     }
     folder.mkdir()
@@ -96,16 +104,26 @@ def write(
     return read_report(folder)
 
 
-def a_dice(mean: float | None, original: float = 0.7, epochs: int = 5, name: str = "good") -> dict[str, Any]:
+def a_dice(
+    mean: float | None, original: float = 0.7, epochs: int = 5, name: str = "good", learned: bool = True
+) -> dict[str, Any]:
     def of(value: float | None) -> dict[str, Any]:
         return {"mean": value, "sd": None, "seeds": [0, 1], "collapsed": [value is None, value is None]}
 
-    return {"settings": {"epochs": epochs}, "images": {name: of(mean), "original": of(original), "healthy": of(0.1)}}
+    return {
+        "settings": {"epochs": epochs},
+        "images": {name: of(mean), BRACKETS[0]: of(original), BRACKETS[1]: of(0.1)},
+        "learned": learned,
+    }
 
 
 def cell(comparison: Comparison, name: str, metric: str) -> Cell:
     (row,) = [row for row in comparison.rows if row.name == name]
     return row.cells[metric]
+
+
+def columns(comparison: Comparison) -> list[str]:
+    return [metric.name for metric in comparison.metrics]
 
 
 class TestTheTable:
@@ -117,7 +135,7 @@ class TestTheTable:
             ("untouched input", "control"),
             ("mean-filled lesion", "control"),
         ]
-        assert table.metrics == ["healthiness_pooled", "healthiness", "identity", "ssim_normal", "psnr_normal"]
+        assert columns(table) == ["healthiness_pooled", "healthiness", "identity", "ssim_normal", "psnr_normal"]
 
     def test_mean_and_deviation_run_over_patients_whose_volumes_are_averaged_first(self, tmp_path: Path) -> None:
         learned = rows("good", [0.2, 0.6, 0.9])
@@ -142,7 +160,7 @@ class TestTheTable:
     def test_figures_against_the_truth_are_columns_where_there_is_a_truth(self, tmp_path: Path) -> None:
         learned = rows("good", GOOD, psnr_lesion=[25.0] * 7 + [math.nan], ssim_lesion=[0.9] * 8)
         table = compare([write(tmp_path / "a", learned)])
-        assert table.metrics[-2:] == ["psnr_lesion", "ssim_lesion"]
+        assert columns(table)[-2:] == ["psnr_lesion", "ssim_lesion"]
         assert cell(table, "good", "psnr_lesion").n == 7
         assert "psnr_lesion" not in table.rows[1].cells
 
@@ -241,7 +259,7 @@ class TestADice:
             write(tmp_path / "c", rows("none", BAD)),
         ]
         table = compare(reports)
-        assert table.metrics[-1] == "a_dice"
+        assert columns(table)[-1] == "a_dice"
         assert [row.name for row in table.rows[-2:]] == ["original images", "healthy slices, random masks"]
         assert cell(table, "original images", "a_dice").mean == 0.7
         assert table.brackets_differ == pytest.approx(0.02)

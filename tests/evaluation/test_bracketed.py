@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pipeline.evaluation import bracketed
-from pipeline.evaluation.bracketed import bracketed_a_dice
+from pipeline.evaluation.bracketed import ADiceSettings, bracketed_a_dice
 from pipeline.evaluation.volumes import pathological_subjects, read_volume
 from pipeline.metrics import ADice
 from pipeline.preprocessing.grid import Grid
@@ -29,7 +29,7 @@ def own_cohort(cohort: Path, tmp_path: Path) -> Path:
 
 
 def measure(own_cohort: Path, x: Tensor, masks: Tensor, seeds: tuple[int, ...] = (0,)) -> dict[str, dict]:
-    found = bracketed_a_dice("m", x, x, masks, GRID, own_cohort, "test", seeds, torch.device("cpu"))
+    found = bracketed_a_dice("m", x, x, masks, GRID, own_cohort, "test", ADiceSettings(seeds), torch.device("cpu"))
     return found["images"]
 
 
@@ -38,9 +38,9 @@ def test_healthy_slices_under_foreign_masks_are_healthier_than_the_originals(
     own_cohort: Path, images: tuple[Tensor, Tensor]
 ) -> None:
     scores = measure(own_cohort, *images)
-    assert set(scores) == {"m", "original", "healthy"}
-    assert scores["m"]["mean"] == scores["original"]["mean"], "the same images under the same seeds"
-    assert scores["healthy"]["mean"] < scores["original"]["mean"]
+    assert set(scores) == {"m", "original images", "healthy slices, random masks"}
+    assert scores["m"]["mean"] == scores["original images"]["mean"], "the same images under the same seeds"
+    assert scores["healthy slices, random masks"]["mean"] < scores["original images"]["mean"]
     assert len(scores["m"]["curves"][0]) == 20
 
 
@@ -82,7 +82,9 @@ def test_controls_stand_beside_the_method_and_are_measured_once(
     monkeypatch.setattr(bracketed, "a_dice", fake)
     controls = {"half as bright": x / 2}
     for _ in range(2):
-        found = bracketed_a_dice("m", x, x, masks, GRID, own_cohort, "test", (0,), torch.device("cpu"), controls)
+        found = bracketed_a_dice(
+            "m", x, x, masks, GRID, own_cohort, "test", ADiceSettings((0,)), torch.device("cpu"), controls
+        )
         assert found["images"]["half as bright"]["mean"] == pytest.approx(float(x.mean()) / 2)
     assert len(measured) == 5, "the method twice, the control and both brackets once"
 

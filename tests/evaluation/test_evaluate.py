@@ -15,13 +15,14 @@ from torch import nn
 
 from pipeline.bundles import bundles_folder
 from pipeline.errors import UsageError
-from pipeline.evaluation import evaluate
+from pipeline.evaluation import Settings, evaluate
 from pipeline.evaluation.twins import read_twins
 from pipeline.evaluation.volumes import pathological_subjects, read_volume
 from pipeline.inference import Translator
 from pipeline.networks import JohnsonGenerator
 from pipeline.preprocessing.grid import Grid
 from pipeline.preprocessing.window import WindowRule
+from pipeline.reports.cohort_evaluation import evaluate_and_report
 
 pytestmark = pytest.mark.slow
 
@@ -64,8 +65,8 @@ def reports(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("nothing", identity_network()),
         ("off", OffByATenth(nn.Identity(), Grid(4.0, (48, 64)), WindowRule())),
     ):
-        provenance = {"Bundle": name}
-        summary = evaluate(synthesizer, cohort, folder / name, name, provenance, judge_iterations=ITERATIONS)
+        settings = Settings(name, {"Bundle": name}, judge_iterations=ITERATIONS)
+        summary = evaluate_and_report(synthesizer, cohort, folder / name, settings).summary
         assert summary == json.loads((folder / name / "summary.json").read_text())
     return folder
 
@@ -86,7 +87,10 @@ def test_a_perfect_method_restores_the_truth_and_is_much_healthier_than_the_inpu
         assert float(row["psnr_lesion"]) > 100
         assert float(row["ssim_lesion"]) > 0.999
         assert float(row["psnr_normal"]) == math.inf
-    assert methods["perfect"]["healthiness_pooled"] > methods["untouched input"]["healthiness_pooled"] + 0.2
+    perfect, untouched = (
+        methods[name]["metrics"]["healthiness_pooled"]["mean"] for name in ("perfect", "untouched input")
+    )
+    assert perfect > untouched + 0.2
     fill, truth = (methods[name]["metrics"]["ssim_lesion"]["mean"] for name in ("mean-filled lesion", "perfect"))
     assert methods["untouched input"]["metrics"]["ssim_lesion"]["mean"] < fill < truth
 
@@ -134,8 +138,9 @@ def test_the_summary_follows_from_the_slices(reports: Path) -> None:
             for name in ("lesion_pixels", "predicted_pixels")
         )
         pooled = 1 - sum(predicted.values()) / sum(lesion.values())
-        assert scores["healthiness_pooled"] == pytest.approx(pooled)
-        for metric, score in scores["metrics"].items():
+        figures = dict(scores["metrics"])
+        assert figures.pop("healthiness_pooled")["mean"] == pytest.approx(pooled)
+        for metric, score in figures.items():
             if metric == "healthiness":
                 means = np.array([1 - predicted[p] / lesion[p] for p in patients])
             else:
@@ -180,7 +185,7 @@ def test_a_split_without_pathological_slices_is_refused_with_what_the_cohort_has
     content["counts"]["validation"] = {"patients": 0, "healthy": 0, "pathological": 0, "excluded": 0}
     (tmp_path / "cohort.json").write_text(json.dumps(content))
     with pytest.raises(UsageError, match=r"no pathological slice in the validation split.*training 4 patients"):
-        evaluate(identity_network(), tmp_path, tmp_path / "report", "nothing", {}, split="validation")
+        evaluate_and_report(identity_network(), tmp_path, tmp_path / "report", Settings("nothing", split="validation"))
     assert not (tmp_path / "report").exists()
 
 
@@ -188,17 +193,19 @@ def test_a_folder_that_holds_something_is_written_into_only_on_request(
     cohort: Path, reports: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "notes.txt").write_text("mine")
+    settings = Settings("nothing", judge_iterations=ITERATIONS)
     with pytest.raises(UsageError, match="not empty"):
-        evaluate(identity_network(), cohort, tmp_path, "nothing", {}, judge_iterations=ITERATIONS)
+        evaluate_and_report(identity_network(), cohort, tmp_path, settings)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
-    evaluate(identity_network(), cohort, tmp_path, "nothing", {}, judge_iterations=ITERATIONS, overwrite=True)
+    evaluate_and_report(identity_network(), cohort, tmp_path, settings, overwrite=True)
     assert (tmp_path / "notes.txt").read_text() == "mine"
     assert (tmp_path / "slices.csv").read_bytes() == (reports / "nothing" / "slices.csv").read_bytes()
 
 
-def test_a_method_may_not_take_the_name_of_a_control(cohort: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["untouched input", "original images", "empty mask", "training mean"])
+def test_a_method_may_not_take_the_name_of_a_control(cohort: Path, name: str) -> None:
     with pytest.raises(UsageError, match="what a row of every table is called"):
-        evaluate(identity_network(), cohort, tmp_path, "untouched input", {})
+        evaluate(identity_network(), cohort, Settings(name))
 
 
 def test_a_damaged_volume_is_named(cohort: Path, tmp_path: Path) -> None:

@@ -16,12 +16,14 @@ from torch import nn
 from pipeline.errors import UsageError
 from pipeline.evaluation.healthy import Load, cohort_loads, evaluate_healthy, scan_loads
 from pipeline.evaluation.volumes import HEALTHY, read_volume, subjects_with
+from pipeline.files import require_empty
 from pipeline.inference import Inputs, Translator
 from pipeline.inference.outputs import output_names
 from pipeline.phantoms import brain_phantom
 from pipeline.preprocessing.grid import Grid
 from pipeline.preprocessing.slab import Slab
 from pipeline.preprocessing.window import WindowRule
+from pipeline.reports.evaluation_report import write_healthy_report
 from pipeline.scans.sources import Source
 
 GRID = Grid(4.0, (48, 64))
@@ -48,9 +50,12 @@ def nothing() -> Translator:
 
 @pytest.fixture
 def measure(tmp_path: Path) -> Callable[..., dict[str, Any]]:
-    def run(synthesizer: Translator, loads: dict[str, Load], **options: Any) -> dict[str, Any]:
+    def run(synthesizer: Translator, loads: dict[str, Load], overwrite: bool = False, **options: Any) -> dict[str, Any]:
         provenance = {"Bundle": "gvs", "WeightsSha256": "abc"}
-        return evaluate_healthy(synthesizer, loads, tmp_path / "report", "method", provenance, "phantoms", **options)
+        require_empty(tmp_path / "report", overwrite)
+        evaluation = evaluate_healthy(synthesizer, loads, "method", provenance, "phantoms", **options)
+        write_healthy_report(tmp_path / "report", evaluation)
+        return evaluation.summary
 
     return run
 
@@ -72,10 +77,10 @@ def rows(report: Path) -> list[dict[str, str]]:
 
 def test_who_changes_nothing_is_identical(measure, nothing, cohort, tmp_path):
     summary = measure(nothing, cohort_loads(cohort, "test"))
-    assert summary["metrics"]["changed_share"]["mean"] == 0
-    assert summary["metrics"]["appeared_per_slice"]["mean"] == summary["metrics"]["vanished_per_slice"]["mean"] == 0
-    assert summary["metrics"]["psnr"] == {"mean": None, "sd": None, "n": 3, "identical": 3}
-    assert summary["metrics"]["ssim"]["mean"] == pytest.approx(1)
+    assert summary["scores"]["changed_share"]["mean"] == 0
+    assert summary["scores"]["appeared_per_slice"]["mean"] == summary["scores"]["vanished_per_slice"]["mean"] == 0
+    assert summary["scores"]["psnr"] == {"mean": None, "sd": None, "n": 3, "identical": 3}
+    assert summary["scores"]["ssim"]["mean"] == pytest.approx(1)
     assert "| tissue PSNR, dB | identical (3) |" in (tmp_path / "report" / "report.md").read_text()
 
 
@@ -84,7 +89,7 @@ def test_what_appears_and_vanishes_is_counted_in_each_slice(measure, cohort, tmp
     loads = {name: flat(load) for name, load in cohort_loads(cohort, "test").items()}
     volume = next(iter(loads.values()))()[0]
     assert bool(volume.foreground[:, 0, 18:21, 23:26].all()), "the square lies in tissue"
-    metrics = measure(Brightens(by), loads)["metrics"]
+    metrics = measure(Brightens(by), loads)["scores"]
     assert metrics["appeared_per_slice"]["mean"] == appeared
     assert metrics["vanished_per_slice"]["mean"] == vanished
     row = rows(tmp_path / "report")[0]
@@ -204,7 +209,7 @@ def test_the_report_says_what_was_measured_on_what_by_what(measure, cohort, tmp_
     assert page.startswith("# method: identity on the healthy")
     assert "not for diagnosis" in page
     assert f"{summary['slices']} slices of 3 patients: phantoms." in page
-    share = summary["metrics"]["changed_share"]
+    share = summary["scores"]["changed_share"]
     assert f"| tissue changed, % | {100 * share['mean']:.2f} ± {100 * share['sd']:.2f} (3) |" in page
     assert "- WeightsSha256: abc" in page
     assert progress == [(1, 3), (2, 3), (3, 3)]

@@ -6,11 +6,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from pipeline.evaluation.scores import METRICS, score_methods, score_volumes
+from pipeline.evaluation.scores import score_methods, score_volumes
+from pipeline.metrics.catalogue import TRANSLATION
 
 
 def row(patient: str, subject: str, psnr: float, lesion: int = 10, predicted: int = 2) -> dict[str, Any]:
-    metrics = {**dict.fromkeys(METRICS, math.nan), "psnr_normal": psnr}
+    measured = [metric.name for metric in TRANSLATION if metric.level == "slice"]
+    metrics = {**dict.fromkeys(measured, math.nan), "psnr_normal": psnr}
     return {"method": "m", "patient": patient, "subject": subject, "slice": 0, **metrics} | {
         "lesion_pixels": lesion,
         "predicted_pixels": predicted,
@@ -18,12 +20,16 @@ def row(patient: str, subject: str, psnr: float, lesion: int = 10, predicted: in
 
 
 def scores(*rows: dict[str, Any]) -> dict[str, Any]:
-    return score_methods(score_volumes(pd.DataFrame(rows)))["m"]
+    return score_methods(volumes(*rows), TRANSLATION)["m"]
+
+
+def volumes(*rows: dict[str, Any]) -> pd.DataFrame:
+    return score_volumes(pd.DataFrame(rows), TRANSLATION)
 
 
 def test_a_volume_is_the_mean_of_its_slices_and_its_healthiness_the_ratio_of_sums() -> None:
-    volumes = score_volumes(pd.DataFrame([row("a", "a", 20, 10, 4), row("a", "a", 30, 30, 0)]))
-    assert volumes.loc[0, ["slices", "psnr_normal", "healthiness"]].tolist() == [2, 25, 0.9]
+    found = volumes(row("a", "a", 20, 10, 4), row("a", "a", 30, 30, 0))
+    assert found.loc[0, ["slices", "psnr_normal", "healthiness"]].tolist() == [2, 25, 0.9]
 
 
 def test_scans_of_one_person_count_as_one_patient() -> None:
@@ -54,13 +60,13 @@ def test_a_metric_without_reference_has_no_patients() -> None:
 
 def test_healthiness_below_zero_stays_below_zero() -> None:
     found = scores(row("a", "a", 20, lesion=10, predicted=30), row("b", "b", 20, lesion=30, predicted=0))
-    assert found["healthiness_pooled"] == 0.25
+    assert found["metrics"]["healthiness_pooled"]["mean"] == 0.25
     assert found["metrics"]["healthiness"]["mean"] == -0.5
 
 
 def test_a_slice_without_a_pixel_to_compare_enters_no_mean_and_keeps_its_part_in_healthiness() -> None:
-    volumes = score_volumes(pd.DataFrame([row("a", "a", 20, 10, 4), row("a", "a", math.nan, 30, 0)]))
-    assert volumes.loc[0, ["slices", "psnr_normal", "healthiness"]].tolist() == [2, 20, 0.9]
+    found = volumes(row("a", "a", 20, 10, 4), row("a", "a", math.nan, 30, 0))
+    assert found.loc[0, ["slices", "psnr_normal", "healthiness"]].tolist() == [2, 20, 0.9]
 
 
 def test_a_patient_with_such_slices_only_is_not_counted() -> None:
@@ -71,5 +77,5 @@ def test_a_patient_with_such_slices_only_is_not_counted() -> None:
 
 def test_healthiness_is_undefined_without_lesion() -> None:
     slices = [row("a", "a", 20, lesion=0, predicted=3)]
-    assert math.isnan(score_volumes(pd.DataFrame(slices)).loc[0, "healthiness"])
-    assert math.isnan(scores(*slices)["healthiness_pooled"])
+    assert math.isnan(volumes(*slices).loc[0, "healthiness"])
+    assert scores(*slices)["metrics"]["healthiness_pooled"] == {"mean": None, "sd": None, "n": 0, "identical": 0}

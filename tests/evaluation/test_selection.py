@@ -30,7 +30,7 @@ from pipeline.evaluation.selection import _merit, select_epoch
     ],
 )
 def test_the_rule(rows: list[tuple[float, float | None]], best: int) -> None:
-    merits = [_merit({"healthiness": healthiness, "psnr_normal": psnr}) for healthiness, psnr in rows]
+    merits = [_merit({"healthiness_pooled": healthiness, "psnr_normal": psnr}) for healthiness, psnr in rows]
     assert merits.index(max(merits)) == best
 
 

@@ -127,6 +127,13 @@ class TestSsim:
         expected = torch.stack([similarity[i][mask[i]].mean() for i in range(3)])
         torch.testing.assert_close(ssim(image, reference, mask), expected)
 
+    def test_with_its_surroundings_it_is_the_mean_of_the_whole_image_s_map(self):
+        reference, image = texture_and_copy()
+        mask = central_square(reference)
+        similarity = ssim_map(image, reference)
+        expected = torch.stack([similarity[i][mask[i]].mean() for i in range(3)])
+        torch.testing.assert_close(ssim(image, reference, mask, surroundings=True), expected)
+
     def test_a_window_sees_the_pixels_of_the_mask_only(self):
         reference, image = texture_and_copy(shape=(1, 1, 40, 40))
         mask = central_square(reference)

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.evaluation.scores import METRICS
+from pipeline.evaluation.scores import score_methods
 from pipeline.evaluation.twins import Twins, write_twins
+from pipeline.metrics.catalogue import TRANSLATION
 from pipeline.rating import draw_study
 
 NAMES = ("method-of-darkness", "method-of-dusk", "method-of-light")
@@ -36,15 +37,18 @@ def twins_of(method: str, subject: str, slices: int) -> Twins:
 
 
 def write(folder: Path, method: str) -> Path:
-    scores = dict.fromkeys(METRICS, 0.9) | {"healthiness": 0.9, "lesion_pixels": 16, "predicted_pixels": 1}
+    measured = [metric.name for metric in TRANSLATION if metric.level != "pooled"]
+    scores = dict.fromkeys(measured, 0.9) | {"lesion_pixels": 16, "predicted_pixels": 1}
     rows = [
         {"method": method, "patient": patient, "subject": subject, "slices": slices, **scores}
         for subject, patient, slices in VOLUMES
     ]
     summary = {
-        "format": 1,
+        "format": 2,
         "method": method,
-        "methods": {method: {}},
+        "metrics": [metric.record() for metric in TRANSLATION],
+        "methods": score_methods(pd.DataFrame(rows), TRANSLATION),
+        "a_dice": None,
         "judge": {
             "network": "UNetSegmentor(filters=16)",
             "seed": 1234,
@@ -54,7 +58,14 @@ def write(folder: Path, method: str) -> Path:
             "cohort_sha256": "abc",
             "weights_sha256": "fed",
         },
-        "cohort": {"sha256": "abc", "split": "test", "patients": 3, "volumes": 4, "slices": 27},
+        "cohort": {
+            "sha256": "abc",
+            "split": "test",
+            "patients": 3,
+            "volumes": 4,
+            "slices": 27,
+            "unit": "pathological slice",
+        },
     }
     for subject, _, slices in VOLUMES:
         write_twins(folder / "twins", twins_of(method, subject, slices))

@@ -14,7 +14,7 @@ from pipeline.comparison import Report
 from pipeline.errors import UsageError
 from pipeline.evaluation.twins import Twins, write_twins
 from pipeline.mosaic import PANEL_PIXELS, TITLE_HEIGHT
-from pipeline.reports.comparison_panel import Case, _synthetic, choose_cases, panel
+from pipeline.reports.comparison_panel import ShownCase, _synthetic, choose_cases, panel
 
 HEALTHINESS = {"sub-a": 0.2, "sub-b": 0.9, "sub-c": 0.5, "sub-d": 0.7, "sub-e:1": 0.6}
 
@@ -46,7 +46,7 @@ def report(
             for subject, healthiness in HEALTHINESS.items()
         ]
     )
-    return Report(folder, method, {}, volumes, {})
+    return Report(folder, method, {}, volumes, {}, {})
 
 
 def tiles(picture: Any, columns: int) -> list[list[NDArray[np.int64]]]:
@@ -88,14 +88,14 @@ class TestCases:
 class TestLayout:
     def test_each_case_is_a_block_of_two_rows_and_each_method_a_column_after_the_input(self, tmp_path: Path) -> None:
         reports = [report(tmp_path / name, name) for name in ("gvs", "vagan")]
-        one = panel(reports, [Case("chosen", "sub-a")])
-        two = panel(reports, [Case("chosen", "sub-a"), Case("chosen", "sub-b")])
+        one = panel(reports, [ShownCase("chosen", "sub-a")])
+        two = panel(reports, [ShownCase("chosen", "sub-a"), ShownCase("chosen", "sub-b")])
         assert one.width == two.width == 3 * PANEL_PIXELS
         assert one.height > TITLE_HEIGHT + 2 * PANEL_PIXELS
         assert two.height == 2 * one.height
 
     def test_the_lesion_is_outlined_beneath_the_input(self, tmp_path: Path) -> None:
-        above, beneath = tiles(panel([report(tmp_path, "gvs")], [Case("chosen", "sub-a")]), 2)
+        above, beneath = tiles(panel([report(tmp_path, "gvs")], [ShownCase("chosen", "sub-a")]), 2)
         assert not coloured(above[0])
         assert coloured(beneath[0])
 
@@ -105,7 +105,7 @@ class TestLayout:
             report(tmp_path / "less", "less", lambda image, lesion: image - 0.4 * lesion),
             report(tmp_path / "more", "more", lambda image, lesion: image + 0.2 * lesion),
         ]
-        above, beneath = tiles(panel(reports, [Case("chosen", "sub-a")]), 4)
+        above, beneath = tiles(panel(reports, [ShownCase("chosen", "sub-a")]), 4)
         assert np.array_equal(above[0], above[1])
         assert not beneath[1].any()
         assert beneath[2][..., 0].max() > 100 > beneath[2][..., 2].max()
@@ -114,20 +114,20 @@ class TestLayout:
     def test_without_a_wanted_slice_the_one_with_the_largest_lesion_is_shown(self, tmp_path: Path) -> None:
         gvs = report(tmp_path, "gvs", lambda image, lesion: image - 0.4 * lesion)
         areas = {
-            place: (tiles(panel([gvs], [Case("chosen", "sub-a", place)]), 2)[1][1] > 60).sum()
+            place: (tiles(panel([gvs], [ShownCase("chosen", "sub-a", place)]), 2)[1][1] > 60).sum()
             for place in (None, 2, 5, 6)
         }
         assert areas[None] == areas[5] > areas[6] > areas[2] > 0
 
     def test_controls_are_columns_when_asked_for_but_the_untouched_input_is_there_already(self, tmp_path: Path) -> None:
-        picture = panel([report(tmp_path, "gvs")], [Case("chosen", "sub-a")], controls=True)
+        picture = panel([report(tmp_path, "gvs")], [ShownCase("chosen", "sub-a")], controls=True)
         above, beneath = tiles(picture, 3)
         assert coloured(beneath[2])
         assert above[2].max() < above[0].max()
 
     def test_a_control_that_was_not_scored_is_not_shown(self, tmp_path: Path) -> None:
         gvs = report(tmp_path, "gvs", controls=())
-        assert panel([gvs], [Case("chosen", "sub-a")], controls=True).width == 2 * PANEL_PIXELS
+        assert panel([gvs], [ShownCase("chosen", "sub-a")], controls=True).width == 2 * PANEL_PIXELS
 
     def test_every_twins_title_says_synthetic_and_fits_its_column(self) -> None:
         font = ImageFont.load_default(size=12)
@@ -143,13 +143,13 @@ class TestRefusals:
     def test_a_report_without_images(self, tmp_path: Path) -> None:
         gvs = report(tmp_path / "gvs", "gvs")
         (tmp_path / "old").mkdir()
-        old = Report(tmp_path / "old", "old", {}, gvs.volumes, {})
+        old = Report(tmp_path / "old", "old", {}, gvs.volumes, {}, {})
         with pytest.raises(UsageError, match=r"old: holds no folder twins.*evaluate. again, or give --no-panel"):
-            panel([gvs, old], [Case("chosen", "sub-a")])
+            panel([gvs, old], [ShownCase("chosen", "sub-a")])
 
     def test_a_slice_that_is_not_pathological(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="sub-a:3: is no pathological slice, expected one of 2, 5, 6"):
-            panel([report(tmp_path, "gvs")], [Case("chosen", "sub-a", 3)])
+            panel([report(tmp_path, "gvs")], [ShownCase("chosen", "sub-a", 3)])
 
     def test_reports_of_other_images(self, tmp_path: Path) -> None:
         gvs, other = report(tmp_path / "gvs", "gvs"), report(tmp_path / "other", "other")
@@ -159,10 +159,10 @@ class TestRefusals:
             Twins("sub-a", np.array([2, 5, 6]), image / np.float32(2), image, lesion, foreground, (1.0, 1.0)),
         )
         with pytest.raises(UsageError, match=r"other and .*gvs: show other images of sub-a"):
-            panel([gvs, other], [Case("chosen", "sub-a")])
+            panel([gvs, other], [ShownCase("chosen", "sub-a")])
 
     def test_a_damaged_volume(self, tmp_path: Path) -> None:
         gvs = report(tmp_path, "gvs")
         (tmp_path / "twins" / "sub-a.npz").write_bytes(b"PK\x03\x04")
         with pytest.raises(UsageError, match=r"sub-a\.npz: missing or damaged"):
-            panel([gvs], [Case("chosen", "sub-a")])
+            panel([gvs], [ShownCase("chosen", "sub-a")])

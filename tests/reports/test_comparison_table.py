@@ -16,10 +16,13 @@ from PIL import Image
 
 from pipeline.comparison.compare import Cell, Comparison, Row
 from pipeline.comparison.significance import PairedTest
-from pipeline.reports.comparison_table import frame, html, latex, markdown, notes, page, write_comparison
+from pipeline.metrics import A_DICE, METRICS
+from pipeline.reports.comparison_latex import latex
+from pipeline.reports.comparison_notes import notes
+from pipeline.reports.comparison_table import frame, html, markdown, page, write_comparison
 
 HOSTILE = r"a|b_c *d* <i>&amp;</i> 5% $x^2$ #1 {y} \z ~ `q` [l](u) é λ 中"
-METRICS = ["healthiness_pooled", "healthiness", "psnr_normal"]
+COLUMNS = [METRICS[name] for name in ("healthiness_pooled", "healthiness", "psnr_normal")]
 
 
 def outcome(p: float, pairs: int = 13, direction: int = 1) -> PairedTest:
@@ -48,10 +51,17 @@ def comparison(**changes: Any) -> Comparison:
             Row(HOSTILE, "learned method", bad),
             Row("untouched input", "control", control),
         ],
-        "metrics": METRICS,
+        "metrics": COLUMNS,
         "baselines": ["untouched input"],
         "tested_against": {"healthiness": "untouched input", "psnr_normal": None},
-        "cohort": {"sha256": "c" * 64, "split": "test", "patients": 13, "volumes": 14, "slices": 78},
+        "cohort": {
+            "sha256": "c" * 64,
+            "split": "test",
+            "patients": 13,
+            "volumes": 14,
+            "slices": 78,
+            "unit": "pathological slice",
+        },
         "judge": {
             "network": "UNetSegmentor(filters=16)",
             "seed": 1234,
@@ -59,6 +69,7 @@ def comparison(**changes: Any) -> Comparison:
             "weights_sha256": "f" * 64,
             "dice": {"test": {"pooled": 0.81, "mean_per_slice": 0.74}},
         },
+        "unranked": {},
         "a_dice": None,
         "brackets_differ": 0.0,
         "sources": [{"method": "gvs", "report": "reports/gvs", "provenance": {"WeightsSha256": "abc"}}],
@@ -73,7 +84,7 @@ def with_a_dice() -> Comparison:
         Row("original images", "bracket of A-Dice", {"a_dice": Cell(0.7, 0.02, 3)}),
     ]
     return comparison(
-        rows=rows, metrics=["a_dice"], tested_against={}, a_dice={"epochs": 5}, brackets_differ=0.0123, baselines=[]
+        rows=rows, metrics=[A_DICE], tested_against={}, a_dice={"epochs": 5}, brackets_differ=0.0123, baselines=[]
     )
 
 
@@ -91,7 +102,7 @@ class TestMarkdown:
 
     def test_a_hostile_name_adds_no_cell_and_no_markup(self) -> None:
         line = markdown(comparison()).splitlines()[3]
-        assert len(re.split(r"(?<!\\)\|", line)) == len(METRICS) + 3
+        assert len(re.split(r"(?<!\\)\|", line)) == len(COLUMNS) + 3
         assert r"a\|b\_c \*d\* \<i\>\&amp;\</i\>" in line
 
     def test_a_dice_is_better_the_lower_and_tells_seeds_that_collapsed(self) -> None:
@@ -136,7 +147,7 @@ class TestNotes:
         cells = {"healthiness": Cell(0.5, 0.1, pairs, test=outcome(0.5, pairs), p_corrected=0.5)}
         table = comparison(
             rows=[Row(f"method {number}", "learned method", cells) for number in range(methods)],
-            metrics=["healthiness"],
+            metrics=[METRICS["healthiness"]],
             tested_against={"healthiness": "untouched input"},
         )
         assert (f"Too few pairs differ for any mark in healthiness of a volume ({pairs})" in all_notes(table)) == short
@@ -148,7 +159,7 @@ class TestNotes:
     def test_a_metric_that_fewer_patients_have_tells_its_own_number(self) -> None:
         table = comparison(rows=[Row("gvs", "learned method", {"healthiness": Cell(0.5, 0.1, 9)})])
         assert "n = 13, each the mean of their volumes; n = 9 in healthiness of a volume." in all_notes(
-            comparison(rows=table.rows, metrics=["healthiness"])
+            comparison(rows=table.rows, metrics=[METRICS["healthiness"]])
         )
 
     def test_a_judge_that_is_weak_or_knows_the_patients_is_told(self) -> None:

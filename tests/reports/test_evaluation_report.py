@@ -10,8 +10,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from pipeline.evaluation import Evaluation
+from pipeline.evaluation.cases import Case
+from pipeline.metrics.catalogue import TRANSLATION
 from pipeline.mosaic import PANEL_PIXELS
-from pipeline.reports.evaluation_report import Case, page, write_report
+from pipeline.reports.evaluation_report import page, write_report
 
 
 def score(mean: float | None, sd: float | None = 0.5, n: int = 3, identical: int = 0) -> dict[str, Any]:
@@ -21,10 +24,8 @@ def score(mean: float | None, sd: float | None = 0.5, n: int = 3, identical: int
 def scores(pooled: float, psnr: dict[str, Any]) -> dict[str, Any]:
     names = ("psnr_normal", "ssim_normal", "psnr_slice", "ssim_slice", "identity", "healthiness")
     metrics = {name: score(0.9) for name in names} | {"psnr_normal": psnr}
-    return {
-        "healthiness_pooled": pooled,
-        "metrics": metrics | {"psnr_lesion": score(None, None, 0), "ssim_lesion": score(None, None, 0)},
-    }
+    metrics["healthiness_pooled"] = score(pooled, None)
+    return {"metrics": metrics | {"psnr_lesion": score(None, None, 0), "ssim_lesion": score(None, None, 0)}}
 
 
 SUMMARY: dict[str, Any] = {
@@ -33,7 +34,16 @@ SUMMARY: dict[str, Any] = {
     "method": "gvs",
     "provenance": {"Bundle": "gvs", "WeightsSha256": "abc"},
     "device": "cpu",
-    "cohort": {"sha256": "def", "split": "test", "patients": 3, "volumes": 3, "slices": 40},
+    "cohort": {
+        "sha256": "def",
+        "split": "test",
+        "patients": 3,
+        "volumes": 3,
+        "slices": 40,
+        "unit": "pathological slice",
+    },
+    "task": "pseudo-healthy synthesis",
+    "metrics": [metric.record() for metric in TRANSLATION],
     "methods": {
         "gvs": scores(0.9412, score(31.234, 1.006)),
         "untouched input": scores(0.1, score(None, None, 3, 3)),
@@ -44,6 +54,7 @@ SUMMARY: dict[str, Any] = {
         "seed": 1234,
         "iterations": 600,
         "spacing_mm": 2.0,
+        "departure": "",
         "dice": {"validation": None, "test": {"pooled": 0.81, "mean_per_slice": 0.74, "slices": 40, "patients": 3}},
     },
     "probes": {
@@ -63,6 +74,7 @@ SUMMARY: dict[str, Any] = {
     },
     "a_dice": None,
     "ms_ssim_padding": [],
+    "cases_by": "healthiness",
     "definitions": {"healthiness": "one minus a ratio"},
 }
 
@@ -113,10 +125,10 @@ def test_a_dice_stands_between_its_brackets_and_a_collapse_is_told() -> None:
     settings = {"slices": 40, "epochs": 20, "seeds": [0, 1], "network": "U", "optimizer": "SGD", "spacing_mm": 2.0}
     images = {
         "gvs": a_dice(0.4, None, [False, True]),
-        "original": a_dice(0.71, 0.02, [False, False]),
-        "healthy": a_dice(None, None, [True, True]),
+        "original images": a_dice(0.71, 0.02, [False, False]),
+        "healthy slices, random masks": a_dice(None, None, [True, True]),
     }
-    text = page(changed(a_dice={"settings": settings, "images": images}), CASES)
+    text = page(changed(a_dice={"settings": settings, "images": images, "learned": True, "vanished": 0}), CASES)
     table = text[text.index("## A-Dice") : text.index("## Probes")]
     assert line(table, "gvs") == ["0.400 (1 of 2 trainings collapsed and do not count)"]
     assert line(table, "original images") == ["0.710 ± 0.020"]
@@ -178,7 +190,7 @@ def test_padding_for_ms_ssim_is_stated_where_there_was_any() -> None:
 def test_the_files_hold_what_was_handed_in(tmp_path: Path) -> None:
     slices = pd.DataFrame({"method": ["gvs"], "psnr_normal": [float("inf")], "lesion_pixels": [3]})
     volumes = pd.DataFrame({"method": ["gvs"], "healthiness": [0.5]})
-    write_report(tmp_path / "new", SUMMARY, slices, volumes, CASES)
+    write_report(tmp_path / "new", Evaluation(SUMMARY, slices, volumes, CASES))
     assert (tmp_path / "new" / "slices.csv").read_text() == "method,psnr_normal,lesion_pixels\ngvs,inf,3\n"
     assert (tmp_path / "new" / "patients.csv").read_text() == "method,healthiness\ngvs,0.5\n"
     assert json.loads((tmp_path / "new" / "summary.json").read_text()) == SUMMARY
@@ -188,7 +200,7 @@ def test_the_files_hold_what_was_handed_in(tmp_path: Path) -> None:
 def test_the_picture_has_a_row_of_five_panels_for_each_case_and_outlines_lesions_in_colour(
     tmp_path: Path,
 ) -> None:
-    write_report(tmp_path, SUMMARY, pd.DataFrame(), pd.DataFrame(), CASES)
+    write_report(tmp_path, Evaluation(SUMMARY, pd.DataFrame(), pd.DataFrame(), CASES))
     with Image.open(tmp_path / "cases.png") as picture:
         pixels = np.asarray(picture.convert("RGB")).astype(int)
     height, width = pixels.shape[:2]

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.studies.study import markdown_table, mean_sd, once, open_study, over_seeds, write_study
+from pipeline.studies.study import mean_sd, once, open_study, over_seeds, write_study
 
 
 def test_a_study_goes_on_with_the_same_settings_and_refuses_others(tmp_path: Path) -> None:
@@ -75,10 +75,6 @@ def test_cells_show_a_deviation_where_there_is_one() -> None:
     assert mean_sd(row, "a", 3) == "0.613 ± 0.050"
     assert mean_sd(row, "b", 1) == "3.0"
     assert mean_sd(row, "c", 1, missing="identical") == "identical"
-
-
-def test_a_table_in_markdown() -> None:
-    assert markdown_table(["λ", "dice"], [["1", "0.5"]]) == "| λ | dice |\n| --- | ---: |\n| 1 | 0.5 |"
 
 
 def test_the_summary_is_valid_json_with_settings_table_and_results(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ import torch
 from pipeline.bundles import find_bundle, read_config
 from pipeline.errors import UsageError
 from pipeline.files import sha256, write_json
+from pipeline.metrics import A_DICE
+from pipeline.metrics.catalogue import TRANSLATION
 from pipeline.studies import sweep
 
 
@@ -23,18 +25,22 @@ def report(folder: Path, name: str, seed: int, healthiness: float, psnr: float |
     """A finished evaluation, as far as the table needs it."""
 
     def scores(healthy: float, db: float | None) -> dict[str, Any]:
-        return {"healthiness_pooled": healthy, "metrics": {"psnr_normal": {"mean": db}, "ssim_normal": {"mean": 0.99}}}
+        means = {"healthiness_pooled": healthy, "psnr_normal": db, "ssim_normal": 0.99}
+        return {"metrics": {metric: {"mean": mean} for metric, mean in means.items()}}
 
-    summary = {
+    metrics = [metric.record() for metric in TRANSLATION]
+    summary: dict[str, Any] = {
+        "metrics": metrics,
+        "a_dice": None,
         "methods": {name: scores(healthiness, psnr), "untouched input": scores(0.125, None)},
         "cohort": {"split": "validation", "patients": 3, "slices": 20},
         "judge": {"dice": {"validation": {"pooled": 0.8}}},
     }
     if a_dice is not None:
-        images = {name: a_dice, "original": 0.75, "healthy": 0.25}
-        summary["a_dice"] = {"images": {image: {"mean": mean} for image, mean in images.items()}}
-        if a_dice == "collapsed":
-            summary["a_dice"]["images"][name]["mean"] = None  # type: ignore[index]
+        metrics.append(A_DICE.record())
+        summary["a_dice"] = {"images": {"healthy slices, random masks": {"mean": 0.25}}}
+        for row, mean in ((name, None if a_dice == "collapsed" else a_dice), ("untouched input", 0.75)):
+            summary["methods"][row]["metrics"]["a_dice"] = {"mean": mean}
     write_json(folder / "reports" / f"{name}_seed={seed}" / "summary.json", summary)
 
 

@@ -1,0 +1,215 @@
+"""What each kind of predictor makes of a volume, as fields that metrics need, and what its controls make of it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline.errors import UsageError
+from pipeline.evaluation.controls import CONTROLS, EMPTY, THRESHOLD, empty, fitted_guess, fitted_threshold
+from pipeline.evaluation.judge import Judge
+from pipeline.evaluation.volumes import (
+    HEALTHY,
+    PATHOLOGICAL,
+    Volume,
+    names_of,
+    pathological_subjects,
+    read_slab,
+    read_volume,
+    subjects_with,
+    targets,
+)
+
+Fields = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Item:
+    """What one prediction is made for: the slices of a volume, or a scan as a whole.
+
+    Attributes:
+        subject: name of the scan in the cohort.
+        patient: the person.
+        places: index of each slice in its slab; a single None for a scan as a whole.
+        given: fields that are known without any predictor.
+        volume: the slices, where single slices are predicted.
+        slab: all slices in [0, 1] and their pixels' size, where the whole scan is scored.
+    """
+
+    subject: str
+    patient: str
+    places: list[int | None]
+    given: Fields
+    volume: Volume | None = None
+    slab: tuple[Any, tuple[float, float, float]] | None = None
+
+
+Predict = Callable[[Item], Fields]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How predictors of one kind are evaluated.
+
+    Attributes:
+        task: what they do, for the report's title.
+        unit: what is counted.
+        items: the subjects of a split, by name, each read when it is its turn.
+        predict: fields that a predictor adds to those of an item.
+        controls: what learns nothing, or next to nothing, by name, from a cohort.
+    """
+
+    task: str
+    unit: str
+    items: Callable[[Path, str], Mapping[str, Callable[[], Item]]]
+    predict: Callable[[Any, Item], Fields]
+    controls: Callable[[Path], Mapping[str, Predict]]
+
+
+def kind_of(predictor: Any) -> Kind:
+    """How a predictor is evaluated.
+
+    Raises:
+        UsageError: if there is no way to.
+    """
+    kind = KINDS.get(predictor.kind)
+    if kind is None:
+        raise UsageError(
+            f"this bundle holds a {predictor.kind}, expected a {', '.join(list(KINDS)[:-1])} or {list(KINDS)[-1]} to "
+            "evaluate on a cohort; choose another bundle"
+        )
+    return kind
+
+
+def pseudo_healthy(translator: Any, volume: Volume) -> Tensor:
+    """x_s = x_p + residual inside the foreground, in [0, 1], shape (N, 1, H, W), on the translator's device."""
+    residual = torch.from_numpy(translator.residual(volume.image.numpy(), volume.voxel_mm))[:, None]
+    return (volume.image + residual * volume.foreground).clamp(0, 1).to(translator.device)
+
+
+def of_volume(volume: Volume) -> Item:
+    """The slices of a volume, and what is known of them."""
+    given = {
+        "image": volume.image,
+        "mask": volume.lesion,
+        "foreground": volume.foreground,
+        "spacing_mm": volume.spacing_mm,
+        "voxel_ml": volume.voxel_ml,
+        **({} if volume.truth is None else {"truth": volume.truth}),
+    }
+    return Item(volume.subject, volume.patient, list(volume.places), given, volume)
+
+
+def judged(twin: Tensor, volume: Volume, judge: Judge) -> Fields:
+    """All fields of pseudo-healthy slices, on the judge's device: those of the volume, twin, and what f_pre finds."""
+    item = of_volume(volume)
+    fields = {**item.given, "twin": twin, "found": judge.predict(twin, volume.spacing_mm)}
+    return {name: value.to(judge.device) if isinstance(value, Tensor) else value for name, value in fields.items()}
+
+
+def _translate(translator: Any, item: Item) -> Fields:
+    return {"twin": pseudo_healthy(translator, volume_of(item))}
+
+
+def _segment(segmenter: Any, item: Item) -> Fields:
+    volume = volume_of(item)
+    probabilities = segmenter.probabilities(volume.image.numpy(), volume.voxel_mm)
+    return {"prediction": torch.from_numpy(probabilities[:, :1]) >= segmenter.threshold}
+
+
+def _score(scorer: Any, item: Item) -> Fields:
+    if item.slab is None:
+        raise ValueError(f"{item.subject}: holds no slab, expected a scan as a whole")
+    windowed, spacing_mm = item.slab
+    # The number, or the probability of the last class.
+    return {"prediction": float(scorer.scores(windowed, spacing_mm).mean(axis=0)[-1])}
+
+
+def volume_of(item: Item) -> Volume:
+    """The slices that single predictions are made for.
+
+    Raises:
+        ValueError: if it is a scan as a whole.
+    """
+    if item.volume is None:
+        raise ValueError(f"{item.subject}: is a scan as a whole, expected slices")
+    return item.volume
+
+
+def _pathological(cohort: Path, split: str) -> Mapping[str, Callable[[], Item]]:
+    return {
+        names_of(record)[0]: partial(lambda one: of_volume(read_volume(cohort, one)), record)
+        for record in pathological_subjects(cohort, split)
+    }
+
+
+def _whole_volumes(cohort: Path, split: str) -> Mapping[str, Callable[[], Item]]:
+    """Slices with and without lesion: there, whatever is found is a false alarm."""
+    pathological_subjects(cohort, split)  # a split without any lesion says nothing about a segmenter
+    return {
+        names_of(record)[0]: partial(lambda one: of_volume(read_volume(cohort, one, PATHOLOGICAL, HEALTHY)), record)
+        for record in subjects_with(cohort, split, PATHOLOGICAL, HEALTHY)
+    }
+
+
+def _scans(cohort: Path, split: str) -> Mapping[str, Callable[[], Item]]:
+    name = _target_name(cohort)
+
+    def read(record: dict[str, Any], target: float) -> Item:
+        slab = read_slab(cohort, record)
+        return Item(*names_of(record), [None], {name: target}, slab=slab)
+
+    return {subject: partial(read, *found) for subject, found in targets(cohort, split).items()}
+
+
+def _target_name(cohort: Path) -> str:
+    """`label` where all targets of the training patients are 0 or 1, else `target`.
+
+    Raises:
+        UsageError: if no training patient has a target.
+    """
+    values = {target for _, target in targets(cohort, "training").values()}
+    if not values:
+        raise UsageError(
+            f"{cohort}: found no target of a training scan, expected one for each; preprocess again with a list that "
+            "has targets"
+        )
+    return "label" if values <= {0.0, 1.0} else "target"
+
+
+def _fills(cohort: Path) -> Mapping[str, Predict]:
+    del cohort
+
+    def fill(make: Callable[[Tensor, Tensor, Tensor], Tensor], item: Item) -> Fields:
+        volume = volume_of(item)
+        return {"twin": make(volume.image, volume.lesion, volume.foreground)}
+
+    return {name: partial(fill, make) for name, make in CONTROLS.items()}
+
+
+def _trivial_masks(cohort: Path) -> Mapping[str, Predict]:
+    threshold = fitted_threshold(
+        read_volume(cohort, record, PATHOLOGICAL, HEALTHY)
+        for record in subjects_with(cohort, "training", PATHOLOGICAL, HEALTHY)
+    )
+    makers = {THRESHOLD: threshold, EMPTY: empty}
+    return {
+        name: partial(lambda make, item: {"prediction": make(volume_of(item))}, make) for name, make in makers.items()
+    }
+
+
+def _guesses(cohort: Path) -> Mapping[str, Predict]:
+    values = [target for _, target in targets(cohort, "training").values()]
+    name, guess = fitted_guess(values, classes=_target_name(cohort) == "label")
+    return {name: lambda item: {"prediction": guess}}  # noqa: ARG005
+
+
+KINDS: dict[str, Kind] = {
+    "translator": Kind("pseudo-healthy synthesis", "pathological slice", _pathological, _translate, _fills),
+    "segmenter": Kind("lesion segmentation", "slice", _whole_volumes, _segment, _trivial_masks),
+    "scorer": Kind("prediction", "scan", _scans, _score, _guesses),
+}
