@@ -21,8 +21,8 @@ ORDER = ("healthiness_pooled", "healthiness", "identity", "ssim_normal", "psnr_n
 SUBJECTS = [f"sub-{number}" for number in range(7)]
 
 
-def write_report(folder: Path, method: str, healthiness: float, twins: bool = True) -> Path:
-    """A report of seven patients; the twin of each slice is the input at 90 %."""
+def write_report(folder: Path, method: str, healthiness: float, twins: bool = True, patients: int = 7) -> Path:
+    """A report of seven patients or fewer; the twin of each slice is the input at 90 %."""
     volumes = pd.DataFrame(
         [
             {
@@ -39,7 +39,7 @@ def write_report(folder: Path, method: str, healthiness: float, twins: bool = Tr
                 "healthiness": value + place / 1000,
             }
             for name, psnr, ssim, value in ((method, 30.0, 0.9, healthiness), ("untouched input", math.inf, 1.0, 0.1))
-            for place, subject in enumerate(SUBJECTS)
+            for place, subject in enumerate(SUBJECTS[:patients])
         ]
     )
     described = [METRICS[name] for name in ORDER]
@@ -53,9 +53,9 @@ def write_report(folder: Path, method: str, healthiness: float, twins: bool = Tr
         "cohort": {
             "sha256": "c" * 64,
             "split": "test",
-            "patients": 7,
-            "volumes": 7,
-            "slices": 7,
+            "patients": patients,
+            "volumes": patients,
+            "slices": patients,
             "unit": "pathological slice",
         },
         "judge": {"network": "U-Net", "seed": 1, "iterations": 2, "weights_sha256": "f" * 64, "dice": {}},
@@ -140,3 +140,21 @@ def test_what_to_show_without_a_picture_is_a_contradiction(tmp_path: Path, optio
 
 def test_at_least_one_report_is_needed(tmp_path: Path) -> None:
     assert call("-o", tmp_path / "table").exit_code == 2
+
+
+def test_with_six_patients_and_two_methods_it_says_that_no_star_is_possible(tmp_path: Path) -> None:
+    reports = [write_report(tmp_path / name, name, value, patients=6) for name, value in (("a", 0.9), ("b", 0.8))]
+    said = call(*reports, "-o", tmp_path / "table").stdout
+    assert "Too few pairs differ for any mark in healthiness of a volume (6)" in said
+    assert "No star is possible there, so its absence means nothing." in said
+    one = call(reports[0], "-o", tmp_path / "one").stdout
+    assert "No star" not in one, "six pairs suffice for a single row"
+
+
+def test_reports_of_one_name_are_trainings_only_on_request(tmp_path: Path) -> None:
+    reports = [write_report(tmp_path / "a", "gvs", 0.9), write_report(tmp_path / "b", "gvs", 0.8)]
+    refused = call(*reports, "-o", tmp_path / "table")
+    assert "or give --trainings" in str(refused.exception)
+    result = call(*reports, "-o", tmp_path / "table", "--trainings", "--no-panel")
+    assert result.exit_code == 0, result.output
+    assert "0.853 ± 0.002 (trainings ± 0.071)" in result.stdout.splitlines()[2]

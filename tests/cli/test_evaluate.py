@@ -106,6 +106,7 @@ def test_healthy_takes_scans_and_folders_and_goes_on_after_a_bad_one(
         (["--healthy"], "missing --data COHORT, or SCAN…"),
         ([], "missing --data COHORT"),
         (["--healthy", "--data", "cohort", "--a-dice", "3"], "--a-dice needs lesions"),
+        (["--data", "cohort", "--a-dice-rate", "0.01"], "--a-dice-rate is for --a-dice SEEDS"),
     ],
 )
 def test_what_makes_no_sense_together_is_refused(run: Path, tmp_path: Path, arguments: list[str], said: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -249,6 +250,82 @@ class TestSignificance:
     def test_a_baseline_that_is_no_row_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=r"gvs: is no row .* good, untouched input, mean-filled lesion"):
             compare([write(tmp_path / "a", rows("good", GOOD))], ["gvs"])
+
+
+class TestHolmOverComparedRows:
+    def test_controls_make_no_method_s_test_stricter(self, tmp_path: Path) -> None:
+        alone = compare(
+            [write(tmp_path / name, rows(name, values)) for name, values in (("good", GOOD), ("bad", BAD))], ["bad"]
+        )
+        corrected = {row.name: row.cells["healthiness"].p_corrected for row in alone.rows}
+        assert corrected["good"] == pytest.approx(2 / 2**8), "one method is compared, whatever controls there are"
+        assert corrected["untouched input"] == pytest.approx(2 * 2 / 2**8), "controls are corrected among themselves"
+
+
+class TestSeveralTrainings:
+    def trials(self, folder: Path) -> list[Report]:
+        values = {"a": [0.8] * 8, "b": [0.9] * 8, "c": [0.7, 0.8] * 4}
+        return [write(folder / name, rows("gvs", healthiness)) for name, healthiness in values.items()]
+
+    def test_each_patient_has_the_mean_and_both_deviations_are_told(self, tmp_path: Path) -> None:
+        table = compare(self.trials(tmp_path), trainings=True)
+        assert [(row.name, row.trainings) for row in table.rows][:2] == [("gvs", 3), ("untouched input", 1)]
+        scored = cell(table, "gvs", "healthiness")
+        patients = [(0.8 + 0.9 + last) / 3 for last in (0.7, 0.8)] * 4
+        assert scored.mean == pytest.approx(np.mean(patients))
+        assert scored.sd == pytest.approx(np.std(patients, ddof=1))
+        assert scored.sd_trainings == pytest.approx(np.std([0.8, 0.9, 0.75], ddof=1))
+        assert scored.n == 8
+        pooled = cell(table, "gvs", "healthiness_pooled")
+        assert (pooled.mean, pooled.sd) == (pytest.approx(np.mean([0.8, 0.9, 0.75])), None)
+        assert pooled.sd_trainings == pytest.approx(np.std([0.8, 0.9, 0.75], ddof=1))
+        assert cell(table, "mean-filled lesion", "healthiness").sd_trainings is None
+
+    def test_tests_run_over_patients_not_over_trainings(self, tmp_path: Path) -> None:
+        test = cell(compare(self.trials(tmp_path), trainings=True), "gvs", "healthiness").test
+        assert test is not None
+        assert test.pairs == 8
+
+    def test_a_psnr_that_is_infinite_in_one_training_counts_by_the_others(self, tmp_path: Path) -> None:
+        one = write(tmp_path / "a", rows("gvs", GOOD[:2], psnr_normal=[math.inf, 30.0]), controls=[])
+        two = write(tmp_path / "b", rows("gvs", GOOD[:2], psnr_normal=[34.0, 32.0]), controls=[])
+        assert cell(compare([one, two], trainings=True), "gvs", "psnr_normal").mean == pytest.approx((34 + 31) / 2)
+
+    def test_the_same_weights_twice_are_no_two_trainings(self, tmp_path: Path) -> None:
+        reports = self.trials(tmp_path)
+        for report in reports:
+            report.summary["provenance"] = {"WeightsSha256": "same"}
+        with pytest.raises(UsageError, match="are of the same weights, expected different trainings of gvs"):
+            compare(reports, trainings=True)
+
+
+class TestADiceOnLittleData:
+    def reports(self, folder: Path, good: float, bad: float, lower: float, learned: bool) -> list[Report]:
+        found = []
+        for name, mean in (("good", good), ("bad", bad)):
+            content = a_dice(mean, name=name, learned=learned)
+            content["images"][BRACKETS[1]]["mean"] = lower
+            found.append(write(folder / name, rows(name, GOOD), a_dice=content))
+        return found
+
+    @pytest.mark.parametrize(
+        ("good", "bad", "lower", "learned", "ranked"),
+        [
+            (0.0, 0.01, 0.0, False, False),
+            (0.2, 0.3, 0.1, False, False),
+            (0.0, 0.0, 0.0, True, False),
+            (0.0, 0.2, 0.0, True, False),
+            (0.1, 0.2, 0.0, True, True),
+            (0.2, 0.3, 0.1, True, True),
+        ],
+    )
+    def test_it_ranks_nothing_where_the_original_lesions_were_not_learned_or_rows_stand_at_the_floor(
+        self, tmp_path: Path, good: float, bad: float, lower: float, learned: bool, ranked: bool
+    ) -> None:
+        table = compare(self.reports(tmp_path, good, bad, lower, learned))
+        best = [row.name for row in table.rows if "a_dice" in row.cells and row.cells["a_dice"].best]
+        assert best == (["good"] if ranked else [])
+        assert ("a_dice" in table.unranked) != ranked
 
 
 class TestADice:

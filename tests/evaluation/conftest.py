@@ -1,5 +1,7 @@
 """A cohort of coarse phantoms, small enough to train a judge on in seconds."""
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -28,3 +30,21 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
             nib.save(nib.Nifti1Image(voxels, phantom.affine), raw / path)
     preprocess(raw, folder / "cohort", Settings(split=(0.5, 0.125, 0.375)), workers=1)
     return folder / "cohort"
+
+
+@pytest.fixture
+def run_with_epochs(laptop_run: Path, tmp_path: Path) -> Callable[[], Path]:
+    """A run that kept two epochs: the first is the identity, which changes nothing; the second is what was trained."""
+
+    def make() -> Path:
+        run = Path(shutil.copytree(laptop_run, tmp_path / "run"))
+        weights = run / "models" / "model.pt"
+        trained = torch.load(weights, weights_only=True)
+        torch.save(
+            {name: torch.zeros_like(tensor) for name, tensor in trained.items()},
+            weights.with_name("model_epoch0001.pt"),
+        )
+        torch.save(trained, weights.with_name("model_epoch0002.pt"))
+        return run
+
+    return make

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from pipeline.evaluation import bracketed
-from pipeline.evaluation.bracketed import ADiceSettings, bracketed_a_dice
-from pipeline.evaluation.volumes import pathological_subjects, read_volume
+from pipeline.evaluation.bracketed import ADiceSettings, ADiceSlices, bracketed_a_dice
+from pipeline.evaluation.volumes import Volume, pathological_subjects, read_volume
 from pipeline.metrics import ADice
 from pipeline.preprocessing.grid import Grid
 
@@ -95,3 +95,55 @@ def test_a_collapsed_training_is_named_and_does_not_count(
     monkeypatch.setattr(bracketed, "a_dice", lambda *_: ADice([0.4, float("nan")], [[0.4], [0.0]], [False, True]))
     scores = measure(own_cohort, *images, seeds=(0, 1))["m"]
     assert (scores["mean"], scores["per_seed"], scores["collapsed"]) == (0.4, [0.4, None], [False, True])
+
+
+def test_a_setting_is_measured_with_and_told(own_cohort: Path, images: tuple[Tensor, Tensor]) -> None:
+    settings = ADiceSettings((0,), epochs=2, rate=0.05, filters=4)
+    x, masks = images
+    found = bracketed_a_dice("m", x, x, masks, GRID, own_cohort, "test", settings, torch.device("cpu"))
+    assert len(found["images"]["m"]["curves"][0]) == 2
+    assert found["settings"]["network"] == "UNetSegmentor(filters=4)"
+    assert found["settings"]["optimizer"] == "SGD, rate 0.05, momentum 0.9"
+
+
+@pytest.mark.parametrize(("original", "learned"), [(0.0, False), (0.05, False), (None, False), (0.4, True)])
+def test_where_the_original_lesions_were_not_learned_it_says_so(
+    own_cohort: Path,
+    images: tuple[Tensor, Tensor],
+    monkeypatch: pytest.MonkeyPatch,
+    original: float | None,
+    learned: bool,
+) -> None:
+    result = ADice([original or float("nan")], [[0.0]], [original is None])
+    monkeypatch.setattr(bracketed, "a_dice", lambda *_: result)
+    x, masks = images
+    found = bracketed_a_dice("m", x, x, masks, GRID, own_cohort, "test", ADiceSettings((0,)), torch.device("cpu"))
+    assert found["learned"] == learned
+
+
+def volume(lesion_pixels: int) -> Volume:
+    """Two slices of pixels of 1 mm, with a lesion in the first."""
+    image = torch.zeros(2, 1, 64, 64)
+    image[:, :, 8:56, 8:56] = 0.5
+    lesion = torch.zeros(image.shape, dtype=torch.bool)
+    lesion[0, :, 20 : 20 + lesion_pixels, 20 : 20 + lesion_pixels] = True
+    return Volume("sub-0", "sub-0", (1.0, 1.0), [0, 1], image, lesion, image > 0, None)
+
+
+def test_slices_whose_lesion_vanishes_on_the_grid_are_counted_and_left_out(
+    own_cohort: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bracketed, "a_dice", lambda *_: ADice([0.5], [[0.5]], [False]))
+    slices = ADiceSlices(own_cohort, "test", ADiceSettings((0,), spacing_mm=4.0))
+    large = volume(12)
+    slices.add(large, {"m": large.image})
+    found = slices.measure("m", torch.device("cpu"))
+    assert (found["vanished"], found["settings"]["slices"]) == (1, 1), "of the second slice nothing is lesion"
+
+
+def test_where_all_vanish_nothing_is_measured_and_nothing_breaks(own_cohort: Path) -> None:
+    slices = ADiceSlices(own_cohort, "test", ADiceSettings((0,), spacing_mm=4.0))
+    small = volume(1)
+    slices.add(small, {"m": small.image})
+    found = slices.measure("m", torch.device("cpu"))
+    assert (found["images"], found["learned"], found["vanished"]) == ({}, False, 2)

@@ -4,6 +4,7 @@ import json
 import random
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from pipeline.errors import UsageError
-from pipeline.evaluation.judge import SEED, load_judge
+from pipeline.evaluation.judge import SCALES, SEED, load_judge
 from pipeline.evaluation.volumes import pathological_subjects, read_volume
 from pipeline.files import sha256
 from pipeline.training import CheckpointSaver, PlayerTrainer
@@ -226,3 +227,13 @@ def test_a_cohort_without_a_lesion_in_training_is_refused(own: Path, tmp_path: P
     (tmp_path / "cohort.json").write_text(json.dumps(content))
     with pytest.raises(UsageError, match="no pathological slice in the training split"):
         load_judge(tmp_path, iterations=ITERATIONS)
+
+
+def test_the_paper_s_judge_sees_the_finest_pixels_through_a_wider_network(own: Path) -> None:
+    small = replace(SCALES["paper"], filters=4)
+    judge = load_judge(own, iterations=1, scale=small)
+    assert (judge.about["network"], judge.about["spacing_mm"]) == ("ResidualUNet(filters=4)", 4.0)
+    assert judge.about["size"] == [48, 48]  # 38 × 48 pixels of 4 mm, rounded up to 16
+    assert SCALES["paper"].name == "ResidualUNet(filters=64)"
+    assert not SCALES["paper"].departure
+    assert "full resolution" in SCALES["default"].departure

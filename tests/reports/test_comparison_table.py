@@ -175,6 +175,25 @@ class TestNotes:
         assert "A-Dice" not in all_notes(comparison())
 
 
+class TestTrainings:
+    def test_both_deviations_stand_in_the_cell_and_the_note_says_which_is_which(self) -> None:
+        cells = {"healthiness": Cell(0.9, 0.05, 13, sd_trainings=0.02), "psnr_normal": Cell(30.0, 1.0, 13, 2, 0.5)}
+        table = comparison(rows=[Row("gvs", "learned method", cells, trainings=3)])
+        assert markdown(table).splitlines()[2] == (
+            "| gvs | – | 0.900 ± 0.050 (trainings ± 0.020) | 30.00 ± 1.00 (trainings ± 0.50; 2 of 13 identical) |"
+        )
+        assert "Several trainings of a method (gvs 3)" in all_notes(table)
+        assert "Several trainings" not in all_notes(comparison())
+
+
+class TestADiceThatRanksNothing:
+    def test_the_note_says_why(self) -> None:
+        table = with_a_dice()
+        silent = comparison(**{**vars(table), "unranked": {"a_dice": "too little was learned"}})
+        assert "no row is marked as best: too little was learned." in all_notes(silent)
+        assert "ranks nothing" not in all_notes(table)
+
+
 class TestCsv:
     def test_it_holds_all_digits_and_opens_in_pandas(self) -> None:
         read = pd.read_csv(io.StringIO(frame(comparison()).to_csv(index=False)))

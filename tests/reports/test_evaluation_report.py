@@ -12,7 +12,7 @@ from PIL import Image
 
 from pipeline.evaluation import Evaluation
 from pipeline.evaluation.cases import Case
-from pipeline.metrics.catalogue import TRANSLATION
+from pipeline.metrics.catalogue import METRICS, TRANSLATION
 from pipeline.mosaic import PANEL_PIXELS
 from pipeline.reports.evaluation_report import page, write_report
 
@@ -209,3 +209,29 @@ def test_the_picture_has_a_row_of_five_panels_for_each_case_and_outlines_lesions
     coloured = (pixels[..., 0] - pixels[..., 2]) > 100
     by_column = [bool(part.any()) for part in np.split(coloured, 5, axis=1)]
     assert by_column == [True, False, False, False, True]
+
+
+SETTINGS = {"slices": 40, "epochs": 20, "seeds": [0, 1], "network": "U", "optimizer": "SGD", "spacing_mm": 2.0}
+
+
+def test_a_dice_that_ranks_nothing_and_slices_that_vanished_are_told() -> None:
+    image = {"mean": 0.0, "sd": 0.0, "collapsed": [False, False], "seeds": [0, 1]}
+    images = {"gvs": image, "original images": image}
+    text = page(changed(a_dice={"settings": SETTINGS, "images": images, "learned": False, "vanished": 3}), CASES)
+    assert "lesions of the original images themselves were not learned" in text
+    assert "3 slices whose lesion vanishes at pixels of 2 mm were left out" in text
+    nothing = page(changed(a_dice={"settings": SETTINGS, "images": {}, "learned": False, "vanished": 40}), CASES)
+    assert "Not measured: no lesion is left at pixels of 2 mm." in nothing
+    learned = page(changed(a_dice={"settings": SETTINGS, "images": images, "learned": True, "vanished": 0}), CASES)
+    assert "not learned" not in learned
+    assert "vanishes" not in learned
+
+
+def test_a_judge_that_departs_from_the_paper_says_how() -> None:
+    judge = {**SUMMARY["judge"], "departure": "smaller than the paper's"}
+    assert "pixels of 2 mm. smaller than the paper's." in page(changed(judge=judge), CASES)
+
+
+def test_a_lower_is_better_metric_points_down() -> None:
+    metrics = [metric.record() for metric in TRANSLATION] + [{**METRICS["hd95_mm"].record(), "name": "identity"}]
+    assert line(page(changed(metrics=metrics), CASES), "HD95, mm ↓")[0] == "0.9 ± 0.5 (3)"

@@ -1,0 +1,163 @@
+"""Predictors that are no translators: measured with the metrics whose needs they meet, beside controls of their own."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from pipeline.errors import UsageError
+from pipeline.evaluation import Settings, evaluate
+from pipeline.evaluation.volumes import pathological_subjects, read_volume, subjects_with
+from pipeline.metrics.catalogue import SEGMENTATION
+from pipeline.reports.cohort_evaluation import evaluate_and_report
+
+SETTINGS = Settings("ours", {"Bundle": "ours"})
+
+
+class Segments:
+    """Finds lesions by what it knows of each slice."""
+
+    kind = "segmenter"
+    device = "cpu"
+
+    def __init__(self, cohort: Path, shift: int = 0) -> None:
+        self.known: dict[bytes, NDArray[np.float32]] = {}
+        for record in subjects_with(cohort, "test", "pathological", "healthy"):
+            volume = read_volume(cohort, record, "pathological", "healthy")
+            for image, lesion in zip(volume.image[:, 0].numpy(), volume.lesion[:, 0].numpy(), strict=True):
+                self.known[image.tobytes()] = np.roll(lesion, shift, axis=0).astype(np.float32)
+
+    def probabilities(self, windowed: NDArray[np.float32], spacing_mm: tuple[float, ...]) -> NDArray[np.float32]:
+        assert spacing_mm[-2:] == (4.0, 4.0)
+        return np.stack([self.known[image.tobytes()] for image in windowed])
+
+
+class Scores:
+    """Scores a scan with its mean intensity, scaled."""
+
+    kind = "scorer"
+    device = "cpu"
+
+    def score(self, windowed: NDArray[np.float32], spacing_mm: tuple[float, ...]) -> float:
+        del spacing_mm
+        return 100 * float(windowed.mean())
+
+
+def means(summary: dict[str, Any], method: str) -> dict[str, float | None]:
+    return {name: score["mean"] for name, score in summary["methods"][method]["metrics"].items()}
+
+
+def with_targets(cohort: Path, folder: Path, targets: Any) -> Path:
+    """The cohort with a target for each subject, made from its number and its images."""
+    shutil.copytree(cohort, folder, ignore=shutil.ignore_patterns("judge", "a_dice"))
+    content = json.loads((folder / "cohort.json").read_text())
+    for number, subject in enumerate(content["subjects"]):
+        subject["target"] = targets(number, subject)
+    (folder / "cohort.json").write_text(json.dumps(content))
+    return folder
+
+
+class TestSegmenter:
+    def test_a_perfect_one_is_perfect_in_every_metric_and_the_controls_are_not(
+        self, cohort: Path, tmp_path: Path
+    ) -> None:
+        summary = evaluate_and_report(Segments(cohort), cohort, tmp_path / "report", SETTINGS).summary
+        assert [record["name"] for record in summary["metrics"]] == [metric.name for metric in SEGMENTATION]
+        assert list(summary["methods"]) == ["ours", "intensity threshold", "empty mask"]
+        assert means(summary, "ours") == {metric.name: metric.perfect for metric in SEGMENTATION}
+        threshold, empty = means(summary, "intensity threshold"), means(summary, "empty mask")
+        assert 0 < threshold["dice_pooled"] < 1  # type: ignore[operator]
+        assert (empty["dice_pooled"], empty["recall"], empty["precision"], empty["hd95_mm"]) == (0, 0, None, None)
+        assert summary["judge"] is summary["probes"] is summary["a_dice"] is None
+
+    def test_all_slices_count_healthy_ones_too(self, cohort: Path) -> None:
+        summary = evaluate(Segments(cohort), cohort, SETTINGS).summary
+        labels = [label for record in subjects_with(cohort, "test", "pathological") for label in record["labels"]]
+        assert summary["cohort"]["slices"] == sum(label in ("pathological", "healthy") for label in labels)
+        assert summary["cohort"]["unit"] == "slice"
+
+    def test_known_errors_give_known_numbers(self, cohort: Path) -> None:
+        evaluation = evaluate(Segments(cohort, shift=1), cohort, SETTINGS)
+        shifted = evaluation.volumes[evaluation.volumes["method"] == "ours"]
+        for row in shifted.to_dict("records"):
+            volume = read_volume(
+                cohort, next(r for r in pathological_subjects(cohort, "test") if r["subject"] == row["subject"])
+            )
+            lesion = volume.lesion.numpy()
+            overlap = int((lesion & np.roll(lesion, 1, axis=2)).sum())
+            assert row["dice"] == pytest.approx(2 * overlap / (2 * lesion.sum()))
+            assert row["recall"] == row["precision"] == pytest.approx(overlap / lesion.sum())
+            assert row["volume_error_ml"] == 0
+            assert row["lesion_ml"] == pytest.approx(lesion.sum() * 4 * 4 * 10 / 1000)
+        # The pixels have 4 mm, and outlines moved by one lie that far apart at most.
+        assert 0 < means(evaluation.summary, "ours")["hd95_mm"] <= 4  # type: ignore[operator]
+
+    def test_the_report_names_them_and_shows_what_was_found(self, cohort: Path, tmp_path: Path) -> None:
+        evaluate_and_report(Segments(cohort), cohort, tmp_path / "report", SETTINGS)
+        page = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+        assert page.startswith("# ours: lesion segmentation evaluated")
+        assert "| HD95, mm ↓ | 0.0 ± 0.0 (3) |" in page
+        assert "Dice of the volume 1.000" in page
+        assert "healthi" not in page
+        names = {path.name for path in (tmp_path / "report").iterdir()}
+        assert names == {"cases.png", "patients.csv", "report.md", "slices.csv", "summary.json"}
+
+
+class TestScorer:
+    def test_a_number_is_compared_with_the_target_beside_the_training_mean(self, cohort: Path, tmp_path: Path) -> None:
+        folder = with_targets(cohort, tmp_path / "cohort", lambda number, _: 20.0 + number)
+        evaluation = evaluate(Scores(), folder, SETTINGS)
+        rows = evaluation.volumes[evaluation.volumes["method"] == "ours"]
+        errors = (rows["prediction"] - rows["target"]).to_numpy()
+        found = means(evaluation.summary, "ours")
+        assert found["absolute_error"] == pytest.approx(np.abs(errors).mean())
+        assert found["squared_error"] == pytest.approx((errors**2).mean())
+        spread = ((rows["target"] - rows["target"].mean()) ** 2).sum()
+        assert found["r2"] == pytest.approx(1 - (errors**2).sum() / spread)
+        assert found["correlation"] == pytest.approx(np.corrcoef(rows["prediction"], rows["target"])[0, 1])
+        assert set(found) == {"absolute_error", "squared_error", "r2", "correlation"}
+        content = json.loads((folder / "cohort.json").read_text())["subjects"]
+        training = np.mean([subject["target"] for subject in content if subject["split"] == "training"])
+        control = evaluation.volumes[evaluation.volumes["method"] == "training mean"]
+        assert control["prediction"].to_numpy() == pytest.approx(training)
+        assert means(evaluation.summary, "training mean")["correlation"] is None
+
+    def test_classes_are_told_right_or_wrong_beside_the_majority(self, cohort: Path, tmp_path: Path) -> None:
+        folder = with_targets(cohort, tmp_path / "cohort", lambda number, _: int(number % 3 > 0))
+
+        class Knows(Scores):
+            def score(self, windowed: NDArray[np.float32], spacing_mm: tuple[float, ...]) -> float:
+                del windowed, spacing_mm
+                return 0.9
+
+        summary = evaluate_and_report(Knows(), folder, tmp_path / "report", SETTINGS).summary
+        assert set(means(summary, "ours")) == {"accuracy", "auroc"}
+        with (tmp_path / "report" / "patients.csv").open(encoding="utf-8") as file:
+            labels = [float(row["label"]) for row in csv.DictReader(file) if row["method"] == "ours"]
+        assert means(summary, "ours")["accuracy"] == pytest.approx(np.mean(labels))
+        assert list(summary["methods"])[1:] == ["majority class"]
+        page = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+        assert "| accuracy ↑ |" in page
+        assert not (tmp_path / "report" / "cases.png").exists()
+
+    def test_without_targets_it_is_refused(self, cohort: Path) -> None:
+        with pytest.raises(UsageError, match="found no target of a training scan, expected one for each"):
+            evaluate(Scores(), cohort, SETTINGS)
+
+    def test_a_target_that_is_no_number_is_named(self, cohort: Path, tmp_path: Path) -> None:
+        folder = with_targets(cohort, tmp_path / "cohort", lambda number, _: "old" if number == 2 else 1.0)
+        with pytest.raises(UsageError, match="found the target 'old' of sub-"):
+            evaluate(Scores(), folder, SETTINGS)
+
+
+def test_a_kind_that_cannot_be_scored_on_a_cohort_is_told_so(cohort: Path) -> None:
+    class Samples:
+        kind = "sampler"
+
+    with pytest.raises(UsageError, match="holds a sampler, expected a translator, segmenter or scorer"):
+        evaluate(Samples(), cohort, SETTINGS)
