@@ -23,6 +23,7 @@ def demo(output: Path, device: str) -> None:
     """
     from pipeline.bundles import find_bundle
     from pipeline.cli.enhance import enhancement
+    from pipeline.evaluation import Settings as EvaluationSettings
     from pipeline.inference import Request, load_predictor, predict_scans
     from pipeline.inference.outputs import Form
     from pipeline.launch import train
@@ -31,7 +32,6 @@ def demo(output: Path, device: str) -> None:
     from pipeline.preprocessing.slab import Slab
     from pipeline.reports import ScanPage
     from pipeline.reports.cohort_evaluation import evaluate_and_report
-    from pipeline.evaluation import Settings as EvaluationSettings
     from pipeline.reports.cohort_summary import cohort_summary
     from pipeline.scans.sources import open_sources
 

@@ -98,6 +98,7 @@ A_DICE_OPTIONS = ("a_dice_epochs", "a_dice_rate", "a_dice_filters", "a_dice_spac
 @click.pass_context
 def evaluate(
     context: click.Context,
+    /,
     scans: tuple[Path, ...],
     bundle_name: str,
     data: Path | None,

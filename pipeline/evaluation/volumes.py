@@ -133,7 +133,6 @@ def read_volume(cohort: Path, record: dict[str, Any], *labels: str) -> Volume:
     return Volume(
         subject=record["subject"],
         patient=record["patient"],
-        slice_mm=record["spacing_mm"][0],
         spacing_mm=(record["spacing_mm"][1], record["spacing_mm"][2]),
         places=places,
         image=chosen(image),

@@ -163,7 +163,7 @@ def saliency(
     rows = [row for result in results for row in result["rows"]]
     # Each patient's mean over seeds first: the deviation is that between patients.
     patients = over_seeds(rows, ["saliency", "patient"], list(METRICS))
-    frame = over_seeds(patients[["saliency", "patient", *METRICS]].to_dict("records"), ["saliency"], list(METRICS))
+    frame = over_seeds(patients[["saliency", "patient", *METRICS]], ["saliency"], list(METRICS))
     rows_table = table(
         ["saliency", *(heading for heading, _ in METRICS.values())],
         [

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import nibabel as nib
 import pytest
+import torch
 
 from pipeline.phantoms import brain_phantom
 from pipeline.preprocessing.cohort import Settings, preprocess

@@ -24,9 +24,11 @@ ITERATIONS = 4  # two epochs of three batches
 @pytest.fixture(scope="module", autouse=True)
 def narrow() -> Iterator[None]:
     """A network that trains fast; it need not segment well here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.evaluation.judge.FILTERS", 2)
-        yield
+    default = SCALES["default"]
+    filters = default.filters
+    object.__setattr__(default, "filters", 2)
+    yield
+    object.__setattr__(default, "filters", filters)
 
 
 @pytest.fixture(scope="module")

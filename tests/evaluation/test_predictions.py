@@ -24,6 +24,7 @@ class Segments:
 
     kind = "segmenter"
     device = "cpu"
+    threshold = 0.5
 
     def __init__(self, cohort: Path, shift: int = 0) -> None:
         self.known: dict[bytes, NDArray[np.float32]] = {}
@@ -34,7 +35,7 @@ class Segments:
 
     def probabilities(self, windowed: NDArray[np.float32], spacing_mm: tuple[float, ...]) -> NDArray[np.float32]:
         assert spacing_mm[-2:] == (4.0, 4.0)
-        return np.stack([self.known[image.tobytes()] for image in windowed])
+        return np.stack([self.known[image.tobytes()] for image in windowed[:, 0]])[:, None]
 
 
 class Scores:
@@ -43,9 +44,9 @@ class Scores:
     kind = "scorer"
     device = "cpu"
 
-    def score(self, windowed: NDArray[np.float32], spacing_mm: tuple[float, ...]) -> float:
+    def scores(self, windowed: NDArray[np.float32], spacing_mm: tuple[float, ...]) -> NDArray[np.float32]:
         del spacing_mm
-        return 100 * float(windowed.mean())
+        return np.array([[100 * windowed.mean()]])
 
 
 def means(summary: dict[str, Any], method: str) -> dict[str, float | None]:
@@ -131,9 +132,9 @@ class TestScorer:
         folder = with_targets(cohort, tmp_path / "cohort", lambda number, _: int(number % 3 > 0))
 
         class Knows(Scores):
-            def score(self, windowed: NDArray[np.float32], spacing_mm: tuple[float, ...]) -> float:
+            def scores(self, windowed: NDArray[np.float32], spacing_mm: tuple[float, ...]) -> NDArray[np.float32]:
                 del windowed, spacing_mm
-                return 0.9
+                return np.array([[0.1, 0.9]])
 
         summary = evaluate_and_report(Knows(), folder, tmp_path / "report", SETTINGS).summary
         assert set(means(summary, "ours")) == {"accuracy", "auroc"}
