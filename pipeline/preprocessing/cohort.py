@@ -21,6 +21,7 @@ from nibabel.orientations import inv_ornt_aff
 from numpy.typing import NDArray
 
 from pipeline import __version__
+from pipeline.cohorts import Case, Problem, find_cases
 from pipeline.errors import OutputError, PipelineError, ScanError, UsageError
 from pipeline.files import PARTIAL, sha256, write_json, write_text, written_aside
 from pipeline.preprocessing.labels import Label, label_slices
@@ -28,7 +29,6 @@ from pipeline.preprocessing.slab import Slab
 from pipeline.preprocessing.splits import SPLITS, split_patients
 from pipeline.preprocessing.window import WindowRule
 from pipeline.scans import Scan, check_same_grid, read_nifti
-from pipeline.scans.cohorts import Case, Problem, find_cases
 
 # Normalised volumes are stored as unsigned 16-bit integers with this slope: [0, 1] to 1.5e-5, half the size of float32.
 LEVELS = 65535
@@ -105,7 +105,7 @@ def preprocess(
         cohort: a folder in a known layout, or a datalist.
         directory: where to write.
         settings: see `Settings`.
-        layout: one of `pipeline.scans.cohorts.LAYOUTS`; None recognises it.
+        layout: one of `pipeline.cohorts.LAYOUTS`; None recognises it.
         workers: processes; None uses all cores.
         overwrite: replace a cohort made from other settings.
         progress: called with (scans done, scans in all).

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.cohorts import LAYOUTS, Case, Found, find_cases
 from pipeline.errors import UsageError
-from pipeline.scans.cohorts import LAYOUTS, Case, Found, find_cases
 
 
 def lay(root: Path, *paths: str) -> None:
