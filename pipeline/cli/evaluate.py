@@ -164,7 +164,7 @@ def _healthy(
     from pipeline.evaluation.healthy import cohort_loads, evaluate_healthy, scan_loads
     from pipeline.files import sha256
     from pipeline.inference.outputs import output_names
-    from pipeline.preprocessing.cohort import COHORT_FILE
+    from pipeline.preprocessing.cohort_format import COHORT_FILE
     from pipeline.scans.sources import open_sources
 
     with contextlib.ExitStack() as stack:

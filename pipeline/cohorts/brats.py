@@ -1,4 +1,4 @@
-"""BraTS: [<group>/]<id>/<id>_flair or <id>-t2f, with <id>_seg or <id>-seg beside it."""
+"""BraTS: [<group>/]<id>/<id>_flair or <id>-t2f, with <id>_seg or <id>-seg beside it; VSD folders up to 2015."""
 
 import itertools
 from collections import defaultdict
@@ -7,6 +7,7 @@ from pathlib import Path
 from pipeline.cohorts.case import Entry
 from pipeline.cohorts.layout import register
 from pipeline.cohorts.tree import folders, niftis
+from pipeline.cohorts.vsd import vsd_cases
 from pipeline.errors import UsageError
 from pipeline.scans.nifti import stem
 
@@ -17,6 +18,9 @@ BRATS_MODALITIES = {
     "t1ce": ("t1ce", "t1c"),
     "t2": ("t2", "t2w"),
 }
+
+# And VSD another one again.
+VSD = {"t1ce": ("t1c",)}
 
 
 @register("brats", "ID/ID_flair.nii.gz and ID/ID_seg.nii.gz, or ID/ID-t2f.nii.gz and ID/ID-seg.nii.gz")
@@ -49,4 +53,4 @@ def brats(cohort: Path, modality: str | None) -> list[Entry]:
                 present=[path for name, paths in parts.items() if name != "seg" for path in paths],
             )
         )
-    return entries
+    return entries or vsd_cases(cohort, tuple(dict.fromkeys((*names, *VSD.get(names[0], ())))), brats=True)

@@ -1,11 +1,11 @@
 """ISLES 2015 (VSD folders) and 2022 (rawdata and derivatives)."""
 
-from collections import defaultdict
 from pathlib import Path
 
 from pipeline.cohorts.case import Entry
 from pipeline.cohorts.layout import register
-from pipeline.cohorts.tree import by_session, folders, niftis, plain_else_all, with_suffix
+from pipeline.cohorts.tree import by_session, plain_else_all, with_suffix
+from pipeline.cohorts.vsd import vsd_cases
 
 
 @register(
@@ -15,30 +15,7 @@ from pipeline.cohorts.tree import by_session, folders, niftis, plain_else_all, w
 )
 def isles(cohort: Path, modality: str | None) -> list[Entry]:
     """Cases of 2015, else sessions of 2022."""
-    return _isles_2015(cohort, modality or "Flair") or _isles_2022(cohort, modality or "dwi")
-
-
-def _isles_2015(cohort: Path, modality: str) -> list[Entry]:
-    entries = []
-    for folder in folders(cohort, depth=2):
-        volumes: dict[str, list[Path]] = defaultdict(list)
-        for volume in folders(folder):
-            if volume.name.startswith("VSD.Brain"):
-                volumes[volume.name.split(".")[-2].casefold()] += niftis(volume)
-        if not volumes:
-            continue
-        entries.append(
-            Entry(
-                name=folder.name,
-                place=folder,
-                images=volumes.get(f"mr_{modality}".casefold(), []),
-                masks=volumes.get("ot", []),
-                image_hint=f"VSD.Brain.XX.O.MR_{modality}.<n>/*.nii",
-                mask_hint="a folder VSD.Brain.XX.O.OT.<n> beside its folder",
-                present=[path for kind, paths in volumes.items() if kind != "ot" for path in paths],
-            )
-        )
-    return entries
+    return vsd_cases(cohort, (modality or "Flair",), brats=False) or _isles_2022(cohort, modality or "dwi")
 
 
 def _isles_2022(cohort: Path, modality: str) -> list[Entry]:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from pipeline.errors import UsageError
 from pipeline.scans.nifti import stem
 
 
@@ -55,3 +56,20 @@ def niftis(folder: Path) -> list[Path]:
     return sorted(
         path for path in folder.iterdir() if path.name.endswith((".nii", ".nii.gz")) and not path.name.startswith(".")
     )
+
+
+def read_utf8(path: Path) -> str:
+    """The text of a table or list.
+
+    Raises:
+        UsageError: if it is not UTF-8.
+    """
+    content = path.read_bytes()
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UsageError(
+            f"{path}: is malformed (line {line} holds the byte 0x{content[error.start]:02x}, which is no UTF-8), "
+            "expected text in UTF-8; save it as UTF-8 (in a spreadsheet: 'CSV UTF-8')"
+        ) from error

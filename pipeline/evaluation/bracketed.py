@@ -17,7 +17,7 @@ from torch import Tensor
 from pipeline.evaluation.volumes import HEALTHY, read_volume, subjects_with
 from pipeline.files import sha256, write_json
 from pipeline.metrics import a_dice, random_lesion_masks
-from pipeline.preprocessing.cohort import COHORT_FILE
+from pipeline.preprocessing.cohort_format import COHORT_FILE
 from pipeline.preprocessing.grid import Grid
 
 logger = logging.getLogger(__name__)

@@ -22,7 +22,7 @@ from pipeline.evaluation.volumes import HEALTHY, Volume, pathological_subjects, 
 from pipeline.files import sha256
 from pipeline.inference import Translator
 from pipeline.metrics import ms_ssim_padding
-from pipeline.preprocessing.cohort import COHORT_FILE
+from pipeline.preprocessing.cohort_format import COHORT_FILE, Subject
 from pipeline.reports.evaluation_report import Case, write_report
 
 RESERVED = (*CONTROLS, "original", "healthy", "original images", "healthy slices, random masks")
@@ -177,7 +177,7 @@ def _twins(volume: Volume, twin: Tensor) -> Twins:
 
 def _cases(
     volumes: pd.DataFrame,
-    records: list[dict[str, Any]],
+    records: list[Subject],
     cohort_dir: Path,
     synthesizer: Translator,
     judge: Judge,
@@ -187,7 +187,7 @@ def _cases(
     last = len(ordered) - 1
     # In this order, so that one or two volumes are called best and worst.
     chosen = {0: "best", last: "worst"} if last < 2 else {0: "best", last // 2: "median", last: "worst"}
-    by_subject = {record["subject"]: record for record in records}
+    by_subject = {record.subject: record for record in records}
     cases = []
     for rank, title in chosen.items():
         row = ordered.iloc[rank]

@@ -20,6 +20,7 @@ from pipeline.evaluation.volumes import HEALTHY, Volume, read_volume, subjects_w
 from pipeline.inference import Translator
 from pipeline.inference.outputs import BIDS
 from pipeline.metrics import psnr, ssim
+from pipeline.preprocessing.cohort_format import Subject
 from pipeline.preprocessing.domain import compare
 from pipeline.preprocessing.foreground import foreground
 from pipeline.reports.evaluation_report import write_healthy_report
@@ -115,7 +116,7 @@ def cohort_loads(cohort: Path, split: str) -> dict[str, Load]:
             f"{cohort}: found no slice without lesion in the {split} split, expected some; choose another split, or "
             "preprocess with a wider slab"
         )
-    return {record["subject"]: partial(_from_cohort, cohort, record) for record in records}
+    return {record.subject: partial(_from_cohort, cohort, record) for record in records}
 
 
 def scan_loads(named: Mapping[str, Source], synthesizer: Translator, metadata: Mapping[str, Any]) -> dict[str, Load]:
@@ -129,7 +130,7 @@ def scan_loads(named: Mapping[str, Source], synthesizer: Translator, metadata: M
     return {name: partial(_from_scan, name, source, synthesizer, metadata) for name, source in named.items()}
 
 
-def _from_cohort(cohort: Path, record: dict[str, Any]) -> tuple[Volume, list[str]]:
+def _from_cohort(cohort: Path, record: Subject) -> tuple[Volume, list[str]]:
     return read_volume(cohort, record, HEALTHY), []
 
 

@@ -23,7 +23,7 @@ from pipeline.evaluation.volumes import PATHOLOGICAL, in_plane_shape, pathologic
 from pipeline.files import sha256, write_json
 from pipeline.methods import Segmentation
 from pipeline.networks import UNetSegmentor
-from pipeline.preprocessing.cohort import COHORT_FILE, read_cohort
+from pipeline.preprocessing.cohort_format import COHORT_FILE, read_cohort
 from pipeline.preprocessing.grid import Grid
 from pipeline.preprocessing.slices import SliceDataset
 from pipeline.training import CheckpointLoader, CheckpointSaver, PlayerTrainer, ProgressBar
@@ -140,14 +140,13 @@ def _finished(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
 def _grid(cohort: Path) -> Grid:
     """A canvas just large enough for the largest field of view."""
     grid = Grid(SPACING_MM, (SMALLEST_SIDE, SMALLEST_SIDE))
-    for subject in read_cohort(cohort)["subjects"]:
-        spacing_mm = (subject["spacing_mm"][1], subject["spacing_mm"][2])
-        grid = Grid(SPACING_MM, grid.canvas(grid.resampled(in_plane_shape(cohort, subject), spacing_mm)))
+    for subject in read_cohort(cohort).subjects:
+        grid = Grid(SPACING_MM, grid.canvas(grid.resampled(in_plane_shape(cohort, subject), subject.pixel_mm)))
     return grid
 
 
 def _train(cohort: Path, folder: Path, grid: Grid, seed: int, iterations: int, device: torch.device) -> None:
-    patients = len({subject["patient"] for subject in pathological_subjects(cohort, "training")})
+    patients = len({subject.patient for subject in pathological_subjects(cohort, "training")})
     logger.info("training the independent segmentor on %d patients, once for this cohort", patients)
     dataset = SliceDataset(cohort, "training", grid, labels=(PATHOLOGICAL, "healthy"))
     method = Segmentation(UNetSegmentor(filters=FILTERS))
@@ -193,7 +192,7 @@ def _network(folder: Path, device: torch.device) -> nn.Module:
 
 def _own_dice(judge: Judge, cohort: Path, split: str) -> dict[str, float | int] | None:
     """Dice on the real pathological slices of patients that it was not trained on; None where a split has none."""
-    if not read_cohort(cohort)["counts"][split][PATHOLOGICAL]:
+    if not read_cohort(cohort).slices(split, PATHOLOGICAL):
         return None
     subjects = pathological_subjects(cohort, split)
     by_slice, overlap, areas = [], 0, 0
@@ -207,5 +206,5 @@ def _own_dice(judge: Judge, cohort: Path, split: str) -> dict[str, float | int] 
         "pooled": 2 * overlap / areas,
         "mean_per_slice": float(np.mean(by_slice)),
         "slices": len(by_slice),
-        "patients": len({subject["patient"] for subject in subjects}),
+        "patients": len({subject.patient for subject in subjects}),
     }

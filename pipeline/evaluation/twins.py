@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import UsageError
 from pipeline.files import written_aside
-from pipeline.preprocessing.cohort import LEVELS
+from pipeline.preprocessing.cohort_format import LEVELS
 
 FOLDER = "twins"
 

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.errors import UsageError
-from pipeline.preprocessing.cohort import LEVELS, read_cohort, read_stored, stored_shape
+from pipeline.preprocessing.cohort_format import LEVELS, Subject, read_cohort, read_mask, read_stored, stored_shape
 from pipeline.preprocessing.foreground import foreground
+from pipeline.preprocessing.splits import SPLITS
 
 PATHOLOGICAL = "pathological"
 HEALTHY = "healthy"
@@ -49,7 +50,7 @@ class Volume:
         return self.slice_mm, *self.spacing_mm
 
 
-def pathological_subjects(cohort: Path, split: str) -> list[dict[str, Any]]:
+def pathological_subjects(cohort: Path, split: str) -> list[Subject]:
     """Records of the subjects of a split that have pathological slices, as `cohort.json` holds them.
 
     Raises:
@@ -59,8 +60,9 @@ def pathological_subjects(cohort: Path, split: str) -> list[dict[str, Any]]:
     if not found:
         content = read_cohort(cohort)
         present = ", ".join(
-            f"{name} {count['patients']} patients with {count[PATHOLOGICAL]} pathological slices"
-            for name, count in content["counts"].items()
+            f"{name} {content.slices(name, 'patients')} patients with {content.slices(name, PATHOLOGICAL)} "
+            "pathological slices"
+            for name in SPLITS
         )
         raise UsageError(
             f"{cohort}: found no pathological slice in the {split} split, expected some (the cohort has: {present}); "
@@ -69,12 +71,12 @@ def pathological_subjects(cohort: Path, split: str) -> list[dict[str, Any]]:
     return found
 
 
-def subjects_with(cohort: Path, split: str, label: str) -> list[dict[str, Any]]:
+def subjects_with(cohort: Path, split: str, label: str) -> list[Subject]:
     """Records of the subjects of a split that have slices of a label."""
-    return [s for s in read_cohort(cohort)["subjects"] if s["split"] == split and label in s["labels"]]
+    return [subject for subject in read_cohort(cohort).of(split) if label in subject.labels]
 
 
-def read_volume(cohort: Path, record: dict[str, Any], label: str = PATHOLOGICAL) -> Volume:
+def read_volume(cohort: Path, record: Subject, label: str = PATHOLOGICAL) -> Volume:
     """Read the slices of one subject that have a label.
 
     Args:
@@ -85,32 +87,32 @@ def read_volume(cohort: Path, record: dict[str, Any], label: str = PATHOLOGICAL)
     Raises:
         UsageError: if a file of the cohort is missing or damaged.
     """
-    places = [place for place, found in enumerate(record["labels"]) if found == label]
+    places = [place for place, found in enumerate(record.labels) if found == label]
 
     def chosen(axial: NDArray[Any]) -> Tensor:
         return torch.from_numpy(axial[places, None])
 
-    image = _levels(cohort / record["images"])
+    image = _levels(cohort / record.images)
     return Volume(
-        subject=record["subject"],
-        patient=record["patient"],
-        slice_mm=record["spacing_mm"][0],
-        spacing_mm=(record["spacing_mm"][1], record["spacing_mm"][2]),
+        subject=record.subject,
+        patient=record.patient,
+        slice_mm=record.spacing_mm[0],
+        spacing_mm=record.pixel_mm,
         places=places,
         image=chosen(image),
-        lesion=chosen(read_stored(cohort / record["masks"]) > 0),
+        lesion=chosen(read_mask(cohort, record) > 0),
         foreground=chosen(foreground(image)),
-        truth=chosen(_levels(cohort / record["truth"])) if "truth" in record else None,
+        truth=chosen(_levels(cohort / record.truth)) if record.truth is not None else None,
     )
 
 
-def in_plane_shape(cohort: Path, record: dict[str, Any]) -> tuple[int, int]:
+def in_plane_shape(cohort: Path, record: Subject) -> tuple[int, int]:
     """Pixels of a subject's slices along (right, anterior), from the header alone.
 
     Raises:
         UsageError: if the file is missing or damaged.
     """
-    return stored_shape(cohort / record["images"])[1:]
+    return stored_shape(cohort / record.images)[1:]
 
 
 def _levels(path: Path) -> NDArray[np.float32]:

@@ -17,7 +17,7 @@ from pipeline.evaluation.judge import ITERATIONS
 from pipeline.files import sha256
 from pipeline.inference import load_predictor
 from pipeline.launch import RECORD, train
-from pipeline.preprocessing.cohort import COHORT_FILE
+from pipeline.preprocessing.cohort_format import COHORT_FILE
 from pipeline.studies.study import markdown_table, mean_sd, open_study, over_seeds, write_study
 
 logger = logging.getLogger(__name__)
