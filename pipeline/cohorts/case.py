@@ -88,6 +88,7 @@ class Entry:
         session: of the person.
         volume: which one of a 4-D image.
         columns: of the subject's row in a table.
+        row: where in a datalist; channels of one row belong together.
         notes: what was assumed.
     """
 
@@ -106,6 +107,7 @@ class Entry:
     session: str | None = None
     volume: int | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
+    row: str | None = None
     notes: tuple[str, ...] = ()
 
     def image(self) -> Path:

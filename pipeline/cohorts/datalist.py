@@ -139,6 +139,7 @@ def _listed(path: Path, row: _Row, column: str, description: Description | None)
         mask_hint=f"its path as 'mask' in {row.where} of {path}",
         split=SPLITS.get(given_split),
         fault=fault,
+        row=row.where,
         patient=patient or None,
         session=session or None,
         lesion_labels=description.lesion_labels if description else None,

@@ -97,7 +97,7 @@ def find_cases(
 
 
 def _key(entry: Entry) -> tuple[str, Path]:
-    return entry.name, entry.place
+    return entry.row or entry.name, entry.place
 
 
 def _case(entry: Entry, subject: str, patient: str, target: str | None, masks_optional: bool) -> Case:
