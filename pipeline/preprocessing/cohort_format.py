@@ -265,10 +265,11 @@ def _said(error: ValidationError) -> str:
     name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).removeprefix(".")
     if not name:
         return "holds no readable cohort"
-    if first["type"] in {"value_error", "string_pattern_mismatch", "literal_error"} or "than" in first["type"]:
-        found = first["input"]
-        shown = repr(found)[:80] if isinstance(found, (str, int, float)) else "a value that cannot be"
-        return f"{name} is missing or of the wrong type (found {shown}: {first['msg']})"
+    found = first["input"]
+    of_value = first["type"] in {"value_error", "string_pattern_mismatch", "literal_error"} or "than" in first["type"]
+    if of_value and found is not None:
+        shown = repr(found)[:80] if isinstance(found, (str, int, float)) else "not as it can be"
+        return f"{name} is {shown} ({first['msg']})"
     return f"{name} is missing or of the wrong type"
 
 
