@@ -20,8 +20,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from pipeline.cohorts import Case, find_cases
 from pipeline.preprocessing.cohort import Settings, preprocess
-from pipeline.scans.cohorts import Case, find_cases
 
 
 def read_and_write(case: Case, directory: Path) -> None:

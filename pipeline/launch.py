@@ -18,7 +18,7 @@ from pipeline import __version__
 from pipeline.bundles import Bundle, find_bundle, foreign_code, is_plain, read_config
 from pipeline.errors import PipelineError, UsageError
 from pipeline.files import read_json, remove_left, remove_partials, sha256, write_json, written_aside
-from pipeline.preprocessing.cohort import COHORT_FILE, read_cohort
+from pipeline.preprocessing.cohort_format import COHORT_FILE, read_cohort
 from pipeline.preprocessing.domain import describe
 from pipeline.training.checkpoint import CHECKPOINT
 
@@ -246,14 +246,14 @@ def _fill_folder(
 ) -> None:
     """Make a folder a bundle of its own, with the settings of this training."""
     # A scan is windowed for the trained network as the cohort was, and edited in the slab that the network has seen.
-    prepared = read_cohort(cohort)["settings"]
-    window, slab = prepared["window"], prepared["slab"]
+    prepared = read_cohort(cohort).settings
+    window, slab = prepared.window, prepared.slab
     overlay = _overlay(bundle, presets, overrides) | {
-        "percentile": window["percentile"],
-        "foreground_only": window["foreground_only"],
-        "fixed_window": window["fixed"],
-        "slab_slices": slab["slices"],
-        "slab_mm": slab["thickness_mm"],
+        "percentile": window.percentile,
+        "foreground_only": window.foreground_only,
+        "fixed_window": window.fixed and list(window.fixed),
+        "slab_slices": slab.slices,
+        "slab_mm": slab.thickness_mm,
     }
     about = {"name": bundle.name, "training_domain": describe(cohort)}
     _refuse_links(bundle)

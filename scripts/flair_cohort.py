@@ -15,8 +15,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from pipeline.cohorts import find_cases  # noqa: E402
 from pipeline.preprocessing.splits import SPLITS, split_patients  # noqa: E402
-from pipeline.scans.cohorts import find_cases  # noqa: E402
 
 BRATS = {"0001": "training", "0003": "training", "0004": "validation", "0006": "test"}
 OPEN_MS = {"07": "training", "19": "training", "26": "test"}

@@ -31,23 +31,27 @@ KEPT = ("run.json", "selection.json", "curves.csv", "curves.png", "train.log", "
 
 sys.path.insert(0, str(ROOT))
 from pipeline.files import written_aside  # noqa: E402
-from pipeline.preprocessing.cohort import LEVELS, read_cohort, read_stored  # noqa: E402
+from pipeline.preprocessing.cohort_format import LEVELS, read_cohort, read_stored  # noqa: E402
 
 STEP = LEVELS // 255
 
 
 def pack(cohort: Path, packed: Path) -> None:
     """Write the cohort as one tar file, its images in 256 levels."""
-    subjects = read_cohort(cohort)["subjects"]
+    subjects = read_cohort(cohort).subjects
     with written_aside(packed) as aside, tarfile.open(aside, "w") as archive:
-        for name in ("cohort.json", "settings.json", *(subject["masks"] for subject in subjects)):
+        for name in (
+            "cohort.json",
+            "settings.json",
+            *(subject.masks for subject in subjects if subject.masks is not None),
+        ):
             archive.add(cohort / name, name)
         for subject in subjects:
-            levels = read_stored(cohort / subject["images"])
+            levels = read_stored(cohort / subject.images)
             coarse = np.moveaxis(np.round(levels / STEP).astype(np.uint8), 0, 2)
-            image = nib.Nifti1Image(coarse, nib.load(cohort / subject["images"]).affine)
+            image = nib.Nifti1Image(coarse, nib.load(cohort / subject.images).affine)
             content = gzip.compress(image.to_bytes(), 9, mtime=0)
-            entry = tarfile.TarInfo(subject["images"])
+            entry = tarfile.TarInfo(subject.images)
             entry.size = len(content)
             archive.addfile(entry, io.BytesIO(content))
     print(f"{packed}: {packed.stat().st_size / 1e6:.1f} MB, {len(subjects)} scans")

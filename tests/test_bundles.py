@@ -39,7 +39,7 @@ def test_gvs_is_among_the_bundles():
     bundle = find_bundle("gvs")
     assert bundle in list_bundles()
     assert bundle.root == bundles_folder() / "gvs"
-    assert bundle.presets == ["laptop"]
+    assert bundle.presets == ["laptop", "lits"]
     assert bundle.metadata["version"]
 
 

@@ -28,7 +28,8 @@ def demo(output: Path, device: str) -> None:
     from pipeline.inference.outputs import Form
     from pipeline.launch import train
     from pipeline.phantoms.cohort import write_phantom_cohort
-    from pipeline.preprocessing.cohort import Settings, preprocess, read_cohort
+    from pipeline.preprocessing.cohort import Settings, preprocess
+    from pipeline.preprocessing.cohort_format import read_cohort
     from pipeline.preprocessing.slab import Slab
     from pipeline.reports import ScanPage
     from pipeline.reports.cohort_evaluation import evaluate_and_report
@@ -51,7 +52,7 @@ def demo(output: Path, device: str) -> None:
 
     say("4/5 pseudo-healthy and enhanced scans of a test patient")
     synthesizer, provenance = load_predictor(find_bundle(str(run)), "translator", device)
-    subject = next(s["subject"] for s in read_cohort(cohort)["subjects"] if s["split"] == "test")
+    subject = read_cohort(cohort).of("test")[0].subject
     scan = scans / subject / "anat" / f"{subject}_FLAIR.nii.gz"
     for finish in (None, enhancement(0.7)):
         request = Request(Form(page=ScanPage()), finish)

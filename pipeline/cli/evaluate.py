@@ -194,7 +194,7 @@ def _healthy(
     from pipeline.files import require_empty, sha256
     from pipeline.inference.outputs import output_names
     from pipeline.metrics import Metric
-    from pipeline.preprocessing.cohort import COHORT_FILE
+    from pipeline.preprocessing.cohort_format import COHORT_FILE
     from pipeline.reports.evaluation_report import write_healthy_report
     from pipeline.scans.sources import open_sources
 

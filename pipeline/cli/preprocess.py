@@ -3,13 +3,30 @@
 import logging
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from pipeline.cli.say import say
 
+if TYPE_CHECKING:
+    from pipeline.preprocessing.cohort_format import Cohort
+
 logger = logging.getLogger(__name__)
-LAYOUTS = ("bids", "brats", "isles", "lits", "datalist")
+LAYOUTS = (
+    "bids",
+    "atlas",
+    "brats",
+    "isles",
+    "lits",
+    "nnunet",
+    "msd",
+    "wmh",
+    "msseg2016",
+    "isbi2015",
+    "healthy",
+    "datalist",
+)
 
 
 @click.command()
@@ -17,6 +34,15 @@ LAYOUTS = ("bids", "brats", "isles", "lits", "datalist")
 @click.option("-o", "--output", required=True, metavar="DIR", type=click.Path(path_type=Path), help="Folder to write.")
 @click.option("--layout", type=click.Choice(LAYOUTS), help="How the cohort lies on disk; found out if not given.")
 @click.option("--modality", help="Which scan of each subject, in the layout's own words (FLAIR, t1ce, …).")
+@click.option(
+    "--channels",
+    multiple=True,
+    metavar="NAME",
+    help="Several scans of each subject on one grid instead (--channels FLAIR,T1w); columns of a datalist.",
+)
+@click.option("--lesion-labels", metavar="N,N", help="Mask values that mean lesion.  [default: as the layout has it]")
+@click.option("--healthy", is_flag=True, help="Scans without a mask, or with an empty one, are of healthy people.")
+@click.option("--target", metavar="COLUMN", help="What scorers learn: a column of the datalist or participants.tsv.")
 @click.option("--slices", type=click.IntRange(min=1), help="Keep this many middle slices, instead of a thickness.")
 @click.option(
     "--slab-mm",
@@ -44,10 +70,8 @@ LAYOUTS = ("bids", "brats", "isles", "lits", "datalist")
     "--split",
     nargs=3,
     type=float,
-    default=(0.7, 0.15, 0.15),
-    show_default=True,
     metavar="TRAIN VAL TEST",
-    help="Shares of the patients.",
+    help="Shares of the patients.  [default: 0.7 0.15 0.15, or as the cohort says]",
 )
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of the split.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: all cores]")
@@ -57,6 +81,10 @@ def preprocess(
     output: Path,
     layout: str | None,
     modality: str | None,
+    channels: tuple[str, ...],
+    lesion_labels: str | None,
+    healthy: bool,
+    target: str | None,
     slices: int | None,
     slab_mm: float | None,
     whole: bool,
@@ -64,34 +92,41 @@ def preprocess(
     foreground_only: bool,
     window: tuple[float, float] | None,
     min_lesion_mm2: float,
-    split: tuple[float, float, float],
+    split: tuple[float, float, float] | None,
     seed: int,
     workers: int | None,
     overwrite: bool,
 ) -> None:
     """Clip, cut, label and split COHORT for training.
 
-    COHORT is a folder in BIDS, BraTS, ISLES or LiTS layout, or a datalist (MONAI's JSON, or CSV with the columns image,
-    mask, subject, split). Started again after an interruption, it continues.
+    COHORT is a folder in one of the layouts, or a datalist (MONAI's JSON, or CSV with the columns image, mask, subject,
+    patient, split, target). Started again after an interruption, it continues.
     """
     from rich.console import Console
     from rich.progress import Progress
 
     from pipeline.errors import ScanError
     from pipeline.preprocessing import cohort as preprocessing
+    from pipeline.preprocessing.cohort_format import read_cohort
     from pipeline.preprocessing.slab import Slab
     from pipeline.preprocessing.window import WindowRule
     from pipeline.reports.cohort_summary import cohort_summary
 
     if sum((slices is not None, slab_mm is not None, whole)) > 1:
         raise click.UsageError("give one of --slices, --slab-mm and --whole")
+    if modality and channels:
+        raise click.UsageError("give one of --modality and --channels")
     if window and window[0] >= window[1]:
         raise click.UsageError(f"--window needs LOW below HIGH, found {window[0]:g} {window[1]:g}")
-    if not all(map(math.isfinite, (percentile, min_lesion_mm2, slab_mm or 0, *(window or ()), *split))):
+    if not all(map(math.isfinite, (percentile, min_lesion_mm2, slab_mm or 0, *(window or ()), *(split or ())))):
         raise click.UsageError("give finite numbers, found nan or inf among the options")
     slab = Slab(slices=slices, thickness_mm=None) if slices or whole else Slab(thickness_mm=slab_mm or 60.0)
     settings = preprocessing.Settings(
         modality=modality,
+        channels=tuple(name.strip() for each in channels for name in each.split(",") if name.strip()),
+        lesion_labels=_labels(lesion_labels),
+        healthy=healthy,
+        target=target,
         slab=slab,
         window=WindowRule(percentile, foreground_only, window or None),
         min_lesion_mm2=min_lesion_mm2,
@@ -112,12 +147,27 @@ def preprocess(
     cohort_summary(output, result.subjects)
     for problem in result.problems:
         click.echo(f"skipped {problem.subject}: {problem.reason}", err=True)
-    counts = preprocessing.read_cohort(output)["counts"]
-    for name, count in counts.items():
-        say(
-            f"{name}: {count['patients']} patient(s), {count['pathological']} pathological and {count['healthy']} "
-            "healthy slices"
-        )
+    _say_counts(read_cohort(output))
     say(f"{output}: {len(result.subjects)} subjects ({result.layout}); look at {output / 'summary.png'}")
     if result.problems:
         raise ScanError(f"{cohort}: {len(result.problems)} scan(s) could not be used, for the reasons above")
+
+
+def _labels(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    if not all(part.strip().isdigit() and int(part) > 0 for part in text.split(",")):
+        raise click.UsageError(f"--lesion-labels needs whole numbers above 0 such as 2 or 1,3, found {text!r}")
+    return tuple(int(part) for part in text.split(","))
+
+
+def _say_counts(content: "Cohort") -> None:
+    from pipeline.preprocessing.splits import SPLITS
+
+    for name in SPLITS:
+        counts = {label: content.slices(name, label) for label in ("patients", "pathological", "healthy", "unknown")}
+        unknown = f", {counts['unknown']} unknown" if counts["unknown"] else ""
+        say(
+            f"{name}: {counts['patients']} patient(s), {counts['pathological']} pathological and {counts['healthy']} "
+            f"healthy slices{unknown}"
+        )

@@ -18,7 +18,7 @@ from pipeline.evaluation.volumes import HEALTHY, Volume, cohort_grid, read_volum
 from pipeline.files import sha256, write_json
 from pipeline.metrics import a_dice, random_lesion_masks
 from pipeline.metrics.a_dice import MOMENTUM
-from pipeline.preprocessing.cohort import COHORT_FILE
+from pipeline.preprocessing.cohort_format import COHORT_FILE
 from pipeline.preprocessing.grid import Grid
 
 logger = logging.getLogger(__name__)

@@ -25,7 +25,7 @@ from pipeline.evaluation.volumes import HEALTHY, read_volume, subjects_with
 from pipeline.files import sha256
 from pipeline.metrics import A_DICE, METRICS, ms_ssim_padding
 from pipeline.metrics.metric import Metric, metrics_for
-from pipeline.preprocessing.cohort import COHORT_FILE
+from pipeline.preprocessing.cohort_format import COHORT_FILE
 
 FORMAT = 2
 # By what the cases to look at are chosen: the first of these that a volume has.

@@ -17,11 +17,12 @@ from pipeline.errors import OutputError, PipelineError, ScanError, UsageError
 from pipeline.evaluation.predictions import pseudo_healthy
 from pipeline.evaluation.probes import AREA_MM2, CHANGE, regions
 from pipeline.evaluation.scores import DEFINITIONS, over_patients, patient_values, score_rows, score_volumes
-from pipeline.evaluation.volumes import HEALTHY, Volume, names_of, read_volume, subjects_with
+from pipeline.evaluation.volumes import HEALTHY, Volume, read_volume, subjects_with
 from pipeline.inference import Translator
 from pipeline.inference.outputs import BIDS
 from pipeline.metrics import Metric, psnr, ssim
 from pipeline.metrics.catalogue import IDENTICAL
+from pipeline.preprocessing.cohort_format import Subject
 from pipeline.preprocessing.domain import compare
 from pipeline.preprocessing.foreground import foreground
 from pipeline.scans.sources import Source
@@ -165,7 +166,7 @@ def cohort_loads(cohort: Path, split: str) -> dict[str, Load]:
             f"{cohort}: found no slice without lesion in the {split} split, expected some; choose another split, or "
             "preprocess with a wider slab"
         )
-    return {names_of(record)[0]: partial(_from_cohort, cohort, record) for record in records}
+    return {record.subject: partial(_from_cohort, cohort, record) for record in records}
 
 
 def scan_loads(named: Mapping[str, Source], translator: Translator, metadata: Mapping[str, Any]) -> dict[str, Load]:
@@ -179,7 +180,7 @@ def scan_loads(named: Mapping[str, Source], translator: Translator, metadata: Ma
     return {name: partial(_from_scan, name, source, translator, metadata) for name, source in named.items()}
 
 
-def _from_cohort(cohort: Path, record: dict[str, Any]) -> tuple[Volume, list[str]]:
+def _from_cohort(cohort: Path, record: Subject) -> tuple[Volume, list[str]]:
     return read_volume(cohort, record, HEALTHY), []
 
 

@@ -29,7 +29,7 @@ from pipeline.evaluation.volumes import (
 from pipeline.files import sha256, write_json
 from pipeline.methods import Segmentation
 from pipeline.networks import ResidualUNet, UNetSegmentor
-from pipeline.preprocessing.cohort import COHORT_FILE
+from pipeline.preprocessing.cohort_format import COHORT_FILE
 from pipeline.preprocessing.grid import Grid
 from pipeline.preprocessing.slices import SliceDataset
 from pipeline.training.checkpoint import CHECKPOINT, WEIGHTS, load_tensors

@@ -16,13 +16,13 @@ from pipeline.evaluation.volumes import (
     HEALTHY,
     PATHOLOGICAL,
     Volume,
-    names_of,
     pathological_subjects,
     read_slab,
     read_volume,
     subjects_with,
     targets,
 )
+from pipeline.preprocessing.cohort_format import Subject
 
 Fields = dict[str, Any]
 
@@ -142,7 +142,7 @@ def volume_of(item: Item) -> Volume:
 
 def _pathological(cohort: Path, split: str) -> Mapping[str, Callable[[], Item]]:
     return {
-        names_of(record)[0]: partial(lambda one: of_volume(read_volume(cohort, one)), record)
+        record.subject: partial(lambda one: of_volume(read_volume(cohort, one)), record)
         for record in pathological_subjects(cohort, split)
     }
 
@@ -151,7 +151,7 @@ def _whole_volumes(cohort: Path, split: str) -> Mapping[str, Callable[[], Item]]
     """Slices with and without lesion: there, whatever is found is a false alarm."""
     pathological_subjects(cohort, split)  # a split without any lesion says nothing about a segmenter
     return {
-        names_of(record)[0]: partial(lambda one: of_volume(read_volume(cohort, one, PATHOLOGICAL, HEALTHY)), record)
+        record.subject: partial(lambda one: of_volume(read_volume(cohort, one, PATHOLOGICAL, HEALTHY)), record)
         for record in subjects_with(cohort, split, PATHOLOGICAL, HEALTHY)
     }
 
@@ -159,9 +159,9 @@ def _whole_volumes(cohort: Path, split: str) -> Mapping[str, Callable[[], Item]]
 def _scans(cohort: Path, split: str) -> Mapping[str, Callable[[], Item]]:
     name = _target_name(cohort)
 
-    def read(record: dict[str, Any], target: float) -> Item:
+    def read(record: Subject, target: float) -> Item:
         slab = read_slab(cohort, record)
-        return Item(*names_of(record), [None], {name: target}, slab=slab)
+        return Item(record.subject, record.patient, [None], {name: target}, slab=slab)
 
     return {subject: partial(read, *found) for subject, found in targets(cohort, split).items()}
 

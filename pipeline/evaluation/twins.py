@@ -10,7 +10,7 @@ from torch import Tensor
 from pipeline.errors import UsageError
 from pipeline.evaluation.volumes import Volume
 from pipeline.files import written_aside
-from pipeline.preprocessing.cohort import LEVELS
+from pipeline.preprocessing.cohort_format import LEVELS
 
 FOLDER = "twins"
 

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.errors import UsageError
-from pipeline.preprocessing.cohort import LEVELS, read_cohort, read_stored, stored_shape
+from pipeline.preprocessing.cohort_format import LEVELS, Subject, read_cohort, read_mask, read_stored, stored_shape
 from pipeline.preprocessing.foreground import foreground
 from pipeline.preprocessing.grid import Grid
+from pipeline.preprocessing.splits import SPLITS
 
 PATHOLOGICAL = "pathological"
 HEALTHY = "healthy"
@@ -57,7 +58,7 @@ class Volume:
         return self.slice_mm, *self.spacing_mm
 
 
-def pathological_subjects(cohort: Path, split: str) -> list[dict[str, Any]]:
+def pathological_subjects(cohort: Path, split: str) -> list[Subject]:
     """Records of the subjects of a split that have pathological slices, as `cohort.json` holds them.
 
     Raises:
@@ -67,8 +68,9 @@ def pathological_subjects(cohort: Path, split: str) -> list[dict[str, Any]]:
     if not found:
         content = read_cohort(cohort)
         present = ", ".join(
-            f"{name} {count['patients']} patients with {count[PATHOLOGICAL]} pathological slices"
-            for name, count in content["counts"].items()
+            f"{name} {content.slices(name, 'patients')} patients with {content.slices(name, PATHOLOGICAL)} "
+            "pathological slices"
+            for name in SPLITS
         )
         raise UsageError(
             f"{cohort}: found no pathological slice in the {split} split, expected some (the cohort has: {present}); "
@@ -77,42 +79,36 @@ def pathological_subjects(cohort: Path, split: str) -> list[dict[str, Any]]:
     return found
 
 
-def subjects_with(cohort: Path, split: str, *labels: str) -> list[dict[str, Any]]:
+def subjects_with(cohort: Path, split: str, *labels: str) -> list[Subject]:
     """Records of the subjects of a split that have slices of some of the labels."""
-    return [s for s in read_cohort(cohort)["subjects"] if s["split"] == split and set(labels) & set(s["labels"])]
+    return [subject for subject in read_cohort(cohort).of(split) if set(labels) & set(subject.labels)]
 
 
-def patients_of(records: list[dict[str, Any]]) -> set[str]:
+def patients_of(records: list[Subject]) -> set[str]:
     """Names of the patients that records belong to."""
-    return {record["patient"] for record in records}
+    return {record.patient for record in records}
 
 
-def names_of(record: dict[str, Any]) -> tuple[str, str]:
-    """Names of the subject that a record describes, and of the patient."""
-    return str(record["subject"]), str(record["patient"])
-
-
-def targets(cohort: Path, split: str) -> dict[str, tuple[dict[str, Any], float]]:
+def targets(cohort: Path, split: str) -> dict[str, tuple[Subject, float]]:
     """Records and targets of the subjects of a split that have a target, by subject.
 
     Raises:
         UsageError: if a target is no number.
     """
     found = {}
-    for record in read_cohort(cohort)["subjects"]:
-        target = record.get("target")
-        if record["split"] != split or target is None:
+    for record in read_cohort(cohort).of(split):
+        if record.target is None:
             continue
-        if not isinstance(target, (int, float)):
+        if not isinstance(record.target, (int, float)):
             raise UsageError(
-                f"{cohort}: found the target {target!r} of {record['subject']}, expected a number, or 0 and 1 for the "
-                "two classes; preprocess again with such targets"
+                f"{cohort}: found the target {record.target!r} of {record.subject}, expected a number, or 0 and 1 for "
+                "the two classes; preprocess again with such targets"
             )
-        found[names_of(record)[0]] = (record, float(target))
+        found[record.subject] = (record, float(record.target))
     return found
 
 
-def read_volume(cohort: Path, record: dict[str, Any], *labels: str) -> Volume:
+def read_volume(cohort: Path, record: Subject, *labels: str) -> Volume:
     """Read the slices of one subject that have one of the labels.
 
     Args:
@@ -124,56 +120,55 @@ def read_volume(cohort: Path, record: dict[str, Any], *labels: str) -> Volume:
         UsageError: if a file of the cohort is missing or damaged.
     """
     wanted = labels or (PATHOLOGICAL,)
-    places = [place for place, found in enumerate(record["labels"]) if found in wanted]
+    places = [place for place, found in enumerate(record.labels) if found in wanted]
 
     def chosen(axial: NDArray[Any]) -> Tensor:
         return torch.from_numpy(axial[places, None])
 
-    image = _levels(cohort / record["images"])
+    image = _levels(cohort / record.images)
     return Volume(
-        subject=record["subject"],
-        patient=record["patient"],
-        spacing_mm=(record["spacing_mm"][1], record["spacing_mm"][2]),
+        subject=record.subject,
+        patient=record.patient,
+        spacing_mm=record.pixel_mm,
         places=places,
         image=chosen(image),
-        lesion=chosen(read_stored(cohort / record["masks"]) > 0),
+        lesion=chosen(read_mask(cohort, record) > 0),
         foreground=chosen(foreground(image)),
-        truth=chosen(_levels(cohort / record["truth"])) if "truth" in record else None,
-        slice_mm=record["spacing_mm"][0],
+        truth=chosen(_levels(cohort / record.truth)) if record.truth is not None else None,
+        slice_mm=record.spacing_mm[0],
     )
 
 
-def read_slab(cohort: Path, record: dict[str, Any]) -> tuple[NDArray[np.float32], tuple[float, float, float]]:
-    """All slices of a subject's slab in [0, 1], shape (slices, 1, right, anterior), and their voxels' size.
+def read_slab(cohort: Path, record: Subject) -> tuple[NDArray[np.float32], tuple[float, float, float]]:
+    """All slices of a subject's slab in [0, 1], shape (slices, C, right, anterior), and their voxels' size.
 
     Raises:
         UsageError: if a file of the cohort is missing or damaged.
     """
-    slice_mm, right_mm, anterior_mm = record["spacing_mm"]
-    return _levels(cohort / record["images"])[:, None], (slice_mm, right_mm, anterior_mm)
+    channels = [_levels(cohort / path) for path in record.channels.values()]
+    return np.stack(channels, axis=1), record.spacing_mm
 
 
 def cohort_grid(cohort: Path, spacing_mm: float) -> Grid:
     """A canvas just large enough for the largest field of view of a cohort's slices."""
     grid = Grid(spacing_mm, (SMALLEST_SIDE, SMALLEST_SIDE))
-    for record in read_cohort(cohort)["subjects"]:
-        pixels = grid.resampled(in_plane_shape(cohort, record), (record["spacing_mm"][1], record["spacing_mm"][2]))
-        grid = Grid(spacing_mm, grid.canvas(pixels))
+    for record in read_cohort(cohort).subjects:
+        grid = Grid(spacing_mm, grid.canvas(grid.resampled(in_plane_shape(cohort, record), record.pixel_mm)))
     return grid
 
 
 def finest_spacing(cohort: Path) -> float:
     """The smallest pixel side of a cohort's slices, in mm."""
-    return float(min(min(record["spacing_mm"][1:]) for record in read_cohort(cohort)["subjects"]))
+    return float(min(min(record.pixel_mm) for record in read_cohort(cohort).subjects))
 
 
-def in_plane_shape(cohort: Path, record: dict[str, Any]) -> tuple[int, int]:
+def in_plane_shape(cohort: Path, record: Subject) -> tuple[int, int]:
     """Pixels of a subject's slices along (right, anterior), from the header alone.
 
     Raises:
         UsageError: if the file is missing or damaged.
     """
-    return stored_shape(cohort / record["images"])[1:]
+    return stored_shape(cohort / record.images)[1:]
 
 
 def _levels(path: Path) -> NDArray[np.float32]:

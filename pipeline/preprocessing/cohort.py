@@ -2,55 +2,54 @@
 
 import concurrent.futures
 import csv
+import hashlib
 import io
 import json
+import logging
 import multiprocessing
 import os
+import re
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from types import EllipsisType, NoneType
-from typing import Any, get_args
+from typing import cast
 
 import nibabel as nib
 import numpy as np
 from nibabel.affines import from_matvec
 from nibabel.orientations import inv_ornt_aff
 from numpy.typing import NDArray
+from pydantic import BaseModel
 
 from pipeline import __version__
+from pipeline.cohorts import Case, Found, Problem, find_cases
 from pipeline.errors import OutputError, PipelineError, ScanError, UsageError
 from pipeline.files import PARTIAL, sha256, write_json, write_text, written_aside
-from pipeline.preprocessing.labels import Label, label_slices
+from pipeline.preprocessing.cohort_format import (
+    COHORT_FILE,
+    FORMAT,
+    LEVELS,
+    Cohort,
+    Prepared,
+    SourceFile,
+    Subject,
+    count,
+)
+from pipeline.preprocessing.labels import Label, label_slices, lesion_voxels
 from pipeline.preprocessing.slab import Slab
-from pipeline.preprocessing.splits import SPLITS, split_patients
-from pipeline.preprocessing.window import WindowRule
+from pipeline.preprocessing.splits import Split, split_patients
+from pipeline.preprocessing.window import Window, WindowRule
 from pipeline.scans import Scan, check_same_grid, read_nifti
-from pipeline.scans.cohorts import Case, Problem, find_cases
 
-# Normalised volumes are stored as unsigned 16-bit integers with this slope: [0, 1] to 1.5e-5, half the size of float32.
-LEVELS = 65535
+logger = logging.getLogger(__name__)
+
 FOLDERS = ("images", "masks", "truth", "subjects")
-COHORT_FILE = "cohort.json"
-
-# What later steps read from `cohort.json`: the keys of objects, the one type of all items of a list, types of values.
-CONTENT: dict[str, Any] = {
-    "settings": {
-        "window": {"percentile": (int, float), "foreground_only": bool, "fixed": (list, NoneType)},
-        "slab": {"slices": (int, NoneType), "thickness_mm": (int, float, NoneType)},
-    },
-    "counts": {split: dict.fromkeys(("patients", *get_args(Label)), int) for split in SPLITS},
-    "subjects": [
-        {
-            **dict.fromkeys(("subject", "patient", "split", "images", "masks"), str),
-            "truth": (str, EllipsisType),  # may be absent
-            "spacing_mm": [(int, float)],
-            "labels": [str],
-        }
-    ],
-}
+SHARES = (0.7, 0.15, 0.15)
+# The cohort of the last run, from when a run begins until it ends: patients stay in the splits that they are in.
+PREVIOUS = "previous.json"
+SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -62,26 +61,63 @@ class Settings:
         slab: which middle slices to keep.
         window: which intensities become [0, 1].
         min_lesion_mm2: smallest lesion area that makes a slice pathological.
-        split: shares of training, validation and test patients.
+        split: shares of training, validation and test patients; None: `SHARES`, and the cohort's own splits where it
+            says them.
         seed: of the split.
+        channels: several sequences on one grid instead of one modality.
+        lesion_labels: mask values that mean lesion; None: as the layout has it.
+        healthy: scans without a mask, or with an empty one, are of healthy people.
+        target: column that holds what a scorer learns to tell.
     """
 
     modality: str | None = None
     slab: Slab = Slab()
     window: WindowRule = WindowRule()
     min_lesion_mm2: float = 0.0
-    split: tuple[float, float, float] = (0.7, 0.15, 0.15)
+    split: tuple[float, float, float] | None = None
     seed: int = 0
+    channels: tuple[str, ...] = ()
+    lesion_labels: tuple[int, ...] | None = None
+    healthy: bool = False
+    target: str | None = None
+
+    @property
+    def shares(self) -> tuple[float, float, float]:
+        """Of training, validation and test patients."""
+        return self.split or SHARES
+
+    @property
+    def of_volumes(self) -> "Settings":
+        """Without the split, which is decided later and changes no volume."""
+        return replace(self, split=None, seed=0)
 
 
 @dataclass(frozen=True)
 class Preprocessed:
-    """What `preprocess` did: the cohort's folder, the subjects in it, and the scans it had to leave out."""
+    """What `preprocess` did.
+
+    Attributes:
+        directory: the cohort's folder.
+        layout: in which the scans lay.
+        subjects: what is in it.
+        problems: the scans that had to be left out.
+        notes: what was assumed.
+    """
 
     directory: Path
     layout: str
-    subjects: list[dict[str, Any]]
+    subjects: list[Subject]
     problems: list[Problem]
+    notes: list[str]
+
+
+class _Finished(BaseModel):
+    """What `subjects/<subject>.json` holds: what a volume was made from, sizes of its files, and the record."""
+
+    key: str
+    bytes: dict[str, int]
+    notes: list[str]
+    record: Prepared
 
 
 def preprocess(
@@ -99,46 +135,129 @@ def preprocess(
     healthy truth is known, `subjects/` (one record each), `slices.csv` and `cohort.json`. A subject's record is
     written after its volumes and `cohort.json` after all else, so that an interrupted run continues and is never taken
     for a finished one; the same scans and settings give the same bytes. Files of subjects that are no longer usable are
-    removed.
+    removed. Patients stay in the splits that an earlier run with the same seed and shares put them into.
 
     Args:
         cohort: a folder in a known layout, or a datalist.
         directory: where to write.
         settings: see `Settings`.
-        layout: one of `pipeline.scans.cohorts.LAYOUTS`; None recognises it.
+        layout: one of `pipeline.cohorts.LAYOUTS`; None recognises it.
         workers: processes; None uses all cores.
         overwrite: replace a cohort made from other settings.
         progress: called with (scans done, scans in all).
 
     Raises:
-        UsageError: if nothing is usable, the folder holds something else, or there are too few patients to split.
+        UsageError: if nothing is usable, the folder holds something else, there are too few patients to split, or the
+            same image is there under several patients.
     """
-    found = find_cases(cohort, layout, settings.modality)
+    found, settings = _find(cohort, settings, layout)
+    _refuse_two_ways_to_split(cohort, found, settings)
     if found.cases:  # told now, not after an hour's work
-        _splits((case.patient for case in found.cases), found.cases, settings)
+        _splits([case.patient for case in found.cases], found.cases, settings, {})
+    _tell(found.notes)
     _check_directory(directory, settings, overwrite)
     problems = list(found.problems)
-    records = []
+    finished: list[_Finished] = []
     for done, outcome in enumerate(_each(found.cases, directory, settings, workers), start=1):
         if isinstance(outcome, Problem):
             problems.append(outcome)
         else:
-            records.append(outcome)
+            finished.append(outcome)
         if progress is not None:
             progress(done, len(found.cases))
-    if not records:
+    if not finished:
         reasons = "; ".join(problem.reason for problem in problems) or "it holds no scans"
         raise UsageError(f"{cohort}: no usable scan in this {found.layout} cohort ({reasons})")
-    records.sort(key=lambda record: str(record["subject"]))
+    finished.sort(key=lambda each: each.record.subject)
+    records = [each.record for each in finished]
+    notes = _gathered(note for each in finished for note in each.notes)
     try:
-        subjects = _with_splits(records, found.cases, settings)
-        _check_labels(cohort, subjects)
+        notes += _same_images(cohort, records)
+        previous, told = _previous_splits(directory, records, settings)
+        splits = _splits([record.patient for record in records], found.cases, settings, previous)
     except UsageError as error:
         skipped = [f"skipped {problem.subject}: {problem.reason}" for problem in problems]
         raise UsageError("\n".join([str(error), *skipped])) from error
+    subjects = [Subject(**record.model_dump(exclude_unset=True), split=splits[record.patient]) for record in records]
+    notes += [*told, *_missing_labels(subjects)]
+    _tell(notes)
+    notes = [*found.notes, *notes]
     _remove_leftovers(directory, subjects)
-    _write_tables(directory, subjects, settings, found.layout)
-    return Preprocessed(directory, found.layout, subjects, sorted(problems, key=lambda problem: problem.subject))
+    _write_tables(directory, subjects, settings, found.layout, notes)
+    return Preprocessed(directory, found.layout, subjects, sorted(problems, key=lambda problem: problem.subject), notes)
+
+
+def _tell(notes: list[str]) -> None:
+    for note in notes:
+        logger.warning("%s", note)
+
+
+def _find(cohort: Path, settings: Settings, layout: str | None) -> tuple[Found, Settings]:
+    """The cases; scans without masks are among them if they are healthy, or if no scan at all has one."""
+
+    def look(masks_optional: bool) -> Found:
+        return find_cases(cohort, layout, settings.modality, settings.channels, settings.target, masks_optional)
+
+    found = look(masks_optional=settings.healthy)
+    if found.layout == "healthy":
+        settings = replace(settings, healthy=True)
+    if not found.cases and (unmasked := look(masks_optional=True)).cases:
+        found = unmasked
+        if not settings.healthy:
+            found.notes.append(
+                "no scan has a lesion mask, so all slices are labelled unknown; give --healthy if these are healthy "
+                "people"
+            )
+    if settings.lesion_labels is not None:
+        found = replace(found, cases=[replace(case, lesion_labels=settings.lesion_labels) for case in found.cases])
+    elif any(case.lesion_labels == () for case in found.cases):
+        raise UsageError(
+            f"{cohort}: none of the labels in dataset.json is called a lesion, expected one; give the values that mean "
+            "lesion with --lesion-labels"
+        )
+    return found, settings
+
+
+def _refuse_two_ways_to_split(cohort: Path, found: Found, settings: Settings) -> None:
+    given = sorted({case.split for case in found.cases if case.split})
+    if settings.split is not None and given:
+        raise UsageError(
+            f"{cohort}: says itself which split its scans are in ({', '.join(given)}), expected no --split beside "
+            "that; leave --split out, or list the scans without splits (a CSV file without the column split)"
+        )
+
+
+def _gathered(notes: Iterable[str]) -> list[str]:
+    """One note for many scans of which the same is to be said."""
+    by_text: dict[str, list[str]] = {}
+    for note in notes:
+        name, _, text = note.partition(": ")
+        by_text.setdefault(text, []).append(name)
+    return [
+        f"{', '.join(names[:SHOWN])}{f' and {len(names) - SHOWN} more' if len(names) > SHOWN else ''}: {text}"
+        for text, names in by_text.items()
+    ]
+
+
+def _same_images(cohort: Path, records: list[Prepared]) -> list[str]:
+    """Refuse the same image under several patients; a note where it is under several visits of one."""
+    alike: dict[str, list[Prepared]] = {}
+    for record in records:
+        alike.setdefault(record.image_sha256, []).append(record)
+    groups = [group for group in alike.values() if len(group) > 1]
+    for group in groups:
+        if len({record.patient for record in group}) > 1:
+            names = ", ".join(record.subject for record in group[: 2 * SHOWN]) + (
+                " …" if len(group) > 2 * SHOWN else ""
+            )
+            raise UsageError(
+                f"{cohort}: holds the same image under several patients ({names}), expected each image once, because "
+                "training and test must not share it; remove the copies, or name the one person in a column 'patient' "
+                "of a datalist"
+            )
+    return [
+        f"{', '.join(record.subject for record in group[:SHOWN])}: the same image, of one patient" for group in groups
+    ]
 
 
 def _check_directory(directory: Path, settings: Settings, overwrite: bool) -> None:
@@ -161,12 +280,11 @@ def _check_directory(directory: Path, settings: Settings, overwrite: bool) -> No
             f"{directory}: exists and is no cohort of ours, expected a new or empty folder; choose another"
         )
     write_json(settings_file, wanted)
-    (directory / COHORT_FILE).unlink(missing_ok=True)
+    if (directory / COHORT_FILE).is_file():
+        (directory / COHORT_FILE).replace(directory / PREVIOUS)
 
 
-def _each(
-    cases: list[Case], directory: Path, settings: Settings, workers: int | None
-) -> Iterator[dict[str, Any] | Problem]:
+def _each(cases: list[Case], directory: Path, settings: Settings, workers: int | None) -> Iterator[_Finished | Problem]:
     workers = min(workers or _cores(), max(1, len(cases)))
     if workers == 1:
         yield from (_attempt(case, directory, settings) for case in cases)
@@ -210,7 +328,7 @@ def _end_with_parent() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def _attempt(case: Case, directory: Path, settings: Settings) -> dict[str, Any] | Problem:
+def _attempt(case: Case, directory: Path, settings: Settings) -> _Finished | Problem:
     try:
         return preprocess_case(case, directory, settings)
     except OutputError:
@@ -225,82 +343,130 @@ def _attempt(case: Case, directory: Path, settings: Settings) -> dict[str, Any] 
         )
 
 
-def preprocess_case(case: Case, directory: Path, settings: Settings) -> dict[str, Any]:
+def preprocess_case(case: Case, directory: Path, settings: Settings) -> _Finished:
     """Preprocess one subject, or return its record if that is already done.
-
-    Returns:
-        The record: paths relative to `directory`, window, slices, lesion areas and labels by slice.
 
     Raises:
         ScanError: if scan and mask cannot be used together.
     """
+    paths = {"image": case.image, "mask": case.mask, "truth": case.truth, **case.channels}
     source = {
-        name: {"name": path.name, "sha256": sha256(path)}
-        for name, path in (("image", case.image), ("mask", case.mask), ("truth", case.truth))
+        name: SourceFile(name=path.name, sha256=sha256(path))
+        for name, path in paths.items()
         if path is not None and path.is_file()
     }
-    settings = replace(settings, split=(1, 0, 0), seed=0)  # the split is decided later and changes no volume
     record_file = directory / "subjects" / f"{case.subject}.json"
-    key = json.loads(json.dumps({"source": source, "settings": asdict(settings), "version": __version__}))
-    if (done := _finished_record(directory, record_file, key)) is not None:
+    key = _key(case, source, settings)
+    if (done := _finished(directory, record_file, key)) is not None:
         return done
-    scan = read_nifti(case.image)
-    lesion = _lesion(case, scan)
+    scan = read_nifti(case.image, volume=case.volumes.get("image"))
+    lesion, notes = _lesion(case, scan, settings)
     intensities = scan.intensities()
-    window = settings.window.window(intensities, case.image)
     first, last = settings.slab.range(len(scan.axial(scan.stored)), scan.axial_spacing_mm[0])
-    _, height_mm, width_mm = scan.axial_spacing_mm
-    areas_mm2 = scan.axial(lesion)[first:last].sum(axis=(1, 2)) * height_mm * width_mm
-    volumes: dict[str, NDArray[np.generic]] = {
-        "images": _levels(window.apply(scan.axial(intensities)[first:last])),
-        "masks": scan.axial(lesion)[first:last],
-    }
+    volumes: dict[str, NDArray[np.generic]] = {}
+    windows: dict[str, tuple[float, float]] = {}
+    channels: dict[str, str] = {}
+
+    def keep(file: str, values: NDArray[np.float32], window: Window) -> None:
+        volumes[file] = _levels(window.apply(scan.axial(values)[first:last]))
+
+    window = settings.window.window(intensities, case.image)
+    main = (settings.channels or (settings.modality or "image",))[0]
+    for name, path in {main: case.image, **case.channels}.items():
+        channels[name] = f"images/{case.subject}{f'_{_plain(name)}' if channels else ''}.nii.gz"
+        values = intensities if name == main else _other(path, scan, f"channel {name}", case.volumes.get(name))
+        its_window = window if name == main else settings.window.window(values, path)
+        windows[name] = (its_window.low, its_window.high)
+        keep(channels[name], values, its_window)
+    masks = truth = None
+    if lesion is not None:
+        masks = f"masks/{case.subject}.nii.gz"
+        volumes[masks] = scan.axial(lesion)[first:last].astype(np.uint8)
     if case.truth is not None:
-        truth = read_nifti(case.truth)
-        check_same_grid(scan, truth, "healthy truth")
-        volumes["truth"] = _levels(window.apply(truth.axial(truth.intensities())[first:last]))
-    for folder, axial in volumes.items():
-        _write_axial(directory / folder / f"{case.subject}.nii.gz", axial, scan, first)
-    record: dict[str, Any] = {
-        "subject": case.subject,
-        "patient": case.patient,
-        **{folder: f"{folder}/{case.subject}.nii.gz" for folder in volumes},
-        "window": [window.low, window.high],
-        "first_slice": first,
-        "spacing_mm": [round(size, 6) for size in scan.axial_spacing_mm],
-        "lesion_mm2": [round(float(area), 3) for area in areas_mm2],
-        "labels": label_slices(areas_mm2, settings.min_lesion_mm2),
-        "key": key,
+        truth = f"truth/{case.subject}.nii.gz"
+        keep(truth, _other(case.truth, scan, "healthy truth"), window)
+    for file, axial in volumes.items():
+        _write_axial(directory / file, axial, scan, first)
+    areas_mm2, labels = _labelled(lesion, scan, (first, last), settings)
+    slices_mm, right_mm, anterior_mm = (round(size, 6) for size in scan.axial_spacing_mm)
+    record = Prepared(
+        subject=case.subject,
+        patient=case.patient,
+        images=channels[main],
+        masks=masks,
+        **({} if truth is None else {"truth": truth}),
+        channels=channels,
+        session=case.session,
+        target=case.target,
+        window=windows[main],
+        windows=windows,
+        first_slice=first,
+        spacing_mm=(slices_mm, right_mm, anterior_mm),
+        lesion_mm2=areas_mm2,
+        labels=labels,
+        source=source,
+        image_sha256=hashlib.sha256(intensities.tobytes()).hexdigest(),
+    )
+    sizes = {file: (directory / file).stat().st_size for file in record.files}
+    finished = _Finished(key=key, bytes=sizes, notes=notes, record=record)
+    write_text(record_file, finished.model_dump_json(indent=2, exclude_unset=True) + "\n")
+    return finished
+
+
+def _key(case: Case, source: Mapping[str, SourceFile], settings: Settings) -> str:
+    """What a finished volume was made from and how: equal for the same result, wherever the cohort lies."""
+    about = {
+        "version": __version__,
+        "settings": asdict(settings.of_volumes),
+        "source": {name: file.model_dump() for name, file in source.items()},
+        "case": [case.patient, case.session, case.target, case.lesion_labels, sorted(case.volumes.items())],
     }
-    record["bytes"] = {record[name]: (directory / record[name]).stat().st_size for name in volumes}
-    write_json(record_file, record)
-    return record
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 
-def _finished_record(directory: Path, record_file: Path, key: dict[str, Any]) -> dict[str, Any] | None:
+def _finished(directory: Path, record_file: Path, key: str) -> _Finished | None:
     try:
-        record: dict[str, Any] = json.loads(record_file.read_text(encoding="utf-8"))
-        whole = record["key"] == key and all(
-            (directory / path).stat().st_size == size for path, size in record["bytes"].items()
-        )
-    except (OSError, ValueError, KeyError, TypeError):  # not there, or cut short when the machine stopped
+        done = _Finished.model_validate_json(record_file.read_bytes())
+        whole = done.key == key and all((directory / path).stat().st_size == size for path, size in done.bytes.items())
+    except (OSError, ValueError):  # not there, or cut short when the machine stopped
         return None
-    return record if whole else None
+    return done if whole else None
 
 
-def _lesion(case: Case, scan: Scan) -> NDArray[np.uint8]:
+def _other(path: Path, scan: Scan, kind: str, volume: int | None = None) -> NDArray[np.float32]:
+    other = read_nifti(path, volume=volume)
+    check_same_grid(scan, other, kind)
+    return other.intensities()
+
+
+def _lesion(case: Case, scan: Scan, settings: Settings) -> tuple[NDArray[np.bool_] | None, list[str]]:
     if case.mask is None:
-        raise ScanError(f"{case.image}: has no lesion mask, expected one; add it or leave the scan out")
+        return None, []
     mask = read_nifti(case.mask, constant_ok=True)
     check_same_grid(scan, mask, "mask")
-    labels = mask.intensities().round()
-    lesion = np.isin(labels, case.lesion_labels) if case.lesion_labels else labels > 0
-    if not lesion.any():
+    lesion, notes = lesion_voxels(mask, scan, case.lesion_labels)
+    if not lesion.any() and not settings.healthy:
         raise ScanError(
             f"{case.mask}: the mask is empty, expected voxels with a lesion label; if the person is healthy, leave the "
-            "scan out"
+            "scan out or give --healthy"
         )
-    return lesion.astype(np.uint8)
+    return lesion, notes
+
+
+def _labelled(
+    lesion: NDArray[np.bool_] | None, scan: Scan, slab: tuple[int, int], settings: Settings
+) -> tuple[list[float], list[Label]]:
+    """Lesion area in mm² and label of each slice of the slab."""
+    first, last = slab
+    if lesion is None:
+        return [0.0] * (last - first), ["healthy" if settings.healthy else "unknown"] * (last - first)
+    _, height_mm, width_mm = scan.axial_spacing_mm
+    areas_mm2 = scan.axial(lesion)[first:last].sum(axis=(1, 2)) * height_mm * width_mm
+    return [round(float(area), 3) for area in areas_mm2], label_slices(areas_mm2, settings.min_lesion_mm2)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9-]", "-", name)
 
 
 def _levels(windowed: NDArray[np.float32]) -> NDArray[np.uint16]:
@@ -319,154 +485,81 @@ def _write_axial(path: Path, axial: NDArray[np.generic], scan: Scan, first: int)
         nib.save(image, aside)
 
 
-def _with_splits(records: list[dict[str, Any]], cases: list[Case], settings: Settings) -> list[dict[str, Any]]:
-    splits = _splits((record["patient"] for record in records), cases, settings)
+def _previous_splits(
+    directory: Path, records: list[Prepared], settings: Settings
+) -> tuple[dict[str, Split], list[str]]:
+    """Splits that patients were in before, by themselves or by one of their scans, and what is to be said."""
+    path = directory / PREVIOUS
+    try:
+        previous = Cohort.model_validate_json(path.read_bytes())
+    except (OSError, ValueError):
+        return {}, []
+    if (previous.settings.split, previous.settings.seed) != (settings.shares, settings.seed):
+        return {}, []  # another split was asked for
+    by_subject = {subject.subject: subject.split for subject in previous.subjects}
+    kept: dict[str, Split] = {subject.patient: subject.split for subject in previous.subjects}
+    for record in records:
+        if record.patient not in kept and record.subject in by_subject:
+            kept[record.patient] = by_subject[record.subject]
+    new = sorted({record.patient for record in records} - kept.keys())
+    gone = sorted(kept.keys() - {record.patient for record in records})
+    if not new and not gone:
+        return kept, []
+    changed = [f"{len(names)} {what}" for names, what in ((new, "came"), (gone, "left")) if names]
+    return kept, [f"of the patients, {' and '.join(changed)}; all others stay in the splits that they were in"]
+
+
+def _splits(
+    patients: Iterable[str], cases: list[Case], settings: Settings, previous: Mapping[str, Split]
+) -> dict[str, Split]:
+    given: dict[str, Split] = {case.patient: cast("Split", case.split) for case in cases if case.split}
+    undecided = [patient for patient in patients if patient not in given]
+    drawn = split_patients(undecided, settings.shares, settings.seed, previous) if undecided else {}
+    return given | drawn
+
+
+def _missing_labels(subjects: list[Subject]) -> list[str]:
+    """What some methods will miss."""
+    labels = {label for subject in subjects for label in subject.labels}
+    if "unknown" in labels:
+        return []
     return [
-        {
-            "subject": record["subject"],
-            "patient": record["patient"],
-            "split": splits[record["patient"]],
-            **{key: value for key, value in record.items() if key not in ("subject", "patient", "key", "bytes")},
-            "source": record["key"]["source"],
-        }
-        for record in records
+        f"found no {label} slice in any scan, so methods that need some cannot be trained on this cohort; {remedy}"
+        for label, remedy in (
+            ("healthy", "for these, widen the slab (--slab-mm, --slices) so that slices without lesion are in it"),
+            ("pathological", "for these, lower --min-lesion-mm2 or widen the slab"),
+        )
+        if label not in labels
     ]
 
 
-def _splits(patients: Iterable[str], cases: list[Case], settings: Settings) -> dict[str, str]:
-    splits = {case.patient: case.split for case in cases if case.split}
-    undecided = [patient for patient in patients if patient not in splits]
-    if undecided:
-        splits |= split_patients(undecided, settings.split, settings.seed)
-    return splits
-
-
-def _check_labels(cohort: Path, subjects: list[dict[str, Any]]) -> None:
-    labels = {label for subject in subjects for label in subject["labels"]}
-    for label, remedy in (
-        ("healthy", "widen the slab (--slab-mm, --slices) so that slices without lesion are in it"),
-        ("pathological", "lower --min-lesion-mm2 or widen the slab"),
-    ):
-        if label not in labels:
-            raise UsageError(
-                f"{cohort}: found no {label} slice in any scan, expected both healthy and pathological ones; {remedy}"
-            )
-
-
-def _remove_leftovers(directory: Path, subjects: list[dict[str, Any]]) -> None:
+def _remove_leftovers(directory: Path, subjects: list[Subject]) -> None:
     """Remove what killed runs left half-written, and files of subjects that are no longer in the cohort."""
-    kept = {directory / subject[name] for subject in subjects for name in FOLDERS if name in subject}
-    kept |= {directory / "subjects" / f"{subject['subject']}.json" for subject in subjects}
+    kept = {directory / file for subject in subjects for file in subject.files}
+    kept |= {directory / "subjects" / f"{subject.subject}.json" for subject in subjects}
     for path in (*(path for name in FOLDERS for path in (directory / name).glob("*")), *directory.glob(f"{PARTIAL}*")):
         if path not in kept and path.is_file():
             path.unlink()
 
 
-def _write_tables(directory: Path, subjects: list[dict[str, Any]], settings: Settings, layout: str) -> None:
+def _write_tables(directory: Path, subjects: list[Subject], settings: Settings, layout: str, notes: list[str]) -> None:
     table = io.StringIO()
     rows = csv.writer(table, lineterminator="\n")
     rows.writerow(["subject", "patient", "split", "slice", "label", "lesion_mm2"])
     for subject in subjects:
-        for place, (label, area) in enumerate(zip(subject["labels"], subject["lesion_mm2"], strict=True)):
-            rows.writerow([subject["subject"], subject["patient"], subject["split"], place, label, area])
+        for place, (label, area) in enumerate(zip(subject.labels, subject.lesion_mm2, strict=True)):
+            rows.writerow([subject.subject, subject.patient, subject.split, place, label, area])
     write_text(directory / "slices.csv", table.getvalue())
-    counts = {
-        split: {
-            "patients": len({s["patient"] for s in subjects if s["split"] == split}),
-            **{
-                label: sum(s["labels"].count(label) for s in subjects if s["split"] == split)
-                for label in get_args(Label)
-            },
-        }
-        for split in SPLITS
-    }
     write_json(
         directory / COHORT_FILE,
         {
-            "format": 1,
+            "format": FORMAT,
             "pipeline_version": __version__,
             "layout": layout,
-            "settings": asdict(settings),
-            "counts": counts,
-            "subjects": subjects,
+            "notes": notes,
+            "settings": {**asdict(settings), "split": settings.shares},
+            "counts": count(subjects),
+            "subjects": [subject.model_dump(mode="json", exclude_unset=True) for subject in subjects],
         },
     )
-
-
-def read_cohort(directory: Path) -> dict[str, Any]:
-    """The content of a preprocessed cohort's `cohort.json`.
-
-    Raises:
-        UsageError: if the folder is no preprocessed cohort, or its `cohort.json` lacks what later steps need.
-    """
-    path = directory / COHORT_FILE
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"{directory}: holds no readable {COHORT_FILE}, expected a folder made by `phs-pipeline preprocess`; run "
-            "that first"
-        ) from error
-    version = content.get("format") if isinstance(content, dict) else None
-    if version != 1:
-        raise UsageError(f"{path}: found format {version!r}, expected 1; preprocess the cohort again")
-    wrong = _misfit(content, CONTENT)
-    if wrong is not None:
-        raise UsageError(
-            f"{path}: {wrong} is missing or of the wrong type, expected it as `phs-pipeline preprocess` writes it; run "
-            "that again"
-        )
-    return dict(content)
-
-
-def _misfit(found: Any, expected: Any, place: str = "") -> str | None:
-    """The first place in JSON content that is not of the expected types, `...` standing for what is absent."""
-    if isinstance(expected, dict | list) and not isinstance(found, type(expected)):
-        return place
-    parts: Iterable[tuple[str, Any, Any]] = ()
-    if isinstance(expected, dict):
-        parts = ((f"{place}.{key}".lstrip("."), found.get(key, ...), types) for key, types in expected.items())
-    elif isinstance(expected, list):
-        parts = ((f"{place}[{index}]", item, expected[0]) for index, item in enumerate(found))
-    elif not isinstance(found, expected):
-        return place
-    misfits = (_misfit(part, types, name) for name, part, types in parts)
-    return next((misfit for misfit in misfits if misfit is not None), None)
-
-
-def read_stored(path: Path) -> NDArray[Any]:
-    """The stored values of a volume of a preprocessed cohort.
-
-    Args:
-        path: in `images/` or `truth/` (levels from 0 to `LEVELS`, uint16), or in `masks/` (0 and 1, uint8).
-
-    Returns:
-        Shape (slices, right, anterior), without the header's slope.
-
-    Raises:
-        UsageError: if the file is missing or damaged.
-    """
-    try:
-        return np.ascontiguousarray(np.moveaxis(nib.load(path).dataobj.get_unscaled(), 2, 0))
-    except Exception as error:  # nibabel's readers raise whatever their parser stumbles over
-        raise _unreadable(path) from error
-
-
-def stored_shape(path: Path) -> tuple[int, int, int]:
-    """The shape that `read_stored` gives, from the header alone.
-
-    Raises:
-        UsageError: if the file is missing or damaged.
-    """
-    try:
-        right, anterior, slices = nib.load(path).shape
-    except Exception as error:
-        raise _unreadable(path) from error
-    return slices, right, anterior
-
-
-def _unreadable(path: Path) -> UsageError:
-    return UsageError(
-        f"{path}: is missing or damaged, expected a volume of the preprocessed cohort; run `phs-pipeline preprocess` "
-        "again"
-    )
+    (directory / PREVIOUS).unlink(missing_ok=True)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from pipeline.errors import UsageError
-from pipeline.preprocessing.cohort import LEVELS, read_cohort, read_stored
+from pipeline.preprocessing.cohort_format import LEVELS, Subject, read_cohort, read_stored
 from pipeline.preprocessing.foreground import AIR
 from pipeline.preprocessing.grid import Grid
 from pipeline.preprocessing.slab import Slab
@@ -120,12 +120,11 @@ def describe(cohort: Path) -> dict[str, Any]:
         UsageError: if the folder is no preprocessed cohort or has no training volume.
     """
     prepared = read_cohort(cohort)
-    records = [subject for subject in prepared["subjects"] if subject["split"] == "training"]
+    records = prepared.of("training")
 
-    def measured(record: dict[str, Any]) -> Features | None:
-        windowed = read_stored(cohort / record["images"]).astype(np.float32) / np.float32(LEVELS)
-        slices_mm, right_mm, anterior_mm = record["spacing_mm"]
-        return measure(windowed, (slices_mm, right_mm, anterior_mm))
+    def measured(record: Subject) -> Features | None:
+        windowed = read_stored(cohort / record.images).astype(np.float32) / np.float32(LEVELS)
+        return measure(windowed, record.spacing_mm)
 
     with ThreadPoolExecutor() as pool:
         volumes = [features for features in pool.map(measured, records) if features is not None]
@@ -134,9 +133,9 @@ def describe(cohort: Path) -> dict[str, Any]:
     by_kind = {kind: [volume for volume in volumes if volume.kind == kind] for kind in KINDS}
     return {
         "format": FORMAT,
-        "slab": prepared["settings"]["slab"],
+        "slab": prepared.settings.slab.model_dump(),
         "scans": len(volumes),
-        "contrasts": sorted({named_contrast(record["source"]["image"]["name"]) or UNNAMED for record in records}),
+        "contrasts": sorted({named_contrast(record.image_name) or UNNAMED for record in records}),
         "thickness_mm": _range([volume.thickness_mm for volume in volumes]),
         "slice_spacing_mm": _range([volume.spacing_mm[0] for volume in volumes]),
         "pixel_spacing_mm": _range([size for volume in volumes for size in volume.spacing_mm[1:]]),

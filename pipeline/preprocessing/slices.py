@@ -1,9 +1,14 @@
-"""A preprocessed cohort's axial slices on a network's grid, in memory, ready for training."""
+"""A preprocessed cohort's axial slices on a network's grid, in a memory-mapped file, ready for training."""
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+import contextlib
+import logging
+import os
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import IO, TypeVar
 
 import numpy as np
 import torch
@@ -12,15 +17,28 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from pipeline.errors import UsageError
-from pipeline.preprocessing.cohort import LEVELS, read_cohort, read_stored
+from pipeline.errors import OutputError, UsageError
+from pipeline.preprocessing.cohort_format import LEVELS, Cohort, Subject, read_cohort, read_mask, read_stored
+from pipeline.preprocessing.foreground import AIR
 from pipeline.preprocessing.grid import Grid
+
+logger = logging.getLogger(__name__)
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+# Of the head or body: what may lie outside the network's grid without a word.
+UNSAID_LOSS = 0.01
 
 
 class SliceDataset(Dataset[dict[str, Tensor]]):
     """Axial slices of one split, with their lesion masks.
 
-    Slices are kept as 16-bit levels, two bytes a pixel: a cohort of 300 scans with 60 slices of 240×240 takes 2.1 GB.
+    Slices are kept as 16-bit levels, two bytes a pixel, in an unnamed file in the folder for temporary files, of which
+    the operating system holds in memory what there is room for: a cohort of 300 scans with 60 slices of 240×240 takes
+    2.1 GB of disk. Scans are read a few at a time.
+
+    A slice whose lesion is too small to be seen on the grid is neither healthy nor an example of disease: it is left
+    out, and the number of these is said.
 
     Args:
         cohort: a folder made by `phs-pipeline preprocess`.
@@ -30,12 +48,19 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
         fraction: share of the split's patients to use, for experiments on the amount of data (GVS Fig. 5d); taken in an
             order drawn from `seed`, so that a larger share contains a smaller one.
         seed: of that order.
+        channels: which of the cohort's channels, by name; None: all.
 
     Attributes:
+        subjects: whose slices may be among them.
+        places: of each subject, the indices in its slab of the slices that are.
         patients: whose each slice is.
+        classes: names of the cohort's classes, sorted, where its targets are no numbers.
+        images: levels, shape (N, C, H, W), uint16.
+        masks: shape (N, 1, H, W), uint8.
 
     Raises:
-        UsageError: if no slice is left.
+        UsageError: if no slice is left, but in a validation split, without which a training does; or if the grid cuts
+            off a lesion.
     """
 
     def __init__(
@@ -46,56 +71,208 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
         labels: Sequence[str] = ("pathological",),
         fraction: float = 1.0,
         seed: int = 0,
+        channels: Sequence[str] | None = None,
     ) -> None:
         if not 0 < fraction <= 1:
             raise UsageError(f"the fraction of training patients must be above 0 and at most 1, found {fraction}")
         self.grid = grid
-        self.subjects = _subjects(Path(cohort), split, fraction, seed)
-        with ThreadPoolExecutor() as pool:
-            loaded = list(pool.map(lambda subject: self._load(Path(cohort), subject, labels), self.subjects))
-        self.patients = [
-            subject["patient"]
-            for subject, (images, _) in zip(self.subjects, loaded, strict=True)
-            for _ in range(len(images))
+        self.labels = tuple(labels)
+        self.cohort = Path(cohort)
+        content = read_cohort(self.cohort)
+        self.channels = _channels(self.cohort, content, channels)
+        self.subjects = _subjects(content, split, fraction, seed)
+        self._targets, self.classes = _targets(content)
+        self.places: list[list[int]] = []
+        with _unnamed_file() as images, _unnamed_file() as masks:
+            vanished, lost = 0, 0.0
+            for loaded in _in_turn(self._load, self.subjects):
+                images.write(loaded.images.tobytes())
+                masks.write(loaded.masks.tobytes())
+                self.places.append(loaded.places)
+                vanished += loaded.vanished
+                lost = max(lost, loaded.lost)
+            slices = sum(map(len, self.places))
+            self.images = _mapped(images, np.uint16, (slices, len(self.channels), *grid.size))
+            self.masks = _mapped(masks, np.uint8, (slices, 1, *grid.size))
+        self.subject_of = [
+            subject for subject, places in zip(self.subjects, self.places, strict=True) for _ in range(len(places))
         ]
-        self.images = np.concatenate([images for images, _ in loaded] or [np.empty((0, 1, *grid.size), np.uint16)])
-        self.masks = np.concatenate([masks for _, masks in loaded] or [np.empty((0, 1, *grid.size), np.uint8)])
-        if not len(self.images):
-            raise UsageError(
-                f"{cohort}: found no {' or '.join(labels)} slice among the {len(self.subjects)} {split} subjects, "
-                "expected some; preprocess with another split, slab or minimum lesion size"
+        self.patients = [subject.patient for subject in self.subject_of]
+        self._say(split, vanished, lost)
+
+    def _say(self, split: str, vanished: int, lost: float) -> None:
+        wanted = " or ".join(self.labels)
+        if vanished:
+            logger.warning(
+                "%s: left out %d of %d %s slices (%s): their lesions are too small to be seen on the grid of %g mm; a "
+                "finer grid (spacing_mm) would keep them",
+                self.cohort, vanished, vanished + len(self), split, wanted, self.grid.spacing_mm,
+            )  # fmt: skip
+        if lost > UNSAID_LOSS:
+            logger.warning(
+                "%s: up to %.0f %% of the head or body in a %s scan lies outside the grid of %s pixels of %g mm and is "
+                "cut off; a larger grid (size, spacing_mm) would hold it",
+                self.cohort, 100 * lost, split, "×".join(map(str, self.grid.size)), self.grid.spacing_mm,
+            )  # fmt: skip
+        if len(self):
+            return
+        present = sorted({label for subject in self.subjects for label in subject.labels})
+        found = (
+            f"{self.cohort}: found no {wanted} slice among the {len(self.subjects)} {split} subjects"
+            f"{f' (their slices are {chr(44).join(present)})' if present else ''}"
+        )
+        if split == "validation":
+            logger.warning("%s, so validation figures and panels are off", found)
+            return
+        remedy = "preprocess with another split, slab or minimum lesion size"
+        if vanished:
+            remedy = (
+                f"all {vanished} lesions are too small to be seen on {self.grid.spacing_mm:g} mm; take a finer grid"
             )
+        elif "unknown" in present:
+            remedy = "give lesion masks to preprocess, or --healthy if these are healthy people"
+        raise UsageError(f"{found}, expected some; {remedy}")
 
-    def _load(
-        self, cohort: Path, subject: dict[str, Any], labels: Sequence[str]
-    ) -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
-        wanted = [place for place, label in enumerate(subject["labels"]) if label in labels]
-        spacing_mm = (subject["spacing_mm"][1], subject["spacing_mm"][2])
+    def _load(self, subject: Subject) -> "_Loaded":
+        wanted = [place for place, label in enumerate(subject.labels) if label in self.labels]
+        size = self.grid.size
+        if not wanted or (self._targets and subject.subject not in self._targets):
+            return _Loaded(
+                np.empty((0, len(self.channels), *size), np.uint16), np.empty((0, 1, *size), np.uint8), [], 0, 0
+            )
+        stored = torch.from_numpy(
+            np.stack([read_stored(self.cohort / subject.channels[name])[wanted] for name in self.channels], axis=1)
+        ).float()
+        lesions = torch.from_numpy(read_mask(self.cohort, subject)[wanted, None].astype(np.float32))
+        whole = self.grid.canvas(self.grid.resampled((stored.shape[2], stored.shape[3]), subject.pixel_mm))
+        lost = 0.0
+        if whole != size:
+            lost = self._cut_off(subject, stored[:, :1] / LEVELS, lesions)
+        images = self.grid.images(stored, subject.pixel_mm, fit=True).round().clamp(0, LEVELS)
+        masks = self.grid.masks(lesions, subject.pixel_mm, fit=True)
+        pathological = torch.tensor([subject.labels[place] == "pathological" for place in wanted])
+        vanished = pathological & ~masks.flatten(1).any(dim=1) if subject.masks is not None else pathological & False
+        kept = (~vanished).numpy()
+        return _Loaded(
+            images.numpy().astype(np.uint16)[kept],
+            masks.numpy().astype(np.uint8)[kept],
+            [place for place, is_kept in zip(wanted, kept, strict=True) if is_kept],
+            int(vanished.sum()),
+            lost,
+        )
 
-        def slices(name: str) -> Tensor:
-            return torch.from_numpy(read_stored(cohort / subject[name])[wanted, None].astype(np.float32))
+    def _cut_off(self, subject: Subject, images: Tensor, lesions: Tensor) -> float:
+        """Share of the head or body that the crop to the grid cuts off.
 
-        if not wanted:
-            return np.empty((0, 1, *self.grid.size), np.uint16), np.empty((0, 1, *self.grid.size), np.uint8)
-        images = self.grid.images(slices("images"), spacing_mm, fit=True)
-        masks = self.grid.masks(slices("masks"), spacing_mm, fit=True)
-        return images.round().clamp(0, LEVELS).numpy().astype(np.uint16), masks.numpy().astype(np.uint8)
+        Raises:
+            UsageError: if it cuts off a lesion.
+        """
+        shares = []
+        for slices in (lesions, (images > AIR).float()):
+            whole = float(self.grid.masks(slices, subject.pixel_mm).sum())
+            shares.append(1 - float(self.grid.masks(slices, subject.pixel_mm, fit=True).sum()) / max(whole, 1.0))
+        lesion, body = shares if lesions.any() else (0.0, shares[1])
+        if lesion > 0:
+            height, width = (round(pixels * mm) for pixels, mm in zip(images.shape[-2:], subject.pixel_mm, strict=True))
+            size = "×".join(f"{side * self.grid.spacing_mm:g}" for side in self.grid.size)
+            raise UsageError(
+                f"{self.cohort}: {subject.subject} has slices of {height}×{width} mm, and the network's grid of {size} "
+                f"mm would cut off {lesion:.0%} of its lesions, expected a grid that holds them; take one (--preset "
+                "lits, or --set size and --set spacing_mm)"
+            )
+        return body
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, place: int) -> dict[str, Float32[Tensor, "_ height width"]]:
-        """One slice: `image` (1, H, W) float32 in [0, 1] and `mask` (1, H, W) float32 in {0, 1}."""
-        return {
-            "image": torch.from_numpy(self.images[place].astype(np.float32) / LEVELS),
-            "mask": torch.from_numpy(self.masks[place].astype(np.float32)),
+    def __getitem__(self, index: int) -> dict[str, Float32[Tensor, "..."]]:
+        """One slice.
+
+        Returns:
+            `image` (C, H, W) float32 in [0, 1]; `mask` (1, H, W) float32 in {0, 1}, zeros where no lesion was
+            annotated; and, if the cohort has targets, `target` (1,) float32: the number, or the index of the class in
+            `classes`.
+        """
+        sample = {
+            "image": torch.from_numpy(self.images[index].astype(np.float32) / LEVELS),
+            "mask": torch.from_numpy(self.masks[index].astype(np.float32)),
         }
+        if self._targets:
+            sample["target"] = torch.tensor([self._targets[self.subject_of[index].subject]], dtype=torch.float32)
+        return sample
 
 
-def _subjects(cohort: Path, split: str, fraction: float, seed: int) -> list[dict[str, Any]]:
-    subjects = [subject for subject in read_cohort(cohort)["subjects"] if subject["split"] == split]
+class _Loaded:
+    """Slices of one subject on the grid, their indices in the slab, and what was lost of them."""
+
+    def __init__(
+        self, images: NDArray[np.uint16], masks: NDArray[np.uint8], places: list[int], vanished: int, lost: float
+    ) -> None:
+        self.images, self.masks, self.places, self.vanished, self.lost = images, masks, places, vanished, lost
+
+
+def _in_turn(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+    """Results in order, by threads that are never far ahead of who takes them."""
+    workers = min(8, os.cpu_count() or 1)
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[Future[Result]] = deque()
+        try:
+            for item in items:
+                if len(waiting) > workers:
+                    yield waiting.popleft().result()
+                waiting.append(pool.submit(work, item))
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+@contextlib.contextmanager
+def _unnamed_file() -> Iterator[IO[bytes]]:
+    try:
+        with tempfile.TemporaryFile(prefix="phs-slices-") as file:
+            yield file
+    except OSError as error:
+        raise OutputError(
+            f"{tempfile.gettempdir()}: cannot be written ({(error.strerror or str(error)).lower()}); name a folder "
+            "with space left in the environment variable TMPDIR"
+        ) from error
+
+
+def _mapped(file: IO[bytes], dtype: type[np.generic], shape: tuple[int, ...]) -> NDArray[np.generic]:
+    """What was written into a file, mapped into memory; it stays after the file is closed."""
+    if 0 in shape:
+        return np.empty(shape, dtype)
+    file.flush()
+    return np.memmap(file, dtype, mode="r", shape=shape)
+
+
+def _channels(cohort: Path, content: Cohort, wanted: Sequence[str] | None) -> list[str]:
+    if wanted is None:
+        return content.channels or ["image"]
+    missing = [name for name in wanted if name not in content.channels]
+    if missing:
+        raise UsageError(
+            f"{cohort}: has the channels {', '.join(content.channels)}, expected {', '.join(missing)} too; preprocess "
+            "with --channels"
+        )
+    return list(wanted)
+
+
+def _targets(content: Cohort) -> tuple[dict[str, float], list[str]]:
+    """Each subject's target as a number, and the classes by index where targets are names."""
+    found = {subject.subject: subject.target for subject in content.subjects if subject.target is not None}
+    if all(isinstance(target, (int, float)) for target in found.values()):
+        return {name: float(target) for name, target in found.items()}, []
+    classes = sorted({str(target) for target in found.values()})
+    return {name: float(classes.index(str(target))) for name, target in found.items()}, classes
+
+
+def _subjects(content: Cohort, split: str, fraction: float, seed: int) -> list[Subject]:
+    subjects = content.of(split)
     if fraction == 1:
         return subjects
-    patients = np.random.default_rng(seed).permutation(sorted({subject["patient"] for subject in subjects}))
+    patients = np.random.default_rng(seed).permutation(sorted({subject.patient for subject in subjects}))
     kept = set(patients[: max(1, round(fraction * len(patients)))])
-    return [subject for subject in subjects if subject["patient"] in kept]
+    return [subject for subject in subjects if subject.patient in kept]

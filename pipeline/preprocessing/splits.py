@@ -1,21 +1,26 @@
 """Training, validation and test split by patient: slices and sessions of one person never meet across it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal, get_args
 
 import numpy as np
 
 from pipeline.errors import UsageError
 
-SPLITS = ("training", "validation", "test")
+Split = Literal["training", "validation", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
 
 
-def split_patients(patients: Iterable[str], fractions: Sequence[float], seed: int) -> dict[str, str]:
+def split_patients(
+    patients: Iterable[str], fractions: Sequence[float], seed: int, kept: Mapping[str, Split] | None = None
+) -> dict[str, Split]:
     """Assign each patient to `training`, `validation` or `test`.
 
     Args:
         patients: one name a person; repeated names count once.
         fractions: shares of the three splits, summing to 1; a split with a share above zero gets at least one patient.
         seed: of the shuffle; the same patients and seed give the same split, in whatever order they come.
+        kept: splits that some patients are in already, and stay in; the others fill up the shares.
 
     Raises:
         UsageError: if there are fewer patients than splits with a share.
@@ -26,6 +31,7 @@ def split_patients(patients: Iterable[str], fractions: Sequence[float], seed: in
             "give for example 0.7 0.15 0.15"
         )
     names = sorted(set(patients))
+    present = {name: kept[name] for name in names if name in kept} if kept else {}
     wanted = [share > 0 for share in fractions]
     if len(names) < sum(wanted):
         raise UsageError(
@@ -40,6 +46,13 @@ def split_patients(patients: Iterable[str], fractions: Sequence[float], seed: in
         counts[np.argmax(np.where(counts > wanted, counts - shares, -np.inf))] -= 1
     while counts.sum() < len(names):
         counts[np.argmax(shares - counts)] += 1
-    shuffled = np.random.default_rng(seed).permutation(names)
-    bounds = np.cumsum(counts)
-    return {str(name): SPLITS[int(np.searchsorted(bounds, place, side="right"))] for place, name in enumerate(shuffled)}
+    free = np.random.default_rng(seed).permutation([name for name in names if name not in present])
+    taken = np.array([list(present.values()).count(split) for split in SPLITS])
+    room = np.maximum(counts - taken, 0)
+    while room.sum() > len(free):  # splits that are over their share leave the others less
+        room[np.argmax(room)] -= 1
+    bounds = np.cumsum(room)
+    drawn: dict[str, Split] = {
+        str(name): SPLITS[int(np.searchsorted(bounds, place, side="right"))] for place, name in enumerate(free)
+    }
+    return {**present, **drawn}

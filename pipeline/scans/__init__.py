@@ -1,4 +1,4 @@
-"""Scans and cohorts as they lie on disk."""
+"""Scans as they lie on disk."""
 
 from pipeline.scans.nifti import is_nifti, read_nifti, stem, write_nifti
 from pipeline.scans.scan import DicomSeries, DicomSlice, Scan, check_labels, check_same_grid

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import ScanError, UsageError
 from pipeline.files import written_aside
+from pipeline.scans.pointer import check_fetched
 from pipeline.scans.scan import Scan
 
 # Deflate cannot compress better than 1032:1, so a header that claims more than that lies about its size.
@@ -38,14 +39,15 @@ def is_marked(header: nib.Nifti1Header) -> bool:
     return bool(header["descrip"].item().startswith(MARK))
 
 
-def read_nifti(path: Path, constant_ok: bool = False) -> Scan:
-    """Read one 3-D volume (or a 4-D file that holds one volume).
+def read_nifti(path: Path, constant_ok: bool = False, volume: int | None = None) -> Scan:
+    """Read one 3-D volume (or a 4-D file that holds one volume, or one of those that it holds).
 
     NIfTI-1 and NIfTI-2 in a single file.
 
     Args:
         path: `.nii` or `.nii.gz`.
         constant_ok: accept a volume whose voxels are all equal, as an empty mask's are.
+        volume: which one of a 4-D file to read, from 0; None expects a single one.
 
     Raises:
         UsageError: if the file is missing or is a folder.
@@ -56,6 +58,7 @@ def read_nifti(path: Path, constant_ok: bool = False) -> Scan:
         raise UsageError(f"{path}: no such file; check the path")
     if path.is_dir():
         raise UsageError(f"{path}: found a folder, expected a NIfTI file (.nii or .nii.gz); name the file in it")
+    check_fetched(path)
     if not is_nifti(path):
         raise ScanError(f"{path}: found a file of another kind, expected NIfTI (.nii or .nii.gz); convert it first")
     try:
@@ -68,7 +71,8 @@ def read_nifti(path: Path, constant_ok: bool = False) -> Scan:
     if not isinstance(image, nib.Nifti1Image):
         kind = type(image).__name__
         raise ScanError(f"{path}: found a file of kind {kind}, expected NIfTI; convert it to .nii.gz first")
-    _check_kind(path, image)
+    volume = _volume_of(path, image, volume)
+    _check_kind(path, image, several=volume is not None)
     _check_spacing(path, image)
     try:
         stored = np.asanyarray(image.dataobj.get_unscaled())
@@ -81,11 +85,15 @@ def read_nifti(path: Path, constant_ok: bool = False) -> Scan:
             f"{path}: found voxels that cannot be read ({_first_line(error)}), expected {image.shape} of them; the "
             "file is truncated or damaged, copy it again"
         ) from error
+    header = image.header.copy()
+    if volume is not None:
+        stored = stored[..., volume]
+        header.set_data_shape(stored.shape)
     scan = Scan(
         stored=stored.reshape(stored.shape[:3]),
         slope=float(image.dataobj.slope),
         intercept=float(image.dataobj.inter),
-        header=image.header.copy(),
+        header=header,
         origin=path,
     )
     if not constant_ok and scan.stored.min() == scan.stored.max():
@@ -96,13 +104,25 @@ def read_nifti(path: Path, constant_ok: bool = False) -> Scan:
     return scan
 
 
-def _check_kind(path: Path, image: nib.Nifti1Image) -> None:
+def _volume_of(path: Path, image: nib.Nifti1Image, volume: int | None) -> int | None:
+    """The number of a volume, or None where the file holds a single one."""
+    if volume is None or len(image.shape) < 4:
+        return None
+    if volume >= image.shape[3]:
+        raise ScanError(
+            f"{path}: found {image.shape[3]} volumes, expected one with the number {volume}, counted from 0; choose "
+            "another channel"
+        )
+    return volume
+
+
+def _check_kind(path: Path, image: nib.Nifti1Image, several: bool = False) -> None:
     dtype = image.get_data_dtype()
     if dtype.fields is not None or dtype.kind not in "iuf":
         found = "colour (RGB)" if dtype.fields is not None else f"{dtype} values"
         raise ScanError(f"{path}: found {found}, expected one real number a voxel; convert it to grey values first")
     shape = image.shape
-    if any(size > 1 for size in shape[3:]):
+    if not several and any(size > 1 for size in shape[3:]):
         volumes = int(np.prod(shape[3:]))
         raise ScanError(
             f"{path}: found {volumes} volumes of shape {shape[:3]}, expected one; split the file (fslsplit) and "

@@ -37,7 +37,7 @@ from pipeline.methods import Segmentation
 from pipeline.methods.base import Batch, Shared, Terms
 from pipeline.metrics import hd95
 from pipeline.networks import UNetSegmentor
-from pipeline.preprocessing.cohort import COHORT_FILE, read_cohort
+from pipeline.preprocessing.cohort_format import COHORT_FILE, Subject, read_cohort
 from pipeline.preprocessing.grid import Grid
 from pipeline.preprocessing.slices import SliceDataset
 from pipeline.reports.markdown import table
@@ -148,7 +148,10 @@ class EnhancedCohort:
     def training(self, fraction: float, seed: int, alpha: float) -> EnhancedSlices:
         """Pathological and healthy slices of a share of the training patients."""
         slices = SliceDataset(self.cohort, "training", self.grid, LABELS, fraction, seed)
-        residuals = [self._residuals_on_grid(subject) for subject in slices.subjects]
+        residuals = [
+            self._residuals_on_grid(subject, places)
+            for subject, places in zip(slices.subjects, slices.places, strict=True)
+        ]
         return EnhancedSlices(slices, np.concatenate(residuals), alpha)
 
     def volumes(self, split: str) -> list[tuple[Volume, Tensor]]:
@@ -158,23 +161,24 @@ class EnhancedCohort:
             self._volumes[split] = [pair for record in records for pair in self._with_residuals(record)]
         return self._volumes[split]
 
-    def _with_residuals(self, record: dict[str, Any]) -> list[tuple[Volume, Tensor]]:
-        volumes = [read_volume(self.cohort, record, label) for label in LABELS if label in record["labels"]]
+    def _with_residuals(self, record: Subject) -> list[tuple[Volume, Tensor]]:
+        volumes = [read_volume(self.cohort, record, label) for label in LABELS if label in record.labels]
         return [(volume, self._residual(volume)) for volume in volumes]
 
     def _residual(self, volume: Volume) -> Tensor:
         residual = self.synthesizer.residual(volume.image.numpy(), volume.voxel_mm)
         return torch.from_numpy(residual)[:, None] * volume.foreground
 
-    def _residuals_on_grid(self, record: dict[str, Any]) -> NDArray[np.float16]:
-        if record["subject"] not in self._on_grid:
+    def _residuals_on_grid(self, record: Subject, wanted: list[int]) -> NDArray[np.float16]:
+        """Those of the slices that `SliceDataset` has, in its order: that of the slab, whatever their label."""
+        if record.subject not in self._on_grid:
             pairs = self._with_residuals(record)
             parts = [self.grid.images(residual, volume.spacing_mm, fit=True) for volume, residual in pairs]
             parts = parts or [torch.empty(0, 1, *self.grid.size)]
-            order = [index for volume, _ in pairs for index in volume.places]
-            # As `SliceDataset` has them: in the order of the slab, whatever their label.
-            self._on_grid[record["subject"]] = torch.cat(parts).numpy()[np.argsort(order)].astype(np.float16)
-        return self._on_grid[record["subject"]]
+            indices = [index for volume, _ in pairs for index in volume.places]
+            chosen = [indices.index(index) for index in wanted]
+            self._on_grid[record.subject] = torch.cat(parts).numpy()[chosen].astype(np.float16)
+        return self._on_grid[record.subject]
 
 
 def enhancement(
@@ -235,8 +239,8 @@ def enhancement(
         },
     )
     enhanced = EnhancedCohort(cohort, synthesizer, grid)
-    counts = read_cohort(cohort)["counts"]["training"]
-    iterations = scale.epochs * -(-sum(counts[label] for label in LABELS) // BATCH_SIZE)
+    content = read_cohort(cohort)
+    iterations = scale.epochs * -(-sum(content.slices("training", label) for label in LABELS) // BATCH_SIZE)
     kinds = [(loss, fraction, alpha) for loss in losses for fraction in fractions for alpha in alphas]
 
     def result(loss: str, fraction: float, alpha: float, seed: int) -> dict[str, Any]:

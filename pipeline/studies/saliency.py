@@ -27,7 +27,7 @@ from pipeline.evaluation.volumes import HEALTHY, PATHOLOGICAL
 from pipeline.files import sha256
 from pipeline.methods.base import Batch, Player, Shared, Terms
 from pipeline.mosaic import body_box, grey, mosaic, outlined
-from pipeline.preprocessing.cohort import COHORT_FILE, read_cohort
+from pipeline.preprocessing.cohort_format import COHORT_FILE, read_cohort
 from pipeline.preprocessing.foreground import AIR
 from pipeline.preprocessing.slices import SliceDataset
 from pipeline.reports.markdown import table
@@ -217,13 +217,13 @@ def _as_it_is(maps: Tensor) -> Tensor:
 
 
 def _classifier(cohort: Path, folder: Path, judge: Judge, epochs: int, seed: int) -> nn.Module:
-    counts = read_cohort(cohort)["counts"]["training"]
+    content = read_cohort(cohort)
     logger.info("classifier with seed %d", seed)
     return trained(
         folder,
         lambda: Classification(SliceClassifier()),
         lambda: SliceDataset(cohort, "training", judge.grid, LABELS),
-        epochs * -(-sum(counts[label] for label in LABELS) // BATCH_SIZE),
+        epochs * -(-sum(content.slices("training", label) for label in LABELS) // BATCH_SIZE),
         seed,
         judge.device,
     )
@@ -258,7 +258,7 @@ def _measure(
 
 
 def _specificity(classifier: nn.Module, cohort: Path, split: str, judge: Judge) -> float | None:
-    if not read_cohort(cohort)["counts"][split][HEALTHY]:
+    if not read_cohort(cohort).slices(split, HEALTHY):
         return None
     healthy = SliceDataset(cohort, split, judge.grid, (HEALTHY,))
     return 1 - _share_called_pathological(classifier, healthy, judge.device)

@@ -20,7 +20,7 @@ from pipeline.files import sha256
 from pipeline.inference import load_predictor
 from pipeline.launch import RECORD, train
 from pipeline.metrics import A_DICE, Metric
-from pipeline.preprocessing.cohort import COHORT_FILE
+from pipeline.preprocessing.cohort_format import COHORT_FILE
 from pipeline.reports.cohort_evaluation import evaluate_and_report
 from pipeline.reports.markdown import table
 from pipeline.studies.study import mean_sd, open_study, over_seeds, write_study

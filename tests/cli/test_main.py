@@ -12,10 +12,9 @@ from pathlib import Path
 import click
 import pytest
 
-from pipeline import __version__
+from pipeline import __version__, cohorts
 from pipeline.cli.main import COMMANDS, LazyGroup, main
 from pipeline.errors import ScanError, UsageError
-from pipeline.scans import cohorts
 
 
 def call(*arguments: str) -> int | str | None:
@@ -93,7 +92,7 @@ def test_traceback_is_shown_on_demand(debug: bool, tmp_path: Path) -> None:
 def test_layouts_of_the_option_are_those_that_are_found() -> None:
     from pipeline.cli.preprocess import LAYOUTS
 
-    assert LAYOUTS == cohorts.LAYOUTS
+    assert tuple(cohorts.LAYOUTS) == LAYOUTS
 
 
 @pytest.fixture

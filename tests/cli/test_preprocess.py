@@ -107,6 +107,14 @@ class TestAllDone:
         assert preprocess(cohort, tmp_path / "out") == first
         assert {name: (tmp_path / "out" / name).read_bytes() for name in files(tmp_path / "out")} == before
 
+    def test_slices_of_one_kind_only(
+        self, preprocess: Terminal, cohort: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        code, out, _ = preprocess(cohort, tmp_path / "out", "--slices", "4")
+        assert code == 0
+        assert "training: 2 patient(s), 8 pathological and 0 healthy slices" in out
+        assert "found no healthy slice in any scan" in caplog.text
+
 
 class TestSomeFailed:
     def test_ends_with_1_and_a_sentence_for_each(self, preprocess: Terminal, cohort: Path, tmp_path: Path) -> None:
@@ -145,7 +153,7 @@ class TestNothingStarted:
             (("--slices", "0"), "--slices"),
             (("--workers", "0"), "--workers"),
             (("--split", "0.5", "0.5", "0.5"), "--split: found 0.5 0.5 0.5, expected three shares that sum to 1"),
-            (("--layout", "nnunet"), "--layout"),
+            (("--layout", "kaggle"), "--layout"),
             (("--layout", "lits"), "holds no scan in the layout lits"),
             (("--modality", "swi"), "swi: no modality of BraTS"),
         ],
@@ -165,20 +173,16 @@ class TestNothingStarted:
         assert code == 2
         assert "no usable scan in this brats cohort" in err
 
-    def test_slices_of_one_kind_only(self, preprocess: Terminal, cohort: Path, tmp_path: Path) -> None:
-        code, _, err = preprocess(cohort, tmp_path / "out", "--slices", "4")
-        assert code == 2
-        assert "found no healthy slice in any scan, expected both" in err
-
     def test_scans_that_were_skipped_are_listed(self, preprocess: Terminal, cohort: Path, tmp_path: Path) -> None:
         (cohort / "D" / "D_seg.nii.gz").write_text("lost")
         shutil.copytree(cohort / "D", cohort / "E")
         for path in (cohort / "E").iterdir():
             path.rename(path.with_name(path.name.replace("D", "E")))
+        shutil.rmtree(cohort / "C")
         code, _, err = preprocess(cohort, tmp_path / "out", "--slices", "4")
         assert code == 2
         error, *skipped = err.splitlines()
-        assert "found no healthy slice in any scan" in error
+        assert "found 2 patient(s) with usable scans, expected at least 3" in error
         assert [line.split(" found ")[0] for line in skipped] == [
             f"skipped {name}: {cohort}/{name}/{name}_seg.nii.gz:" for name in "DE"
         ]

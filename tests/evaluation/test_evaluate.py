@@ -173,7 +173,7 @@ def test_a_report_is_five_whole_files_and_the_images(reports: Path, cohort: Path
     record = pathological_subjects(cohort, "test")[0]
     volume = read_volume(cohort, record)
     assert volume.truth is not None
-    twins = read_twins(reports / "perfect" / "twins" / f"{record['subject']}.npz")
+    twins = read_twins(reports / "perfect" / "twins" / f"{record.subject}.npz")
     assert twins.places.tolist() == volume.places
     inside = volume.foreground[:, 0].numpy()
     np.testing.assert_allclose(twins.twin[inside], volume.truth[:, 0].numpy()[inside], atol=1e-4)

@@ -103,9 +103,9 @@ def test_what_appears_and_vanishes_is_counted_in_each_slice(measure, cohort, tmp
 def test_only_slices_without_lesion_of_the_split_count(measure, nothing, cohort):
     records = subjects_with(cohort, "test", HEALTHY)
     summary = measure(nothing, cohort_loads(cohort, "test"))
-    assert summary["slices"] == sum(record["labels"].count("healthy") for record in records)
+    assert summary["slices"] == sum(record.labels.count("healthy") for record in records)
     assert summary["patients"] == summary["volumes"] == len(records)
-    volume, warnings = cohort_loads(cohort, "test")[records[0]["subject"]]()
+    volume, warnings = cohort_loads(cohort, "test")[records[0].subject]()
     assert volume.places == read_volume(cohort, records[0], HEALTHY).places
     assert warnings == []
 

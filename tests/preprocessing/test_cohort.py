@@ -24,7 +24,8 @@ from scipy.spatial.transform import Rotation
 
 from pipeline.errors import OutputError, UsageError
 from pipeline.files import PARTIAL
-from pipeline.preprocessing.cohort import Preprocessed, Settings, preprocess, read_cohort, read_stored, stored_shape
+from pipeline.preprocessing.cohort import Preprocessed, Settings, preprocess
+from pipeline.preprocessing.cohort_format import read_cohort, read_stored, stored_shape
 from pipeline.preprocessing.slab import Slab
 from pipeline.preprocessing.window import WindowRule
 
@@ -47,7 +48,7 @@ def lay(
 ) -> None:
     """One subject in BIDS, with 16 lesion voxels in each of `lesion_slices` of the file's last axis."""
     session = name.replace("_", "/")
-    rng = np.random.default_rng(sum(map(ord, name)))
+    rng = np.random.default_rng(list(name.encode()))
     image = rng.integers(0, 4000, shape, dtype=np.int16)
     mask = np.zeros(shape, np.uint8)
     mask[3:7, 5:9, list(lesion_slices)] = 1
@@ -101,9 +102,9 @@ class TestFolder:
                 *(f"subjects/{subject}.json" for subject in subjects),
             ]
         )
-        assert [subject["subject"] for subject in result.subjects] == subjects
+        assert [subject.subject for subject in result.subjects] == subjects
         assert result.problems == []
-        assert read_cohort(tmp_path / "out")["subjects"] == result.subjects
+        assert read_cohort(tmp_path / "out").subjects == result.subjects
 
     @pytest.mark.parametrize("subject", ["sub-01", "sub-02"])
     def test_volumes_lie_in_space_where_the_source_lies(self, subject: str, cohort: Path, tmp_path: Path) -> None:
@@ -125,12 +126,12 @@ class TestFolder:
 
     def test_volumes_are_in_0_1_and_the_window_is_recorded(self, cohort: Path, tmp_path: Path) -> None:
         for subject in run(cohort, tmp_path / "out").subjects:
-            values = np.asarray(nib.load(tmp_path / "out" / subject["images"]).dataobj)
+            values = np.asarray(nib.load(tmp_path / "out" / subject.images).dataobj)
             assert 0 <= values.min() < 0.01
             assert 1 - 1e-7 < values.max() <= 1
-            source = next(cohort.rglob(f"{subject['subject']}_FLAIR.nii.gz"))
+            source = next(cohort.rglob(f"{subject.subject}_FLAIR.nii.gz"))
             high = np.percentile(np.asarray(nib.load(source).dataobj), 99.5)
-            assert subject["window"] == [0, pytest.approx(high)]
+            assert list(subject.window) == [0, pytest.approx(high)]
 
     def test_fixed_window(self, cohort: Path, tmp_path: Path) -> None:
         run(cohort, tmp_path / "out", Settings(slab=WHOLE, window=WindowRule(fixed=(1000, 3000))))
@@ -158,7 +159,7 @@ class TestFolder:
     def test_counts_are_those_of_the_table(self, cohort: Path, tmp_path: Path) -> None:
         run(cohort, tmp_path / "out")
         rows = table(tmp_path / "out")
-        for split, count in read_cohort(tmp_path / "out")["counts"].items():
+        for split, count in read_cohort(tmp_path / "out").counts.model_dump().items():
             mine = [row for row in rows if row["split"] == split]
             assert count["patients"] == len({row["patient"] for row in mine}) > 0
             for label in ("healthy", "pathological", "excluded"):
@@ -166,7 +167,7 @@ class TestFolder:
 
     def test_slab_in_millimetres_is_measured_across_the_axial_slices(self, cohort: Path, tmp_path: Path) -> None:
         subjects = run(cohort, tmp_path / "out", Settings(slab=Slab(thickness_mm=15))).subjects
-        kept = {subject["subject"]: len(subject["labels"]) for subject in subjects}
+        kept = {subject.subject: len(subject.labels) for subject in subjects}
         assert kept["sub-01"] == 3  # 5 mm
         assert kept["sub-02"] == 10  # sagittal: 1.5 mm along the file's second axis
 
@@ -199,8 +200,8 @@ class TestSplits:
         settings = Settings(slab=WHOLE, seed=seed, split=(0.4, 0.3, 0.3))
         subjects = run(tmp_path / "cohort", tmp_path / "out", settings).subjects
         assert len(subjects) == 10
-        assert len({(subject["patient"], subject["split"]) for subject in subjects}) == 5
-        assert {subject["split"] for subject in subjects} == {"training", "validation", "test"}
+        assert len({(subject.patient, subject.split) for subject in subjects}) == 5
+        assert {subject.split for subject in subjects} == {"training", "validation", "test"}
 
     def test_splits_of_a_datalist_are_honoured(self, cohort: Path, tmp_path: Path) -> None:
         given = {"sub-01": "test", "sub-02": "training", "sub-04": "validation", "sub-05": "training"}
@@ -210,7 +211,7 @@ class TestSplits:
             lists.setdefault(split, []).append({"image": str(image), "mask": str(mask), "subject": subject})
         (tmp_path / "list.json").write_text(json.dumps(lists))
         subjects = run(tmp_path / "list.json", tmp_path / "out").subjects
-        assert {subject["subject"]: subject["split"] for subject in subjects} == given
+        assert {subject.subject: subject.split for subject in subjects} == given
 
     @pytest.mark.parametrize("split", [(0.5, 0.5, 0.5), (0.7, 0.15, float("nan"))])
     def test_shares_that_are_none_are_told_before_anything_is_written(
@@ -226,7 +227,7 @@ class TestSplits:
         with pytest.raises(UsageError, match="found 1 patient"):
             run(tmp_path / "cohort", tmp_path / "out")
         subjects = run(tmp_path / "cohort", tmp_path / "out", Settings(slab=WHOLE, split=(1, 0, 0))).subjects
-        assert {subject["split"] for subject in subjects} == {"training"}
+        assert {subject.split for subject in subjects} == {"training"}
 
 
 def spoil(cohort: Path) -> dict[str, str]:
@@ -302,14 +303,17 @@ class TestProblems:
         assert not (tmp_path / "out" / "cohort.json").exists()
 
     @pytest.mark.parametrize(("lesion_slices", "label"), [(range(8), "healthy"), ((0,), "pathological")])
-    def test_slices_of_one_kind_only_are_refused(
+    def test_slices_of_one_kind_only_are_told_of_and_taken(
         self, lesion_slices: tuple[int, ...], label: str, tmp_path: Path
     ) -> None:
         for name in ("sub-01", "sub-02", "sub-03"):
             lay(tmp_path / "cohort", name, lesion_slices=tuple(lesion_slices))
-        with pytest.raises(UsageError, match=f"found no {label} slice in any scan"):
-            run(tmp_path / "cohort", tmp_path / "out", Settings(slab=Slab(slices=4, thickness_mm=None)))
-        assert not (tmp_path / "out" / "cohort.json").exists()
+        result = run(tmp_path / "cohort", tmp_path / "out", Settings(slab=Slab(slices=4, thickness_mm=None)))
+        (note,) = result.notes
+        assert f"found no {label} slice in any scan, so methods that need some cannot be trained" in note
+        assert {found for subject in result.subjects for found in subject.labels} == {"healthy", "pathological"} - {
+            label
+        }
 
 
 class TestOutput:
@@ -349,7 +353,10 @@ class TestOutput:
             path.unlink()
         run(cohort, tmp_path / "out")
         run(cohort, tmp_path / "new")
-        assert contents(tmp_path / "out") == contents(tmp_path / "new")
+        old, new = contents(tmp_path / "out"), contents(tmp_path / "new")
+        tables = {"cohort.json", "slices.csv"}  # which tell the splits: those of before are kept
+        assert old.keys() == new.keys()
+        assert {name: old[name] for name in old.keys() - tables} == {name: new[name] for name in new.keys() - tables}
 
     def test_scans_that_changed_are_done_again(self, cohort: Path, tmp_path: Path) -> None:
         run(cohort, tmp_path / "out")
@@ -450,10 +457,14 @@ class TestContinues:
     def test_run_that_did_not_get_through_is_started_again_with_other_settings(
         self, cohort: Path, tmp_path: Path
     ) -> None:
-        for name in ("sub-01", "sub-02", "sub-03_ses-1", "sub-03_ses-2", "sub-04", "sub-05"):
-            lay(cohort, name, lesion_slices=(3, 4))
-        with pytest.raises(UsageError, match="found no healthy slice in any scan"):
+        images = [next(cohort.rglob(f"sub-0{number}_FLAIR.nii.gz")) for number in (1, 2, 4, 5)]
+        whole = {path: path.read_bytes() for path in images}
+        for path in images:
+            path.write_bytes(whole[path][:100])
+        with pytest.raises(UsageError, match="found 1 patient"):
             run(cohort, tmp_path / "out", Settings(slab=Slab(slices=2, thickness_mm=None)))
+        for path in images:
+            path.write_bytes(whole[path])
         run(cohort, tmp_path / "out", ALL_SLICES)
         run(cohort, tmp_path / "new", ALL_SLICES)
         assert contents(tmp_path / "out") == contents(tmp_path / "new")
@@ -556,7 +567,7 @@ class TestReading:
     def test_cohort_file_that_lacks_what_later_steps_need_is_refused(
         self, place: list[Any], value: Any, phantom_cohort: Path, tmp_path: Path
     ) -> None:
-        content = read_cohort(phantom_cohort)
+        content = json.loads((phantom_cohort / "cohort.json").read_text())
         part: Any = content
         for key in place[:-1]:
             part = part[key]
@@ -619,25 +630,25 @@ class TestRealCohorts:
         ]
         (tmp_path / "scans.csv").write_text("\n".join(["image,mask,subject", *rows]))
         result = run(tmp_path / "scans.csv", tmp_path / "out", Settings())
-        assert [subject["subject"] for subject in result.subjects] == names
+        assert [subject.subject for subject in result.subjects] == names
         assert result.problems == []
         for name, subject in zip(names, result.subjects, strict=True):
             mask = nib.load(folder / "derivatives/manual" / name / "anat" / f"{name}_label-lesion_mask.nii.gz")
             slices = np.asarray(mask.dataobj).max(axis=(0, 1)) > 0  # RAS, 5 mm: 60 mm are 12 slices
             first = (slices.size - 12) // 2
-            assert subject["first_slice"] == first
-            assert [label == "pathological" for label in subject["labels"]] == list(slices[first : first + 12])
-        counts = read_cohort(tmp_path / "out")["counts"]
+            assert subject.first_slice == first
+            assert [label == "pathological" for label in subject.labels] == list(slices[first : first + 12])
+        counts = read_cohort(tmp_path / "out").counts.model_dump()
         assert [counts[split]["patients"] for split in ("training", "validation", "test")] == [4, 1, 1]
 
     def test_brats2013(self, shared_data: Path, tmp_path: Path) -> None:
         result = run(shared_data / "brats2013", tmp_path / "out", Settings())
         assert (result.layout, len(result.subjects), result.problems) == ("brats", 4, [])
-        counts = read_cohort(tmp_path / "out")["counts"]
+        counts = read_cohort(tmp_path / "out").counts.model_dump()
         assert [counts[split]["patients"] for split in ("training", "validation", "test")] == [2, 1, 1]
         assert sum(count["healthy"] + count["pathological"] for count in counts.values()) == 4 * 60
         for subject in result.subjects:
-            name = subject["subject"]
+            name = subject.subject
             mask = nib.load(shared_data / "brats2013" / name / f"{name}_seg.nii.gz")
             areas = (np.asarray(mask.dataobj) > 0).sum(axis=(0, 1))[47:107]  # 1 mm: an area is a count
-            assert subject["lesion_mm2"] == pytest.approx(areas.tolist())
+            assert subject.lesion_mm2 == pytest.approx(areas.tolist())

@@ -50,8 +50,8 @@ def test_pathological_slices_with_their_masks(cohort: Path) -> None:
 def test_values_are_those_of_the_preprocessed_volume(cohort: Path) -> None:
     dataset = SliceDataset(cohort, "test", Grid(2.0, (32, 32)))
     (subject,) = dataset.subjects
-    place = subject["labels"].index("pathological")
-    expected = np.asarray(nib.load(cohort / subject["images"]).dataobj)[..., place]
+    place = subject.labels.index("pathological")
+    expected = np.asarray(nib.load(cohort / subject.images).dataobj)[..., place]
     np.testing.assert_allclose(dataset[0]["image"][0, 6:26, 7:25], expected, atol=1e-6)
 
 
@@ -75,7 +75,7 @@ def test_larger_fraction_contains_the_smaller_one(cohort: Path) -> None:
     taken = []
     for fraction in (0.25, 0.5, 1.0):
         dataset = SliceDataset(cohort, "training", Grid(2.0, (32, 32)), fraction=fraction, seed=3)
-        taken.append({subject["subject"] for subject in dataset.subjects})
+        taken.append({subject.subject for subject in dataset.subjects})
     assert [len(subjects) for subjects in taken] == [1, 2, 4]
     assert taken[0] < taken[1] < taken[2]
 

@@ -1,7 +1,6 @@
 """One picture of a preprocessed cohort."""
 
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -9,10 +8,12 @@ import pytest
 from PIL import Image
 
 from pipeline.mosaic import LESION_COLOUR, PANEL_PIXELS, TITLE_HEIGHT
+from pipeline.preprocessing.cohort_format import Subject
+from pipeline.preprocessing.splits import SPLITS
 from pipeline.reports.cohort_summary import SUBJECTS_SHOWN, cohort_summary
 
 
-def lay(directory: Path, count: int) -> list[dict[str, Any]]:
+def lay(directory: Path, count: int) -> list[Subject]:
     """Subjects of 32 × 32 × 4 in RAS; the lesion of slice 2 is larger than that of slice 1, both at anterior right."""
     subjects = []
     for number in range(count):
@@ -20,14 +21,19 @@ def lay(directory: Path, count: int) -> list[dict[str, Any]]:
         image[..., 0], image[..., -1] = 0.0, 1.0
         mask = np.zeros((32, 32, 4), np.uint8)
         mask[26:28, 26:28, 1] = mask[20:30, 20:30, 2] = 1
-        subject = {
-            "split": ("test", "training", "validation")[number % 3],
-            "lesion_mm2": mask.sum(axis=(0, 1)).astype(float).tolist(),
-        }
         for kind, voxels in (("images", image), ("masks", mask)):
-            subject[kind] = f"{kind}/{number}.nii.gz"
             (directory / kind).mkdir(exist_ok=True)
-            nib.save(nib.Nifti1Image(voxels, np.eye(4)), directory / str(subject[kind]))
+            nib.save(nib.Nifti1Image(voxels, np.eye(4)), directory / kind / f"{number}.nii.gz")
+        subject = Subject(
+            subject=str(number),
+            patient=str(number),
+            split=SPLITS[number % 3],
+            images=f"images/{number}.nii.gz",
+            masks=f"masks/{number}.nii.gz",
+            spacing_mm=(1.0, 1.0, 1.0),
+            labels=["healthy", "pathological", "pathological", "healthy"],
+            lesion_mm2=mask.sum(axis=(0, 1)).astype(float).tolist(),
+        )
         subjects.append(subject)
     return subjects
 

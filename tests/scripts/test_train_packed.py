@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.preprocessing.cohort import read_cohort, read_stored
+from pipeline.preprocessing.cohort_format import read_cohort, read_stored
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "train_packed.py"
 
@@ -51,7 +51,7 @@ def test_a_packed_cohort_trains_elsewhere_resumes_and_brings_home_what_is_worth_
 
     unpacked = tmp_path / "run_cohort"
     assert read_cohort(unpacked) == read_cohort(phantom_cohort)
-    for subject in read_cohort(phantom_cohort)["subjects"]:
-        before, after = (read_stored(folder / subject["images"]) for folder in (phantom_cohort, unpacked))
+    for subject in read_cohort(phantom_cohort).subjects:
+        before, after = (read_stored(folder / subject.images) for folder in (phantom_cohort, unpacked))
         assert np.abs(before.astype(int) - after).max() <= 65535 / 255 / 2 + 1
-        np.testing.assert_array_equal(*(read_stored(f / subject["masks"]) for f in (phantom_cohort, unpacked)))
+        np.testing.assert_array_equal(*(read_stored(f / subject.masks) for f in (phantom_cohort, unpacked)))

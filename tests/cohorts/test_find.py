@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.cohorts import LAYOUTS, Case, Found, find_cases
 from pipeline.errors import UsageError
-from pipeline.scans.cohorts import LAYOUTS, Case, Found, find_cases
 
 
 def lay(root: Path, *paths: str) -> None:
@@ -497,9 +497,9 @@ class TestDatalist:
             find_cases(datalist)
 
     def test_subject_listed_twice_in_one_split_is_used_once(self, tmp_path: Path) -> None:
-        lay(tmp_path, "1/flair.nii", "2/flair.nii", "mask.nii")
+        lay(tmp_path, "1/flair.nii", "mask.nii")
         datalist = tmp_path / "scans.csv"
-        datalist.write_text("image,mask\n1/flair.nii,mask.nii\n2/flair.nii,mask.nii\n")
+        datalist.write_text("image,mask\n1/flair.nii,mask.nii\n1/flair.nii,mask.nii\n")
         found = find_cases(datalist)
         assert [case.image for case in found.cases] == [tmp_path / "1/flair.nii"]
         assert "give each scan a subject of its own" in problems(found)["flair"]
@@ -592,9 +592,9 @@ class TestLayout:
 
     def test_unknown_layout_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(
-            UsageError, match="nnunet: unknown layout, expected one of bids, brats, isles, lits, datalist"
+            UsageError, match=f"kaggle: unknown layout, expected one of {', '.join(LAYOUTS)}; choose one of these"
         ):
-            find_cases(tmp_path, layout="nnunet")
+            find_cases(tmp_path, layout="kaggle")
 
     def test_named_layout_is_used_where_two_would_fit(self, tmp_path: Path) -> None:
         lay(

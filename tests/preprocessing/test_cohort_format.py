@@ -1,0 +1,94 @@
+"""What `cohort.json` may hold: format 1 is still read, nothing leads out of the folder, numbers can be."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.errors import UsageError
+from pipeline.preprocessing.cohort_format import known_patients, patient_hashes, read_cohort
+
+OF_FORMAT_2 = ("channels", "windows", "image_sha256", "session", "target")
+
+
+def changed(cohort: Path, folder: Path, index: int = 0, **values: Any) -> Path:
+    content = json.loads((cohort / "cohort.json").read_text())
+    content["subjects"][index] |= values
+    (folder / "cohort.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_format_1_is_read_as_one_channel(phantom_cohort: Path, tmp_path: Path) -> None:
+    content = json.loads((phantom_cohort / "cohort.json").read_text()) | {"format": 1}
+    for count in content["counts"].values():
+        del count["unknown"]
+    content["subjects"] = [
+        {key: value for key, value in subject.items() if key not in OF_FORMAT_2} for subject in content["subjects"]
+    ]
+    (tmp_path / "cohort.json").write_text(json.dumps(content))
+    old, new = read_cohort(tmp_path), read_cohort(phantom_cohort)
+    assert (old.format, new.format) == (1, 2)
+    assert old.channels == ["image"]
+    for before, now in zip(old.subjects, new.subjects, strict=True):
+        assert before.channels == {"image": now.images}
+        assert (before.labels, before.masks, before.split) == (now.labels, now.masks, now.split)
+
+
+@pytest.mark.parametrize("name", ["../../../escaped", "a/b", "a\\b", "", ".", "-rf", "a\0", "a\n"])
+@pytest.mark.parametrize("key", ["subject", "patient"])
+def test_names_that_could_be_paths_are_refused(key: str, name: str, phantom_cohort: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=rf"cohort\.json: subjects\[1\]\.{key} is"):
+        read_cohort(changed(phantom_cohort, tmp_path, 1, **{key: name}))
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../outside.nii.gz", "images/../../x", "C:\\x.nii", "\\\\host\\x", ""])
+@pytest.mark.parametrize("key", ["images", "masks", "truth"])
+def test_paths_that_lead_out_of_the_cohort_are_refused(
+    key: str, path: str, phantom_cohort: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=rf"subjects\[0\]\.{key} is .*a path inside the cohort's folder"):
+        read_cohort(changed(phantom_cohort, tmp_path, **{key: path}))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"spacing_mm": [5, 0, 1]},
+        {"spacing_mm": [5, float("nan"), 1]},
+        {"spacing_mm": [5, float("inf"), 1]},
+        {"lesion_mm2": [-1.0]},
+        {"labels": ["sick"]},
+        {"split": "train"},
+        {"target": float("inf")},
+        {"first_slice": -1},
+        {"channels": {"image": "images/other.nii.gz"}},
+    ],
+)
+def test_values_that_cannot_be_are_refused(values: dict[str, Any], phantom_cohort: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=re.escape("cohort.json: subjects[0]")):
+        read_cohort(changed(phantom_cohort, tmp_path, **values))
+
+
+def test_two_subjects_of_one_name_are_refused(phantom_cohort: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"cohort\.json: subjects is"):
+        read_cohort(changed(phantom_cohort, tmp_path, 1, subject="sub-0"))
+
+
+def test_patients_are_known_again_by_their_images_and_not_by_a_common_name(
+    phantom_cohort: Path, tmp_path: Path
+) -> None:
+    hashes = patient_hashes(phantom_cohort, "training")
+    trained = {subject.patient for subject in read_cohort(phantom_cohort).of("training")}
+    assert not any(name in digest for digest in hashes for name in trained)
+    assert known_patients(phantom_cohort, "test", hashes) == []
+    content = json.loads((phantom_cohort / "cohort.json").read_text())
+    for subject in content["subjects"]:
+        subject["split"] = "test"
+    (tmp_path / "cohort.json").write_text(json.dumps(content))
+    assert known_patients(tmp_path, "test", hashes) == sorted(trained)
+    for subject in content["subjects"]:  # other people of the same names
+        subject["source"]["image"]["sha256"] = subject["subject"]
+    (tmp_path / "cohort.json").write_text(json.dumps(content))
+    assert known_patients(tmp_path, "test", hashes) == []
