@@ -18,7 +18,7 @@ from pipeline import __version__
 from pipeline.bundles import Bundle, find_bundle, foreign_code, is_plain, read_config
 from pipeline.errors import PipelineError, UsageError
 from pipeline.files import read_json, remove_left, remove_partials, sha256, write_json, written_aside
-from pipeline.preprocessing.cohort_format import COHORT_FILE, read_cohort
+from pipeline.preprocessing.cohort_format import COHORT_FILE, known_patients, patient_hashes, read_cohort
 from pipeline.preprocessing.domain import describe
 from pipeline.training.checkpoint import CHECKPOINT
 
@@ -100,6 +100,21 @@ def unfinished(bundle: Bundle) -> str | None:
     if record.get("finished", True):
         return None
     return f"{bundle.root} is unfinished: its training was stopped before epoch {record.get('epochs')}"
+
+
+def check_unseen(bundle: Bundle, cohort: Path, split: str) -> None:
+    """Refuse to measure a run on patients that it was trained on, whatever cohort they are in now.
+
+    Raises:
+        UsageError: if some patients of the split were training patients; the split `training` is meant so.
+    """
+    trained = read_json(bundle.root / RECORD).get("training_patients", [])
+    seen = known_patients(cohort, split, trained) if split != "training" else []
+    if seen:
+        raise UsageError(
+            f"{bundle.root}: was trained on {len(seen)} of the {split} patients of {cohort} ({', '.join(seen[:3])}"
+            f"{', …' if len(seen) > 3 else ''}); take the cohort as it was when the run was trained, or train again"
+        )
 
 
 def _machine(overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -334,6 +349,7 @@ def _write_record(
         {
             "bundle": bundle.name,
             "cohort_sha256": sha256(cohort / COHORT_FILE),
+            "training_patients": patient_hashes(cohort, "training"),
             "config_sha256": sha256(run / "configs" / "train.json"),
             "epochs": epochs,
             "finished": finished,

@@ -125,26 +125,20 @@ def evaluate(
     With --healthy, each SCAN is that of a person without the disease (a file, a folder, a zip; as for synthesize), or
     the slices of COHORT without lesion are taken: whatever the method changes there was made up or taken away.
     """  # noqa: D205
-    # A container names its folder of cohorts in the environment; what is typed wins.
-    typed = context.get_parameter_source("data") is ParameterSource.COMMANDLINE
-    if scans and not healthy:
-        raise click.UsageError("SCAN… is for --healthy; a cohort with lesion masks is given with --data COHORT")
-    if scans and typed:
-        raise click.UsageError("--healthy takes SCAN… or --data COHORT, found both; give one of the two")
-    if not (scans or data):
-        raise click.UsageError("missing --data COHORT" + (", or SCAN…" if healthy else ""))
-    if healthy and a_dice:
-        raise click.UsageError("--a-dice needs lesions; leave it or --healthy out")
-    for option in A_DICE_OPTIONS:
-        if not a_dice and context.get_parameter_source(option) is ParameterSource.COMMANDLINE:
-            raise click.UsageError(f"--{option.replace('_', '-')} is for --a-dice SEEDS; give both or none")
+    _check(context, scans, data, healthy, a_dice)
 
     from pipeline.bundles import find_bundle
     from pipeline.errors import ScanError
     from pipeline.evaluation import ADiceSettings, Settings
     from pipeline.inference import load_export, load_predictor
+    from pipeline.launch import check_unseen, unfinished
 
     bundle = find_bundle(bundle_name)
+    if data is not None and not scans:
+        check_unseen(bundle, data, split)
+    stopped = unfinished(bundle)
+    if stopped:
+        click.echo(f"warning: {stopped}", err=True)
     predictor, provenance = load_predictor(bundle, "translator" if healthy else None, device, trust=trust_bundle)
     name, failed = name or bundle.name, 0
     if healthy:
@@ -164,6 +158,23 @@ def evaluate(
     say(f"report: {output / 'report.md'}")
     if failed:
         raise ScanError(f"{failed} scan(s) failed, for the reasons above")
+
+
+def _check(context: click.Context, scans: tuple[Path, ...], data: Path | None, healthy: bool, a_dice: int) -> None:
+    """Refuse options that do not go together."""
+    # A container names its folder of cohorts in the environment; what is typed wins.
+    typed = context.get_parameter_source("data") is ParameterSource.COMMANDLINE
+    if scans and not healthy:
+        raise click.UsageError("SCAN… is for --healthy; a cohort with lesion masks is given with --data COHORT")
+    if scans and typed:
+        raise click.UsageError("--healthy takes SCAN… or --data COHORT, found both; give one of the two")
+    if not (scans or data):
+        raise click.UsageError("missing --data COHORT" + (", or SCAN…" if healthy else ""))
+    if healthy and a_dice:
+        raise click.UsageError("--a-dice needs lesions; leave it or --healthy out")
+    for option in A_DICE_OPTIONS:
+        if not a_dice and context.get_parameter_source(option) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"--{option.replace('_', '-')} is for --a-dice SEEDS; give both or none")
 
 
 def _on_cohort(predictor: Any, data: Path, output: Path, settings: "Settings", overwrite: bool, way_back: Any) -> None:

@@ -154,8 +154,7 @@ def run_over_scans(kind: str, options: ScanOptions, finish: "Finish | None" = No
     say(f"{options.output}: {len(written)} written, {len(skipped)} done before, {len(failed)} failed")
     if index is not None:
         say(f"look at {index}")
-    cited = next(iter(found.metadata.get("references", [])), None)
-    say("Synthetic images for research, not for diagnosis." + (f" Please cite: {cited}" if cited else ""))
+    say(f"Synthetic images for research, not for diagnosis. Please cite: {found.metadata['references'][0]}")
     if failed:
         raise ScanError(f"{len(failed)} of {len(outcome.records)} scan(s) failed, for the reasons above")
 

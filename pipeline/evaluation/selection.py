@@ -15,6 +15,7 @@ from pipeline.evaluation.scores import score_methods, score_rows, score_volumes
 from pipeline.evaluation.volumes import HEALTHY, Volume, pathological_subjects, read_volume, subjects_with
 from pipeline.files import sha256, write_json
 from pipeline.inference import Translator, load_predictor, load_weights
+from pipeline.launch import check_unseen
 from pipeline.metrics import METRICS, Metric
 from pipeline.metrics.metric import metrics_for
 from pipeline.training.checkpoint import export_file, kept_epochs, use_epoch
@@ -52,6 +53,7 @@ def select_epoch(
         UsageError: if the run kept no epoch, or the cohort has no validation patient with a lesion.
     """
     bundle: Bundle = find_bundle(str(run))
+    check_unseen(bundle, cohort, "validation")
     models = bundle.weights.parent
     kept = kept_epochs(models)
     if not kept:

@@ -168,7 +168,7 @@ def _filled(
     if inputs.mask is None:
         raise ScanError(f"{scan.origin}: no lesion mask was given, expected one to fill; give --mask FILE")
     seen = see(inputs, window, channels)
-    hole = seen.mask(inputs.mask)
+    hole, assumed = seen.mask(inputs.mask)
     change = np.where(hole, fill(seen, hole) - seen.axial, np.float32(0))
     region = seen.region_on_scan(hole)
     stored, more = add_intensity(scan.stored.copy(order="K"), region, seen.on_scan(change)[region], scan.slope)
@@ -182,7 +182,7 @@ def _filled(
         ),
         region=region,
         window=seen.window,
-        notes=[*seen.notes, *more],
+        notes=[*seen.notes, *assumed, *more],
         steps=seen.steps,
         figures=(Figure("FilledMl", "Filled", int(region.sum()) * voxel_ml, "ml", 1, "inside the mask", leading=True),),
         facts={"EditedVoxels": int(region.sum()), "ChangedVoxels": int((stored != scan.stored).sum())},

@@ -1,7 +1,7 @@
 """What a predictor is given of one person, and the same as a network is shown it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from pipeline.errors import ScanError
 from pipeline.inference.steps import Steps, View
 from pipeline.preprocessing.foreground import foreground
+from pipeline.preprocessing.labels import lesion_voxels
 from pipeline.preprocessing.slab import Slab
 from pipeline.preprocessing.window import Window, WindowRule
-from pipeline.scans import Scan, check_labels, check_same_grid
+from pipeline.scans import Scan, check_same_grid
 
 # Called with what the network will see and its windowed axial slices; it gives notes, and may refuse the scan.
 Check = Callable[[Scan, NDArray[np.float32]], list[str]]
@@ -100,19 +101,21 @@ class Seen:
             [f"{outside} slices outside the {seen}, which are like those of the training, were left alone"],
         )
 
-    def mask(self, mask: Scan) -> NDArray[np.bool_]:
-        """A mask on the scan's grid as an axial region of the view.
+    def mask(self, mask: Scan) -> tuple[NDArray[np.bool_], list[str]]:
+        """A mask on the scan's grid as an axial region of the view, and notes on what was assumed of it.
 
         Raises:
-            ScanError: if it lies on another grid, is empty, or is no mask.
+            ScanError: if it lies on another grid, is empty, or is no lesion mask.
         """
-        on_view = self.view.mask(mask)
-        check_same_grid(self.scan, on_view, "mask")
-        check_labels(on_view)
-        inside = self.scan.axial(on_view.intensities()) > 0
-        if not inside.any():
+        check_same_grid(self.view.source, mask, "mask")
+        lesion, notes = lesion_voxels(mask, self.view.source)
+        if not lesion.any():
             raise ScanError(f"{mask.origin}: the mask is empty, expected a lesion; give another mask")
-        return inside
+        binary = replace(mask, stored=lesion.astype(np.uint8), slope=1.0, intercept=0.0)
+        inside = self.scan.axial(self.view.mask(binary).intensities()) > 0
+        if not inside.any():
+            raise ScanError(f"{mask.origin}: the mask lies outside the template, expected it inside; leave it out")
+        return inside, notes
 
     def told(self, notes: list[str]) -> list[str]:
         """Notes on what was done on the view's grid."""

@@ -139,7 +139,11 @@ def check_kind(bundle: Bundle, predictor: Any, kind: str | None) -> None:
             f"{bundle.config('inference')}: `predictor` is a {type(predictor).__name__}, expected one of "
             f"pipeline.inference; restore the bundle's files"
         )
-    says = _output_type(bundle.metadata)
+    metadata = bundle.metadata
+    references = metadata.get("references")
+    if not (isinstance(references, list) and references and all(isinstance(each, str) for each in references)):
+        raise UsageError(f"{bundle.config('metadata')}: names no references, expected the papers to cite; add them")
+    says = _output_type(metadata)
     if says not in predictor.output_types:
         raise UsageError(
             f"{bundle.config('metadata')}: says that the network puts out {says!r}, but the {predictor.kind} of "

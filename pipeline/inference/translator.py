@@ -151,7 +151,8 @@ class Translator:
         if inputs.mask is None:
             weight, left_out, notes = seen.slab(self.slab)
         else:
-            weight, left_out, notes = _fading(seen, inputs.mask), 0, []
+            inside, notes = seen.mask(inputs.mask)
+            weight, left_out = _fading(seen, inside), 0
         indices = np.flatnonzero(weight.any(axis=(1, 2)))
         if not len(indices):
             raise ScanError(
@@ -242,9 +243,8 @@ LESION = "Where the method removed disease: 1 lesion, 0 elsewhere"
 UNCERTAINTY = "Standard deviation of the change over test-time augmentations, in the scan's units"
 
 
-def _fading(seen: Seen, mask: Scan) -> NDArray[np.float32]:
+def _fading(seen: Seen, inside: NDArray[np.bool_]) -> NDArray[np.float32]:
     """1 inside a lesion mask, falling to 0 over `MARGIN_MM` of head or body around it."""
-    inside = seen.mask(mask)
     distance_mm = ndimage.distance_transform_edt(~inside, sampling=seen.spacing_mm)
     fading: NDArray[np.float32] = np.clip(1 - distance_mm / MARGIN_MM, 0, 1).astype(np.float32)
     fading[~seen.foreground & ~inside] = 0

@@ -185,7 +185,7 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: int) -> dict[str, Float32[Tensor, "..."]]:
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
         """One slice.
 
         Returns:
@@ -193,13 +193,16 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
             annotated; and, if the cohort has targets, `target` (1,) float32: the number, or the index of the class in
             `classes`.
         """
-        sample = {
-            "image": torch.from_numpy(self.images[index].astype(np.float32) / LEVELS),
-            "mask": torch.from_numpy(self.masks[index].astype(np.float32)),
-        }
+        sample = self._pictures(index)
         if self._targets:
             sample["target"] = torch.tensor([self._targets[self.subject_of[index].subject]], dtype=torch.float32)
         return sample
+
+    def _pictures(self, index: int) -> dict[str, Float32[Tensor, "_ height width"]]:
+        return {
+            "image": torch.from_numpy(self.images[index].astype(np.float32) / LEVELS),
+            "mask": torch.from_numpy(self.masks[index].astype(np.float32)),
+        }
 
 
 class _Loaded:

@@ -28,7 +28,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).mkdir()
     (folder / "configs" / "inference.json").write_text(json.dumps(config | small))
     makes = {"outputs": {"pred": {"type": "image"}}}
-    metadata = {"name": "gvs", "version": "0.0.1", "network_data_format": makes}
+    metadata = {"name": "gvs", "version": "0.0.1", "network_data_format": makes, "references": ["A paper"]}
     (folder / "configs" / "metadata.json").write_text(json.dumps(metadata))
     torch.save(JohnsonGenerator(**network).state_dict(), folder / "models" / "model.pt")
     return folder

@@ -78,7 +78,7 @@ class TestSegmenter:
 
     def test_all_slices_count_healthy_ones_too(self, cohort: Path) -> None:
         summary = evaluate(Segments(cohort), cohort, SETTINGS).summary
-        labels = [label for record in subjects_with(cohort, "test", "pathological") for label in record["labels"]]
+        labels = [label for record in subjects_with(cohort, "test", "pathological") for label in record.labels]
         assert summary["cohort"]["slices"] == sum(label in ("pathological", "healthy") for label in labels)
         assert summary["cohort"]["unit"] == "slice"
 
@@ -87,7 +87,7 @@ class TestSegmenter:
         shifted = evaluation.volumes[evaluation.volumes["method"] == "ours"]
         for row in shifted.to_dict("records"):
             volume = read_volume(
-                cohort, next(r for r in pathological_subjects(cohort, "test") if r["subject"] == row["subject"])
+                cohort, next(r for r in pathological_subjects(cohort, "test") if r.subject == row["subject"])
             )
             lesion = volume.lesion.numpy()
             overlap = int((lesion & np.roll(lesion, 1, axis=2)).sum())

@@ -52,3 +52,18 @@ def test_the_chosen_epoch_becomes_the_run_s_weights(run_with_epochs: Callable[[]
 def test_a_run_that_kept_nothing_says_how_to_keep_epochs(laptop_run: Path, phantom_cohort: Path) -> None:
     with pytest.raises(UsageError, match="keep_every=1"):
         select_epoch(laptop_run, phantom_cohort, "cpu")
+
+
+@pytest.mark.slow
+def test_a_run_is_not_measured_on_patients_that_it_was_trained_on(
+    run_with_epochs: Callable[[], Path], phantom_cohort: Path, tmp_path: Path
+) -> None:
+    run = run_with_epochs()
+    split = Path(shutil.copytree(phantom_cohort, tmp_path / "cohort", ignore=shutil.ignore_patterns("judge")))
+    content = json.loads((split / "cohort.json").read_text())
+    swap = {"training": "validation", "validation": "training"}
+    for subject in content["subjects"]:
+        subject["split"] = swap.get(subject["split"], subject["split"])
+    (split / "cohort.json").write_text(json.dumps(content))
+    with pytest.raises(UsageError, match=r"was trained on \d+ of the validation patients"):
+        select_epoch(run, split, "cpu", judge_iterations=2)
