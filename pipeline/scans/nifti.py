@@ -14,14 +14,14 @@ from pipeline.scans.scan import Scan
 
 # Deflate cannot compress better than 1032:1, so a header that claims more than that lies about its size.
 DEFLATE_LIMIT = 1032
-SUFFIXES = (".nii", ".nii.gz", ".NII", ".NII.GZ")
+SUFFIXES = (".nii.gz", ".nii")
 # In the header's description, which every viewer shows: a file that is renamed still says what it is.
 MARK = b"SYNTHETIC by phs-pipeline - NOT FOR DIAGNOSIS"
 
 
 def is_nifti(path: Path) -> bool:
     """Whether a file's name ends like a NIfTI file's."""
-    return path.name.endswith(SUFFIXES)
+    return path.name.lower().endswith(SUFFIXES)
 
 
 def stem(path: Path) -> str:
@@ -30,8 +30,8 @@ def stem(path: Path) -> str:
     >>> stem(Path("sub-01_FLAIR.nii.gz"))
     'sub-01_FLAIR'
     """
-    suffix = max((end for end in SUFFIXES if path.name.endswith(end)), key=len, default="")
-    return path.name.removesuffix(suffix)
+    suffix = next((end for end in SUFFIXES if path.name.lower().endswith(end)), "")
+    return path.name[: len(path.name) - len(suffix)]
 
 
 def is_marked(header: nib.Nifti1Header) -> bool:
