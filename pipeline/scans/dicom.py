@@ -141,8 +141,11 @@ def read_series(series: DicomSeries, origin: Path) -> Scan:
         stored = np.empty((first.columns, first.rows, len(frames)), dtype, order="F")
         with scratch_folder() as folder:
             pixels = _decode(files, frames, origin, folder)
+            padding = np.zeros(stored.shape, bool)
             for k, frame in enumerate(frames):
                 plane = pixels[frame.place.file][frame.place.frame or 0].T
+                if frame.padding is not None:
+                    padding[:, :, k] = (plane >= frame.padding[0]) & (plane <= frame.padding[1])
                 stored[:, :, k] = plane if same_rescale else plane * frame.slope + frame.intercept
     except MemoryError as error:
         raise ScanError(
@@ -150,7 +153,10 @@ def read_series(series: DicomSeries, origin: Path) -> Scan:
             "into memory; crop it or free memory"
         ) from error
     slope, intercept = rescales.pop() if same_rescale else (1.0, 0.0)
-    return scan_from_lps(stored, affine_of(frames), origin, slope, intercept, series)
+    scan = scan_from_lps(stored, affine_of(frames), origin, slope, intercept, series)
+    # Padding below all else is black as it is, and stays what it was.
+    bright = padding.any() and not padding.all() and scan.stored[padding].max() > scan.stored[~padding].min()
+    return replace(scan, padding=padding) if bright else scan
 
 
 def _volumes(frames: Sequence[Frame]) -> list[FoundSeries]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_dataset, read_preamble
+from pydicom.multival import MultiValue
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
@@ -45,7 +46,8 @@ ATTRIBUTES = [
     "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "ModalityLUTSequence", "RescaleSlope",
     "RescaleIntercept", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "EchoNumbers", "EchoTime",
     "TemporalPositionIdentifier", "DiffusionBValue", "AcquisitionNumber", "InversionTime", "TriggerTime",
-    "ComplexImageComponent", "AcquisitionTime", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+    "ComplexImageComponent", "AcquisitionTime", "PixelPaddingValue", "PixelPaddingRangeLimit",
+    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
 ]  # fmt: skip
 # What tells the volumes of one series apart, where slices share a position: in a single-frame file…
 PARTS = ("EchoNumbers", "EchoTime", "TemporalPositionIdentifier", "DiffusionBValue", "InversionTime", "ImageType",
@@ -110,6 +112,7 @@ class Frame:
         is_scan: whether it is meant as a slice of a volume; a screenshot is not.
         sop_class: SOP Class UID.
         is_placed: whether its file says where it lies.
+        padding: the least and the largest stored value that stand for no pixel at all, if any do.
     """
 
     place: DicomSlice
@@ -133,6 +136,7 @@ class Frame:
     is_scan: bool = True
     sop_class: str = ""
     is_placed: bool = False
+    padding: tuple[int, int] | None = None
 
 
 class _FaultError(Exception):
@@ -312,7 +316,7 @@ def _checked(whole: Frame, attributes: Dataset, pixels: tuple[int, bool] | None)
             f"found {held} bytes of pixels in {name}, expected the {claimed} that its header claims; the file is "
             "truncated or damaged, copy it again"
         )
-    whole = replace(whole, dtype=dtype)
+    whole = replace(whole, dtype=dtype, padding=_padding(attributes))
     per_frame = attributes.get("PerFrameFunctionalGroupsSequence")
     if per_frame is None:
         if count > 1:
@@ -392,6 +396,20 @@ def _in_space(frame: Frame, get: Callable[[str], Any]) -> Frame:
     column = column - row * (row @ column)
     column = column / np.linalg.norm(column)
     return replace(frame, position_mm=position, axes=np.array([row, column, np.cross(row, column)]), is_placed=True)
+
+
+def _padding(attributes: Dataset) -> tuple[int, int] | None:
+    """Pixel Padding Value, to Pixel Padding Range Limit if there is one; an unsigned file may state it as signed."""
+    ends = []
+    for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit"):
+        value = attributes.get(keyword)
+        if value is None or isinstance(value, MultiValue):
+            continue
+        number = int.from_bytes(value[:2], "little") if isinstance(value, bytes) else int(value)
+        signed, bits = bool(attributes.get("PixelRepresentation")), int(attributes.get("BitsAllocated") or 16)
+        wrapped = number % 2**bits
+        ends.append(wrapped - 2**bits if signed and wrapped >= 2 ** (bits - 1) else wrapped)
+    return (min(ends), max(ends)) if ends else None
 
 
 def _numbers(value: Any, keyword: str, count: int) -> NDArray[np.float64]:

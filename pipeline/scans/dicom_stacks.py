@@ -232,8 +232,8 @@ def _unlike(fewer: Sequence[Frame], more: Sequence[Frame]) -> str:
     }
     what = " and ".join(name for name, same in differences.items() if not same) or "acquisition"
     return (
-        f"found {len(fewer)} slices ({names_of(fewer)}) that differ from the other {len(more)} in {what}, expected all "
-        "slices of a series to make up one stack; export the series again, or remove them if they are no part of it"
+        f"found slices ({names_of(fewer)}) that differ from the {len(more)} others in {what}, expected all slices of a "
+        "series to make up one stack; export the series again, or remove them if they are no part of it"
     )
 
 

@@ -35,7 +35,7 @@ FOREIGN = re.compile(
 NO_SCAN = re.compile(
     r"_desc-(pseudohealthy|anomaly|enhanced|uncertainty)(_|$)|_label-|(^|[_.-])(mask|msk|seg|dseg|probseg|lesion)$"
 )
-RAW_BIDS = re.compile(r"sub-[A-Za-z0-9]+/(ses-[A-Za-z0-9]+/)?anat/sub-[^/]+_(?P<suffix>[A-Za-z0-9]+)\.nii(\.gz)?")
+RAW_BIDS = re.compile(r"sub-[A-Za-z0-9]+/(ses-[A-Za-z0-9]+/)?anat/sub-[^/]+_(?P<suffix>[A-Za-z0-9]+)\.(?i:nii(\.gz)?)")
 DESCRIPTION = "dataset_description.json"
 # BIDS keeps results and unconverted data there.
 NO_SCANS_BELOW = ("derivatives", "sourcedata")
@@ -201,7 +201,9 @@ class _Search:
         found = FOREIGN.search(file.name)
         # The header beside an .img is what is read.
         beside = found is not None and any(file.with_suffix(end).is_file() for end in (".hdr", ".HDR"))
-        return found is not None and not beside and self._is_scan(file.with_name(file.name[: found.start()]))
+        return (
+            found is not None and not beside and self._is_scan(file.with_name(f"{file.name[: found.start()]}.nii.gz"))
+        )
 
     def _is_scan(self, file: Path) -> bool:
         """Whether a NIfTI file or image found in a folder is a scan that the user wants."""
@@ -275,11 +277,8 @@ def _file(path: Path) -> Source:
 
 
 def _foreign(path: Path) -> Source:
-    found = FOREIGN.search(path.name)
-    ending = found[0] if found else ""
-    return _unusable(
-        path, f"found a file of a kind that is not read ({ending}), expected {EXPECTED}; convert or unpack it"
-    )
+    ending = "".join(path.suffixes[-2:])
+    return _unusable(path, f"found a file of a kind that is not read ({ending}), expected {EXPECTED}; convert it")
 
 
 def _may_be_scan(name: str) -> bool:
