@@ -69,6 +69,7 @@ class Scan:
         origin: the file it was read from, as named in messages and sidecars.
         dicom: the series it was read from, where it came as DICOM.
         padding: voxels that hold nothing and would pass for tissue, shape (X, Y, Z); their intensity is that of air.
+        notes: what was assumed when it was read, for the user.
 
     Raises:
         ScanError: if the voxels are not a finite 3-D volume or the affine places them nowhere.
@@ -81,6 +82,7 @@ class Scan:
     origin: Path
     dicom: DicomSeries | None = None
     padding: NDArray[np.bool_] | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_affine(self.affine, self.origin)
