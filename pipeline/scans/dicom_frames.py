@@ -265,7 +265,7 @@ def _frames(file: Path, attributes: Dataset, opened: BinaryIO) -> list[Frame]:
         sop_class=str(sop_class),
     )
     try:
-        _check_kind(attributes, image_type)
+        _check_kind(file.name, attributes, image_type)
         return _checked(whole, attributes, pixels)
     except _FaultError as fault:
         faulty = replace(whole, fault=str(fault), is_scan=fault.is_scan)
@@ -274,9 +274,9 @@ def _frames(file: Path, attributes: Dataset, opened: BinaryIO) -> list[Frame]:
         return [faulty]
 
 
-def _check_kind(attributes: Dataset, image_type: list[str]) -> None:
+def _check_kind(name: str, attributes: Dataset, image_type: list[str]) -> None:
     if not attributes.get("SeriesInstanceUID"):
-        raise _FaultError("found a file without a Series Instance UID, expected one; export the series again")
+        raise _FaultError(f"found {name} without a Series Instance UID, expected one; export the series again")
     if attributes.get("SyntheticData") == "YES":
         raise _FaultError("found synthetic images (Synthetic Data is YES), expected a scan; give the original", False)
     if "MOSAIC" in image_type:

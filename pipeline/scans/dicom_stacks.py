@@ -204,8 +204,6 @@ def damage(groups: Sequence[Sequence[list[Frame]]], singles: Sequence[Frame], ot
         if _are_torn(first, second):
             return _unlike(*sorted((first, second), key=len))
     for stack in stacks:
-        if stack_problem(stack):
-            continue
         lost = [frame for frame in singles if _would_extend(frame, stack) and not _is_localizer(frame, singles)]
         if lost:
             return _unlike(lost, stack)
@@ -258,7 +256,7 @@ def _are_torn(first: list[Frame], second: list[Frame]) -> bool:
 
 def _would_extend(frame: Frame, stack: list[Frame]) -> bool:
     """Whether a slice is parallel to a stack, or lies where its next or a missing one should."""
-    return _are_parallel(frame, stack[0]) or _is_next(frame, stack)
+    return _are_parallel(frame, stack[0]) or (stack_problem(stack) is None and _is_next(frame, stack))
 
 
 def _is_next(frame: Frame, stack: list[Frame]) -> bool:
@@ -276,8 +274,9 @@ def _is_localizer(frame: Frame, singles: Sequence[Frame]) -> bool:
 
 
 def _looks_alike(frame: Frame, other: Frame) -> bool:
-    """Whether a file of the series is meant as the same kind of image; a screenshot is of another kind or size."""
-    return (frame.sop_class, frame.columns, frame.rows) == (other.sop_class, other.columns, other.rows)
+    """Whether a file of the series is meant as the same kind of image; a screenshot is of another, or has no place."""
+    same_size = (frame.columns, frame.rows) == (other.columns, other.rows)
+    return frame.sop_class == other.sop_class and (frame.is_placed or same_size)
 
 
 def _may_extend(frame: Frame, stack: list[Frame]) -> bool:

@@ -6,6 +6,7 @@ import nibabel as nib
 import numpy as np
 from nibabel.affines import voxel_sizes
 from nibabel.arrayproxy import ArrayProxy
+from nibabel.fileholders import FileHolder
 from nibabel.openers import ImageOpener
 from numpy.typing import NDArray
 
@@ -17,6 +18,8 @@ from pipeline.scans.scan import SPACING_LIMITS_MM, Scan
 # Deflate cannot compress better than 1032:1, so a header that claims more than that lies about its size.
 DEFLATE_LIMIT = 1032
 SUFFIXES = (".nii.gz", ".nii")
+# The size of its header, by which a file says that it is NIfTI-2.
+NIFTI_2 = 540
 # By their code in the header, with millimetres for one of them.
 LENGTHS = {1: ("metre", 1e3), 3: ("micrometre", 1e-3)}
 # In the header's description, which every viewer shows: a file that is renamed still says what it is.
@@ -66,7 +69,7 @@ def read_nifti(path: Path, constant_ok: bool = False, volume: int | None = None)
     if not is_nifti(path):
         raise ScanError(f"{path}: found a file of another kind, expected NIfTI (.nii or .nii.gz); convert it first")
     try:
-        image = nib.load(path)
+        image = _load(path)
     except Exception as error:  # nibabel's readers raise whatever their parser stumbles over
         raise ScanError(
             f"{path}: found no readable header ({_first_line(error)}), expected a NIfTI file; copy it again or convert "
@@ -145,6 +148,17 @@ def _check_kind(path: Path, image: nib.Nifti1Image, several: bool = False) -> No
             f"{path}: found {size} bytes, expected a file that holds the {claimed} bytes its header claims; it is "
             "truncated or damaged, copy it again"
         )
+
+
+def _load(path: Path) -> nib.Nifti1Image:
+    """The image, whose voxels are not read yet; nibabel itself opens no file whose ending mixes cases."""
+    if path.name.endswith((*SUFFIXES, *map(str.upper, SUFFIXES))):
+        return nib.load(path)
+    with ImageOpener(path) as file:
+        size = file.read(4)
+    second = int.from_bytes(size, "little") == NIFTI_2 or int.from_bytes(size, "big") == NIFTI_2
+    kind = nib.Nifti2Image if second else nib.Nifti1Image
+    return kind.from_file_map({"image": FileHolder(path)})
 
 
 def _voxels(image: nib.Nifti1Image) -> ArrayProxy:

@@ -97,6 +97,8 @@ class Source:
     def _check(self) -> None:
         if self.fault:
             raise ScanError(self.fault)
+        if self.series is not None and self.series.problem:
+            raise ScanError(f"{self.path}: {self.series.problem}")
 
     def _unreadable(self, error: OSError) -> ScanError:
         return ScanError(f"{self.path}: cannot be read ({error.strerror}); check the path and its permissions")
