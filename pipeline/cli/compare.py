@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.cli.say import say
+from pipeline.cli.say import say, say_lines
 
 
 @click.command()
@@ -64,7 +64,7 @@ def compare(
     shown = not no_panel and read[0].summary["kind"] == "translator"
     picture = panel(read, choose_cases(read[0], cases), controls) if shown else None
     write_comparison(output, comparison, picture)
-    say(markdown(comparison))
+    say_lines(markdown(comparison))
     for note in no_star(comparison):
         say(note)
     say(f"table: {output / 'table.html'}")

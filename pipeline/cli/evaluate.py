@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from pipeline.cli.say import say
+from pipeline.cli.say import complain, say
 
 if TYPE_CHECKING:
     from pipeline.evaluation import Settings
@@ -227,7 +227,7 @@ def _healthy(
     figures = [f"{metric.label} {_figure(metric, summary['scores'][metric.name])}" for metric in metrics]
     say(f"{name}: {'; '.join(figures)}")
     for subject, reason in summary["failed"].items():
-        click.echo(f"{subject}: failed: {reason}", err=True)
+        complain(f"{subject}: failed: {reason}")
     return len(summary["failed"])
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from pipeline import __version__
+from pipeline.cli.say import complain
 from pipeline.errors import PipelineError, ScanError
 
 COMMANDS = {
@@ -65,7 +66,7 @@ def cli(debug: bool, quiet: bool) -> None:
     """
     logging.basicConfig(level=logging.WARNING if quiet else logging.INFO, format="%(message)s", stream=sys.stderr)
     # Libraries report their own progress as information, and errors that we report ourselves.
-    for library in ("ignite", "monai", "matplotlib", "nibabel", "PIL", "pydicom"):
+    for library in ("highdicom", "ignite", "monai", "matplotlib", "nibabel", "PIL", "pydicom"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
     logging.getLogger("pipeline.training.trainer.PlayerTrainer").setLevel(logging.CRITICAL)
     if not debug:
@@ -93,7 +94,7 @@ def main(arguments: list[str] | None = None) -> None:
     except PipelineError as error:
         if debug:
             raise
-        click.echo(f"Error: {error}", err=True)
+        complain(f"Error: {error}")
         sys.exit(1 if isinstance(error, ScanError) else 2)
     except click.ClickException as error:
         error.show()
@@ -107,8 +108,5 @@ def main(arguments: list[str] | None = None) -> None:
         if debug:
             raise
         reason = (error.strerror or str(error)).lower()
-        click.echo(
-            f"Error: {error.filename or 'a file'}: cannot be used ({reason}); check the path and its permissions",
-            err=True,
-        )
+        complain(f"Error: {error.filename or 'a file'}: cannot be used ({reason}); check the path and its permissions")
         sys.exit(2)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipeline.cli.say import say
+from pipeline.cli.say import complain, say
 
 if TYPE_CHECKING:
     from pipeline.preprocessing.cohort_format import Cohort
@@ -146,7 +146,7 @@ def preprocess(
         result = preprocessing.preprocess(cohort, output, settings, layout, workers, overwrite, tell)
     cohort_summary(output, result.subjects)
     for problem in result.problems:
-        click.echo(f"skipped {problem.subject}: {problem.reason}", err=True)
+        complain(f"skipped {problem.subject}: {problem.reason}")
     _say_counts(read_cohort(output))
     say(f"{output}: {len(result.subjects)} subjects ({result.layout}); look at {output / 'summary.png'}")
     if result.problems:

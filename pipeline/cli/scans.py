@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from pipeline.cli.say import say
+from pipeline.cli.say import complain, say
 
 if TYPE_CHECKING:
     from pipeline.inference.run import Finish
@@ -222,6 +222,6 @@ def _check_report(report: Path) -> None:
 
 def _report(name: str, what: str) -> None:
     if what.startswith("failed"):
-        click.echo(f"{name}: {what}", err=True)
+        complain(f"{name}: {what}")
     else:
         say(f"{name}: {what}")

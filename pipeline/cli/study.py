@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from pipeline.cli.say import say
+from pipeline.cli.say import say, say_lines
 from pipeline.cli.train import _value as plain_value
 
 
@@ -148,7 +148,7 @@ def enhancement(
     scale = PRESETS[preset] if preset else PAPER
     scale = replace(scale, epochs=epochs) if epochs else scale
     wanted = list(dict.fromkeys(losses.split(",")))
-    say(study_of(find_bundle(bundle), data, output, alphas, fractions, wanted, seeds, scale, split, device))
+    say_lines(study_of(find_bundle(bundle), data, output, alphas, fractions, wanted, seeds, scale, split, device))
     say(f"table: {output / 'table.md'}; plot: {output / 'plot.png'}")
 
 
@@ -162,7 +162,7 @@ def saliency(
     from pipeline.studies import saliency as study_of
     from pipeline.studies.saliency import EPOCHS
 
-    say(study_of(data, output, seeds, epochs or EPOCHS, split, judge_iterations, device))
+    say_lines(study_of(data, output, seeds, epochs or EPOCHS, split, judge_iterations, device))
     say(f"table: {output / 'table.md'}; figure: {output / 'plot.png'}")
 
 
@@ -205,5 +205,5 @@ def _sweep(
         judge_iterations,
         device,
     )
-    say(table)
+    say_lines(table)
     say(f"table: {output / 'table.md'}; plot: {output / 'plot.png'}")

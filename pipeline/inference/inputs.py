@@ -138,7 +138,10 @@ def see(inputs: Inputs, window: WindowRule, channels: Sequence[str] = ("image",)
     view, notes, steps = inputs.steps.view(inputs.scan)
     scan = view.scan
     intensities = scan.intensities()
+    notes += inputs.scan.notes
     chosen = window.window(intensities, inputs.scan.origin)
+    if window.fixed is None and chosen.low > 0:
+        notes.append(f"air was taken to have an intensity of {chosen.low:g}, and left as it is")
     axial = scan.axial(intensities)
     windowed = chosen.apply(axial)
     if inputs.check is not None:

@@ -14,7 +14,7 @@ from nibabel.affines import apply_affine
 from numpy.typing import NDArray
 
 from pipeline.errors import ScanError
-from pipeline.scans import Scan, check_labels, check_same_grid
+from pipeline.scans import Scan, check_labels, check_same_grid, on_grid_of
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 # N4 (Tustison et al. 2010) looks for a field that changes over centimetres: voxels of this size are enough.
@@ -45,7 +45,8 @@ class View:
     def mask(self, mask: Scan) -> Scan:
         """A mask on the source's grid, brought to the view's."""
         if self.pose is None:
-            return mask
+            return on_grid_of(self.source, mask)
+        mask = on_grid_of(self.source, mask)
         check_same_grid(self.source, mask, "mask")
         stored = _on((mask.intensities() > 0).astype(np.float32), mask.affine, self.scan, self.pose, 0.0) > 0.5
         return replace(mask, stored=stored.astype(np.uint8), slope=1.0, intercept=0.0, header=self.scan.header)
@@ -92,9 +93,10 @@ class Steps:
         notes: list[str] = []
         record: list[dict[str, Any]] = []
         if self.brain is not None:
-            check_same_grid(scan, self.brain, "brain mask")
-            check_labels(self.brain)
-            inside = self.brain.intensities() > 0
+            brain = on_grid_of(scan, self.brain)
+            check_same_grid(scan, brain, "brain mask")
+            check_labels(brain)
+            inside = brain.intensities() > 0
             if not inside.any():
                 raise ScanError(f"{self.brain.origin}: the brain mask is empty, expected a brain; check the mask")
             view = replace(view, scan=_seen(scan, np.where(inside, scan.intensities(), _air(scan))))
@@ -222,7 +224,7 @@ def to_sitk(voxels: NDArray[Any], affine: NDArray[np.float64]) -> sitk.Image:
 
 
 def _seen(scan: Scan, intensities: NDArray[np.float32]) -> Scan:
-    return replace(scan, stored=intensities, slope=1.0, intercept=0.0)
+    return replace(scan, stored=intensities, slope=1.0, intercept=0.0, padding=None)
 
 
 def _resampled(scan: Scan, template: Scan, pose: sitk.Transform) -> Scan:
@@ -234,7 +236,7 @@ def _resampled(scan: Scan, template: Scan, pose: sitk.Transform) -> Scan:
     header.set_qform(template.affine, 1)
     header.set_sform(template.affine, 1)
     seen = _on(scan.intensities(), scan.affine, template, pose, _air(scan))
-    return replace(scan, stored=seen, slope=1.0, intercept=0.0, header=header)
+    return replace(scan, stored=seen, slope=1.0, intercept=0.0, header=header, padding=None)
 
 
 def _on(

@@ -41,7 +41,7 @@ from pipeline.preprocessing.labels import Label, label_slices, lesion_voxels
 from pipeline.preprocessing.slab import Slab
 from pipeline.preprocessing.splits import Split, split_patients
 from pipeline.preprocessing.window import Window, WindowRule
-from pipeline.scans import Scan, check_same_grid, read_nifti
+from pipeline.scans import Scan, check_same_grid, on_grid_of, read_nifti
 
 logger = logging.getLogger(__name__)
 
@@ -442,7 +442,7 @@ def _other(path: Path, scan: Scan, kind: str, volume: int | None = None) -> NDAr
 def _lesion(case: Case, scan: Scan, settings: Settings) -> tuple[NDArray[np.bool_] | None, list[str]]:
     if case.mask is None:
         return None, []
-    mask = read_nifti(case.mask, constant_ok=True)
+    mask = on_grid_of(scan, read_nifti(case.mask, constant_ok=True))
     check_same_grid(scan, mask, "mask")
     lesion, notes = lesion_voxels(mask, scan, case.lesion_labels)
     if not lesion.any() and not settings.healthy:

@@ -9,9 +9,12 @@ from jaxtyping import Float, Float32
 from numpy.typing import NDArray
 
 from pipeline.errors import ScanError, UsageError
+from pipeline.preprocessing.foreground import AIR
 
 # Of the window's width: what a network takes away from a lesion, and hardly ever from normal tissue.
 HIDDEN_GONE = np.float32(0.1)
+# Percentile of a volume that stands for its darkest voxels, and share of it that is air if any of it is.
+DARKEST, LEAST_AIR = 0.1, 0.1
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,8 @@ class WindowRule:
 
     Args:
         percentile: the window is [0, V] with V this percentile of the whole volume, background included, as PHS-GAN
-            (Section 4) and GVS (Section V-A) print it.
+            (Section 4) and GVS (Section V-A) print it. Where a constant was added to the whole scan, air included, it
+            is [air, V].
         foreground_only: take the percentile over the voxels above zero.
         fixed: (low, high) in scan units instead, for CT in HU.
     """
@@ -93,11 +97,25 @@ class WindowRule:
         """
         if self.fixed is not None:
             return Window(*self.fixed)
-        voxels = intensities[intensities > 0] if self.foreground_only else intensities
+        air = air_level(intensities)
+        voxels = intensities[intensities > air] if self.foreground_only else intensities
         high = float(np.percentile(voxels, self.percentile)) if voxels.size else 0.0
-        if high <= 0:
+        if high <= air:
             raise ScanError(
                 f"{origin}: found {self.percentile:g} % of the voxels at or below zero, expected a scan whose "
                 "tissue is positive; take the percentile over the foreground, or give a fixed window for CT"
             )
-        return Window(0.0, high)
+        return Window(air, high)
+
+
+def air_level(intensities: Float[NDArray[np.floating], "..."]) -> float:
+    """The intensity of air: 0, as scanners have it, unless the darkest voxels lie well above and are many.
+
+    A scan cut so closely that it shows no air has few voxels near its darkest; a whole volume with air around the head
+    or body has many.
+    """
+    low, high = (float(value) for value in np.percentile(intensities, (DARKEST, 99.5)))
+    if low <= AIR * high:
+        return 0.0
+    near = np.count_nonzero(intensities <= low + AIR * (high - low)) / intensities.size
+    return low if near >= LEAST_AIR else 0.0

@@ -1,7 +1,7 @@
 """Scans as they lie on disk."""
 
 from pipeline.scans.nifti import is_nifti, read_nifti, stem, write_nifti
-from pipeline.scans.scan import DicomSeries, DicomSlice, Scan, check_labels, check_same_grid
+from pipeline.scans.scan import DicomSeries, DicomSlice, Scan, check_labels, check_same_grid, on_grid_of
 
 __all__ = [
     "DicomSeries",
@@ -10,6 +10,7 @@ __all__ = [
     "check_labels",
     "check_same_grid",
     "is_nifti",
+    "on_grid_of",
     "read_nifti",
     "stem",
     "write_nifti",

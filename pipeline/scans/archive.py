@@ -8,7 +8,7 @@ import zlib
 from pathlib import Path, PurePosixPath
 
 from pipeline.errors import OutputError, ScanError
-from pipeline.scans.dicom_frames import MAGIC_END, has_magic
+from pipeline.scans.dicom_frames import MAGIC_END, begins_as_dicom, name_pattern
 
 # A scanner's whole study holds some ten thousand slices and a few gigabytes.
 MOST_MEMBERS = 100_000
@@ -18,6 +18,9 @@ MOST_RATIO = 100
 RATIO_ALLOWANCE = 64 << 20
 BLOCK = 1 << 20
 ENCRYPTED = 0x1
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+DEFLATE64 = 9
+DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError, RuntimeError, OverflowError)
 
 
 def is_zip(path: Path) -> bool:
@@ -29,7 +32,7 @@ def is_zip(path: Path) -> bool:
 
 
 def unpack(archive: Path, folder: Path) -> list[Path]:
-    """Unpack the DICOM files of a zip; other members, zips among them, stay packed.
+    """Unpack the DICOM files of a zip, and damaged ones that are called as they are; other members stay packed.
 
     Args:
         archive: the zip.
@@ -47,35 +50,63 @@ def unpack(archive: Path, folder: Path) -> list[Path]:
     files = []
     try:
         with zipfile.ZipFile(archive) as opened:
-            members = opened.infolist()
-            if len(members) > MOST_MEMBERS:
-                raise ScanError(
-                    f"{archive}: found {len(members)} members, expected at most {MOST_MEMBERS}; unpack it and give the "
-                    "folder"
-                )
+            members = _members(archive, opened)
+            kinds = {_kind(member) for member in members if _is_dicom(opened, member)}
             for number, member in enumerate(members, start=1):
-                _check_member(archive, member)
-                # macOS adds a hidden "._name" for each file.
-                if member.is_dir() or PurePosixPath(member.filename).name.startswith("."):
+                if _kind(member) not in kinds:
                     continue
-                target = folder / f"{number:06d}.dcm"
-                unpacked = _unpack_member(opened, member, target, left)
-                if unpacked > left:
+                files.append(folder / f"{number:06d}.dcm")
+                left -= _unpack_member(opened, member, files[-1], left)
+                if left < 0:
                     raise ScanError(
                         f"{archive}: found more than {most >> 20} MB in a zip of {archive.stat().st_size >> 10} kB, "
                         "expected scans that compress by less; it may be made to fill the disk, unpack it yourself if "
                         "you trust it"
                     )
-                left -= unpacked
-                if unpacked:
-                    files.append(target)
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise OutputError(f"{folder}: has no room to unpack {archive.name}; free some or set TMPDIR") from error
         raise ScanError(f"{archive}: cannot be read ({error.strerror or 'damaged'}); copy it again") from error
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError, RuntimeError, OverflowError) as error:
-        raise ScanError(f"{archive}: found a damaged zip, expected one that unpacks; copy it again") from error
+    except DAMAGE as error:
+        raise _damaged(archive) from error
     return files
+
+
+def _damaged(archive: Path) -> ScanError:
+    return ScanError(f"{archive}: found a damaged zip, expected one that unpacks; copy it again")
+
+
+def member_names(archive: Path) -> list[str]:
+    """The names of a zip's files without their folders.
+
+    Raises:
+        ScanError: as `unpack` does.
+    """
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            return [_name(member) for member in _members(archive, opened)]
+    except (OSError, *DAMAGE) as error:
+        raise _damaged(archive) from error
+
+
+def _members(archive: Path, opened: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    members = opened.infolist()
+    if len(members) > MOST_MEMBERS:
+        raise ScanError(
+            f"{archive}: found {len(members)} members, expected at most {MOST_MEMBERS}; unpack it and give the folder"
+        )
+    for member in members:
+        _check_member(archive, member)
+    # macOS adds a hidden "._name" for each file.
+    return [member for member in members if not member.is_dir() and not _name(member).startswith(".")]
+
+
+def _name(member: zipfile.ZipInfo) -> str:
+    return PurePosixPath(member.filename).name
+
+
+def _kind(member: zipfile.ZipInfo) -> tuple[str, str]:
+    return str(PurePosixPath(member.filename).parent), name_pattern(_name(member))
 
 
 def _check_member(archive: Path, member: zipfile.ZipInfo) -> None:
@@ -86,20 +117,28 @@ def _check_member(archive: Path, member: zipfile.ZipInfo) -> None:
         found = "a symbolic link"
     elif member.flag_bits & ENCRYPTED:
         found = "encrypted members"
+    elif member.compress_type not in METHODS:
+        kind = "Deflate64, as Windows packs large folders" if member.compress_type == DEFLATE64 else "another method"
+        raise ScanError(
+            f"{archive}: found members packed by method {member.compress_type} ({kind}), expected Deflate; unpack it "
+            "yourself and give the folder"
+        )
     else:
         return
     raise ScanError(f"{archive}: found {found}, expected plain files; unpack it yourself and give the folder")
 
 
-def _unpack_member(opened: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, limit: int) -> int:
-    """Unpack a DICOM file, but no more than a block beyond the limit; tell how much, 0 for any other file."""
+def _is_dicom(opened: zipfile.ZipFile, member: zipfile.ZipInfo) -> bool:
+    if _name(member).lower().endswith(".dcm"):
+        return True
     with opened.open(member) as packed:
-        block = packed.read(MAGIC_END)
-        if not has_magic(block) and PurePosixPath(member.filename).suffix.lower() != ".dcm":
-            return 0
-        size = 0
-        with target.open("wb") as file:
-            while block and size <= limit:
-                size += file.write(block)
-                block = packed.read(BLOCK)
+        return begins_as_dicom(packed.read(MAGIC_END))
+
+
+def _unpack_member(opened: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, limit: int) -> int:
+    """Unpack a file, but no more than a block beyond the limit; tell how much."""
+    size = 0
+    with opened.open(member) as packed, target.open("wb") as file:
+        while size <= limit and (block := packed.read(BLOCK)):
+            size += file.write(block)
     return size

@@ -5,9 +5,9 @@ time point and the like where they share positions, until each group is one stra
 What does not fall into such stacks is refused with the reason.
 """
 
-import itertools
+import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,18 +24,22 @@ from pydicom.uid import (
 )
 
 from pipeline.errors import ScanError
-from pipeline.files import scratch_folder, sha256
-from pipeline.scans.dicom_frames import IDENTITY, Frame, frames_of
+from pipeline.files import scratch_folder
+from pipeline.scans.dicom_frames import Frame, frames_of, transfer_syntax
+from pipeline.scans.dicom_stacks import (
+    affine_of,
+    by_plane,
+    damage,
+    mixed,
+    parts,
+    stack_problem,
+    with_strays,
+    without_copies,
+)
 from pipeline.scans.itk_reader import read_with_itk
 from pipeline.scans.lps import scan_from_lps
-from pipeline.scans.scan import GRID_TOLERANCE, DicomSeries, Scan
+from pipeline.scans.scan import DicomSeries, Scan
 
-# Share of the slice distance by which a step may differ from the others, but never less than what scanners round to.
-STEP_TOLERANCE = 0.01
-STEP_ROUNDING_MM = 0.01
-# Components of unit vectors; the planes of one series agree to the sixth decimal.
-SAME_AXES = 1e-3
-SAME_SPACING_MM = 1e-3
 MOST_BYTES = 8 << 30
 PIXEL_FORMAT = ("SamplesPerPixel", "PhotometricInterpretation", "Rows", "Columns", "NumberOfFrames", "BitsAllocated",
     "BitsStored", "HighBit", "PixelRepresentation")  # fmt: skip
@@ -80,12 +84,13 @@ def find_series(files: Sequence[Path]) -> list[FoundSeries]:
                 by_uid[frame.uid].append(frame)
             else:
                 damaged.setdefault(file.parent, frame)
-    found = [entry for uid in sorted(by_uid) for entry in _volumes(by_uid[uid])]
+    series = [by_uid[uid] for uid in sorted(by_uid)]
+    found = [entry for frames in with_strays(series) for entry in _volumes(frames)]
     spoiled = set()
     for place, entry in enumerate(found):
-        beside = next((folder for folder in {each.file.parent for each in entry.slices} if folder in damaged), None)
+        beside = next((folder for folder in damaged if _may_hold(folder, entry)), None)
         if beside is not None and entry.is_scan:
-            found[place] = replace(entry, problem=entry.problem or damaged[beside].fault)
+            found[place] = replace(entry, problem=damaged[beside].fault)
             spoiled.add(beside)
     found += [_entry([frame], frame.fault) for folder, frame in damaged.items() if folder not in spoiled]
     found.sort(key=lambda entry: (entry.number is None, entry.number or 0))
@@ -136,8 +141,11 @@ def read_series(series: DicomSeries, origin: Path) -> Scan:
         stored = np.empty((first.columns, first.rows, len(frames)), dtype, order="F")
         with scratch_folder() as folder:
             pixels = _decode(files, frames, origin, folder)
+            padding = np.zeros(stored.shape, bool)
             for k, frame in enumerate(frames):
                 plane = pixels[frame.place.file][frame.place.frame or 0].T
+                if frame.padding is not None:
+                    padding[:, :, k] = (plane >= frame.padding[0]) & (plane <= frame.padding[1])
                 stored[:, :, k] = plane if same_rescale else plane * frame.slope + frame.intercept
     except MemoryError as error:
         raise ScanError(
@@ -145,52 +153,10 @@ def read_series(series: DicomSeries, origin: Path) -> Scan:
             "into memory; crop it or free memory"
         ) from error
     slope, intercept = rescales.pop() if same_rescale else (1.0, 0.0)
-    return scan_from_lps(stored, _affine(frames), origin, slope, intercept, series)
-
-
-def stack_problem(frames: Sequence[Frame]) -> str | None:
-    """Why frames of one plane, in order of position, are no straight and evenly spaced stack; None if they are one."""
-    if len(frames) < 2:
-        return "found a single slice, expected a volume; name the folder that holds all slices of the series"
-    along = np.array([frame.position_mm @ frames[0].axes[2] for frame in frames])
-    steps = np.diff(along)
-    shared = int((steps < STEP_ROUNDING_MM).sum())
-    if shared:
-        return (
-            f"found {shared + 1} slices or more that lie at the place of another, expected one at each; the series "
-            "holds several volumes or copies, export them as series of their own"
-        )
-    step = float(np.median(steps))
-    uneven = np.flatnonzero(np.abs(steps - step) > max(STEP_TOLERANCE * step, STEP_ROUNDING_MM))
-    if uneven.size:
-        places = ", ".join(f"{place + 1} and {place + 2}" for place in uneven[:3])
-        more = f" and at {uneven.size - 3} more places" if uneven.size > 3 else ""
-        return (
-            f"found steps of {steps.min():.4g} to {steps.max():.4g} mm between slices, expected {step:.4g} mm "
-            f"throughout (by position, not so between slices {places} of {len(frames)}{more}); slices are missing or "
-            "unevenly spaced, copy the whole series again or resample it"
-        )
-    affine = _affine(frames)
-    on_line = affine[:3, 3] + np.arange(len(frames))[:, None] * affine[:3, 2]
-    away_mm = np.array([frame.position_mm for frame in frames]) - on_line
-    sideways_mm = np.linalg.norm(away_mm @ frames[0].axes[:2].T, axis=1)
-    if sideways_mm.max() > GRID_TOLERANCE * min(*frames[0].spacing_mm, step):
-        angle = np.degrees(np.arctan2(sideways_mm[-1], along[-1] - along[0]))
-        return (
-            f"found slices that shift sideways as they go on (a gantry tilt of {angle:.2g} degrees), expected ones "
-            "straight above each other; resample the series without tilt (dcm2niix does) and give the result"
-        )
-    return None
-
-
-def _affine(frames: Sequence[Frame]) -> NDArray[np.float64]:
-    """Columns, rows and slices to millimetres in LPS+, shape (4, 4); `frames` are in order of position."""
-    first, last = frames[0], frames[-1]
-    step_mm = (last.position_mm - first.position_mm) @ first.axes[2] / (len(frames) - 1)
-    affine = np.eye(4)
-    affine[:3, :3] = first.axes.T * [*first.spacing_mm, step_mm]
-    affine[:3, 3] = first.position_mm
-    return affine
+    scan = scan_from_lps(stored, affine_of(frames), origin, slope, intercept, series)
+    # Padding below all else is black as it is, and stays what it was.
+    bright = padding.any() and not padding.all() and scan.stored[padding].max() > scan.stored[~padding].min()
+    return replace(scan, padding=padding) if bright else scan
 
 
 def _volumes(frames: Sequence[Frame]) -> list[FoundSeries]:
@@ -200,28 +166,38 @@ def _volumes(frames: Sequence[Frame]) -> list[FoundSeries]:
     slices = [frame for frame in frames if frame.is_scan]
     if others:
         found.append(_entry(others, others[0].fault, is_scan=False))
-    if slices:
-        slices, problem = _without_copies(slices)
-        problem = problem or _mixed(slices)
-        if problem:
-            return [*found, _entry(slices, problem)]
-        groups = _by_plane(slices)
-        singles = [group[0] for group in groups if len(group) == 1]
-        if len(singles) > 1:
-            problem = (
-                f"found {len(singles)} single slices in planes of their own (a localizer), expected a volume; choose "
-                "another series"
-            )
-            found.append(_entry(singles, problem, is_scan=False))
-            groups = [group for group in groups if len(group) > 1]
-        for group in groups:
-            found += [_entry(part, stack_problem(part), is_scan=len(part) > 1) for part in _parts(group)]
-    return found
+    if not slices:
+        return found
+    slices, problem = without_copies(slices)
+    problem = problem or mixed(slices)
+    if problem:
+        return [*found, _entry(slices, problem)]
+    planes = by_plane(slices)
+    singles = [plane[0] for plane in planes if len(plane) == 1]
+    groups = [parts(plane) for plane in planes if len(plane) > 1]
+    problem = damage(groups, singles, others)
+    if problem:
+        return [_entry([*slices, *others], problem)]
+    if len(singles) > 1:
+        problem = (
+            f"found {len(singles)} single slices in planes of their own (a localizer), expected a volume; choose "
+            "another series"
+        )
+        found.append(_entry(singles, problem, is_scan=False))
+    elif singles:
+        found.append(_entry(singles, stack_problem(singles), is_scan=False))
+    return found + [_entry(volume, stack_problem(volume)) for group in groups for volume in group]
+
+
+def _may_hold(folder: Path, series: FoundSeries) -> bool:
+    """Whether a folder is one of those, or lies among those, that a series' files lie in."""
+    folders = {each.file.parent for each in series.slices}
+    return folder in folders or (len(folders) > 1 and folder.is_relative_to(os.path.commonpath(folders)))
 
 
 def _entry(frames: Sequence[Frame], problem: str | None, is_scan: bool = True) -> FoundSeries:
     first = frames[0]
-    step_mm = 0.0 if problem else float(np.linalg.norm(_affine(frames)[:3, 2]))
+    step_mm = 0.0 if problem else float(np.linalg.norm(affine_of(frames)[:3, 2]))
     return FoundSeries(
         slices=tuple(frame.place for frame in frames),
         uid=first.uid,
@@ -234,71 +210,6 @@ def _entry(frames: Sequence[Frame], problem: str | None, is_scan: bool = True) -
         problem=problem,
         is_scan=is_scan,
     )
-
-
-def _without_copies(frames: Sequence[Frame]) -> tuple[list[Frame], str | None]:
-    """Leave out files that are there twice; a problem if two differ that should be one, or if one has a fault."""
-    kept: dict[str, Frame] = {}
-    for number, frame in enumerate(frames):
-        if frame.fault:
-            return list(frames), frame.fault
-        known = kept.setdefault(frame.instance or str(number), frame)
-        if known.place.file != frame.place.file and sha256(known.place.file) != sha256(frame.place.file):
-            return list(frames), (
-                f"found two different images with one SOP Instance UID ({known.place.file.name} and "
-                f"{frame.place.file.name}), expected a UID for each; keep the right one"
-            )
-    return list(kept.values()), None
-
-
-def _mixed(frames: Sequence[Frame]) -> str | None:
-    """A problem if the frames of a series are not of one person, study and space, whatever their series says."""
-    for keyword, values in zip(IDENTITY, zip(*(frame.identity for frame in frames), strict=True), strict=True):
-        if len(set(values)) > 1:
-            return (
-                f"found slices of {len(set(values))} different {keyword} in one series, expected one person, study and "
-                "frame of reference; the files were mixed up, export the series again"
-            )
-    return None
-
-
-def _by_plane(frames: Iterable[Frame]) -> list[list[Frame]]:
-    """Group frames of equal orientation, spacing, size and type; each group in order of position."""
-    groups: list[list[Frame]] = []
-    for frame in frames:
-        for group in groups:
-            first = group[0]
-            if (
-                (frame.columns, frame.rows, frame.dtype) == (first.columns, first.rows, first.dtype)
-                and np.abs(frame.axes - first.axes).max() < SAME_AXES
-                and np.abs(np.subtract(frame.spacing_mm, first.spacing_mm)).max() < SAME_SPACING_MM
-            ):
-                group.append(frame)
-                break
-        else:
-            groups.append([frame])
-    return [_in_order(group) for group in groups]
-
-
-def _in_order(frames: Iterable[Frame]) -> list[Frame]:
-    frames = list(frames)
-    return sorted(frames, key=lambda frame: float(frame.position_mm @ frames[0].axes[2]))
-
-
-def _parts(frames: list[Frame]) -> list[list[Frame]]:
-    """Split frames of one plane that are no volume by the attribute that makes volumes of equal size of them."""
-    if stack_problem(frames) is None:
-        return [frames]
-    attributes = range(min(len(frame.parts) for frame in frames))
-    varying = [place for place in attributes if len({frame.parts[place] for frame in frames}) > 1]
-    for places in (*((place,) for place in varying), *itertools.combinations(varying, 2)):
-        parts: dict[tuple[str, ...], list[Frame]] = defaultdict(list)
-        for frame in frames:
-            parts[tuple(frame.parts[place] for place in places)].append(frame)
-        in_order = [_in_order(parts[value]) for value in sorted(parts)]
-        if len({len(part) for part in in_order}) == 1 and all(stack_problem(part) is None for part in in_order):
-            return in_order
-    return [frames]
 
 
 def _decode(
@@ -340,8 +251,8 @@ def _copy_pixels(file: Path, target: Path) -> int:
     GDCM, which ITK decodes with, would apply a rescale and search the whole header for geometry, and on a damaged
     header it may search without end. This header is sound.
     """
-    source = pydicom.dcmread(file, specific_tags=[*PIXEL_FORMAT, "PixelData"])
-    syntax = source.file_meta.TransferSyntaxUID
+    source = pydicom.dcmread(file, force=True, specific_tags=[*PIXEL_FORMAT, "PixelData"])
+    syntax = transfer_syntax(source)
     count = int(source.get("NumberOfFrames") or 1)
     several = count > 1
     bare = Dataset()

@@ -1,6 +1,8 @@
 """What a DICOM file says about its frames, read with pydicom and checked before any pixel is."""
 
+import contextlib
 import os
+import re
 import struct
 import warnings
 from collections.abc import Callable
@@ -12,8 +14,17 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.filereader import read_file_meta_info
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
+from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_dataset, read_preamble
+from pydicom.multival import MultiValue
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+from pydicom.valuerep import STANDARD_VR
 
 from pipeline.scans.scan import DicomSlice
 
@@ -22,6 +33,10 @@ pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 warnings.filterwarnings("ignore", module=r"pydicom(\..*)?")
 
 MAGIC_END = 132
+# A hash or part of a UUID is a number too.
+NUMBER = re.compile(r"[0-9a-f]{8,}|\d+")
+PACKED = re.compile(r"\.(gz|bz2|xz|zst|z|lz4|br|7z|rar)$")
+PACKED_MAGIC = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"\x1f\x9d", b"7z\xbc\xaf", b"Rar!")
 # One series is of one person, one study and one space.
 IDENTITY = ("PatientID", "PatientName", "StudyInstanceUID", "FrameOfReferenceUID")
 ATTRIBUTES = [
@@ -31,7 +46,8 @@ ATTRIBUTES = [
     "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "ModalityLUTSequence", "RescaleSlope",
     "RescaleIntercept", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "EchoNumbers", "EchoTime",
     "TemporalPositionIdentifier", "DiffusionBValue", "AcquisitionNumber", "InversionTime", "TriggerTime",
-    "ComplexImageComponent", "AcquisitionTime", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+    "ComplexImageComponent", "AcquisitionTime", "PixelPaddingValue", "PixelPaddingRangeLimit",
+    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
 ]  # fmt: skip
 # What tells the volumes of one series apart, where slices share a position: in a single-frame file…
 PARTS = ("EchoNumbers", "EchoTime", "TemporalPositionIdentifier", "DiffusionBValue", "InversionTime", "ImageType",
@@ -94,6 +110,9 @@ class Frame:
         identity: the values of `IDENTITY`; a patient's, so for comparing only.
         fault: why it cannot be used, if it cannot.
         is_scan: whether it is meant as a slice of a volume; a screenshot is not.
+        sop_class: SOP Class UID.
+        is_placed: whether its file says where it lies.
+        padding: the least and the largest stored value that stand for no pixel at all, if any do.
     """
 
     place: DicomSlice
@@ -115,6 +134,9 @@ class Frame:
     identity: tuple[str, ...] = field(default=(), repr=False)
     fault: str | None = None
     is_scan: bool = True
+    sop_class: str = ""
+    is_placed: bool = False
+    padding: tuple[int, int] | None = None
 
 
 class _FaultError(Exception):
@@ -134,12 +156,36 @@ def has_magic(head: bytes) -> bool:
     return head[128:MAGIC_END] == b"DICM"
 
 
+def name_pattern(name: str) -> str:
+    """What the names of a series' files have in common: numbers, and what packs a file, do not count.
+
+    >>> name_pattern("IM0023"), name_pattern("IM0024.gz"), name_pattern("1.2.840.10008.dcm")
+    ('im#', 'im#', '#.#.#.#.dcm')
+    """
+    return NUMBER.sub("#", PACKED.sub("", name.lower()))
+
+
+def begins_as_dicom(head: bytes) -> bool:
+    r"""Whether these first `MAGIC_END` bytes begin a DICOM file, with its preamble or, as old programs do, without.
+
+    >>> begins_as_dicom(b"\x08\x00\x05\x00CS\x0a\x00ISO_IR 100")
+    True
+    """
+    if has_magic(head) or len(head) < 8:
+        return has_magic(head)
+    for endian in "<>":
+        group, element = struct.unpack(f"{endian}HH", head[:4])
+        if (group == 2 and element <= 0x16) or (group == 8 and element <= 0x18):
+            return head[4:6].decode("latin-1") in STANDARD_VR or struct.unpack(f"{endian}I", head[4:8])[0] < 256
+    return False
+
+
 def is_dicom(file: Path) -> bool:
     """Whether a file begins as DICOM files do, or is called one (and then is damaged)."""
     if file.suffix.lower() == ".dcm":
         return True
     with file.open("rb") as opened:
-        return has_magic(opened.read(MAGIC_END))
+        return begins_as_dicom(opened.read(MAGIC_END))
 
 
 def frames_of(file: Path) -> list[Frame]:
@@ -157,14 +203,15 @@ def frames_of(file: Path) -> list[Frame]:
         DicomSlice(file), fault=f"found the damaged file {name}, expected readable DICOM; copy it again or remove it"
     )
     try:
-        # A deflated header cannot be looked at without unpacking everything that the file claims to hold.
-        if read_file_meta_info(file).TransferSyntaxUID == DeflatedExplicitVRLittleEndian:
-            return [
-                replace(broken, fault=f"found the deflated file {name}, expected a plain one; convert it (dcmconv +te)")
-            ]
         with file.open("rb") as opened:
+            if opened.read(8).startswith(PACKED_MAGIC):
+                return [replace(broken, fault=f"found the packed file {name}, expected plain DICOM; unpack it")]
+            # A deflated header cannot be looked at without unpacking everything that the file claims to hold.
+            if _stated_syntax(opened) == DeflatedExplicitVRLittleEndian:
+                fault = f"found the deflated file {name}, expected a plain one; convert it (dcmconv +te)"
+                return [replace(broken, fault=fault)]
             attributes = pydicom.dcmread(
-                opened, defer_size=MOST_HEADER, stop_before_pixels=True, specific_tags=list(ATTRIBUTES)
+                opened, defer_size=MOST_HEADER, stop_before_pixels=True, force=True, specific_tags=list(ATTRIBUTES)
             )
             return _frames(file, attributes, opened)
     except PermissionError:
@@ -173,11 +220,35 @@ def frames_of(file: Path) -> list[Frame]:
         return [broken]
 
 
+def _stated_syntax(opened: BinaryIO) -> str:
+    """The transfer syntax that a file's meta header states, "" if it has none; the file is rewound."""
+    opened.seek(0)
+    if not begins_as_dicom(opened.read(MAGIC_END)):
+        raise InvalidDicomError
+    opened.seek(0)
+    read_preamble(opened, force=True)
+    meta = read_dataset(opened, False, True, stop_when=lambda tag, *_: tag.group != 2)
+    opened.seek(0)
+    return str(meta.get("TransferSyntaxUID", ""))
+
+
+def transfer_syntax(dataset: Dataset) -> UID:
+    """How a file is encoded: as its meta header states, or as it was found to be read."""
+    stated = dataset.file_meta.get("TransferSyntaxUID")
+    if stated:
+        return UID(stated)
+    is_implicit, is_little = dataset.original_encoding
+    if is_implicit:
+        return ImplicitVRLittleEndian
+    return ExplicitVRLittleEndian if is_little else ExplicitVRBigEndian
+
+
 def _frames(file: Path, attributes: Dataset, opened: BinaryIO) -> list[Frame]:
     pixels = _pixel_data(opened, attributes)
     modality = str(attributes.get("Modality") or "?")
     sop_class = UID(attributes.get("SOPClassUID") or attributes.file_meta.MediaStorageSOPClassUID)
-    if modality in NOT_SCANS or (pixels is None and not sop_class.name.endswith("Image Storage")):
+    is_image = pixels is not None or "Rows" in attributes or sop_class.name.endswith("Image Storage")
+    if modality in NOT_SCANS or not is_image:
         return []
     image_type = [str(value) for value in attributes.get("ImageType") or ()]
     whole = Frame(
@@ -191,17 +262,21 @@ def _frames(file: Path, attributes: Dataset, opened: BinaryIO) -> list[Frame]:
         identity=tuple(str(attributes.get(keyword) or "") for keyword in IDENTITY),
         rows=int(attributes.get("Rows") or 0),
         columns=int(attributes.get("Columns") or 0),
+        sop_class=str(sop_class),
     )
     try:
-        _check_kind(attributes, image_type)
+        _check_kind(file.name, attributes, image_type)
         return _checked(whole, attributes, pixels)
     except _FaultError as fault:
-        return [replace(whole, fault=str(fault), is_scan=fault.is_scan)]
+        faulty = replace(whole, fault=str(fault), is_scan=fault.is_scan)
+        with contextlib.suppress(_FaultError):
+            faulty = _in_space(faulty, attributes.get)
+        return [faulty]
 
 
-def _check_kind(attributes: Dataset, image_type: list[str]) -> None:
+def _check_kind(name: str, attributes: Dataset, image_type: list[str]) -> None:
     if not attributes.get("SeriesInstanceUID"):
-        raise _FaultError("found a file without a Series Instance UID, expected one; export the series again")
+        raise _FaultError(f"found {name} without a Series Instance UID, expected one; export the series again")
     if attributes.get("SyntheticData") == "YES":
         raise _FaultError("found synthetic images (Synthetic Data is YES), expected a scan; give the original", False)
     if "MOSAIC" in image_type:
@@ -231,13 +306,17 @@ def _checked(whole: Frame, attributes: Dataset, pixels: tuple[int, bool] | None)
             f"{LONGEST_SIDE} a side; the file is damaged, copy it again"
         )
     held, compressed = pixels
+    if compressed and not transfer_syntax(attributes).is_encapsulated:
+        raise _FaultError(
+            f"found compressed pixels in {name} and no transfer syntax that says how, expected one; export it again"
+        )
     claimed = whole.rows * whole.columns * count * dtype.itemsize
     if claimed > (held * COMPRESSION_LIMIT + COMPRESSION_ALLOWANCE if compressed else held):
         raise _FaultError(
             f"found {held} bytes of pixels in {name}, expected the {claimed} that its header claims; the file is "
             "truncated or damaged, copy it again"
         )
-    whole = replace(whole, dtype=dtype)
+    whole = replace(whole, dtype=dtype, padding=_padding(attributes))
     per_frame = attributes.get("PerFrameFunctionalGroupsSequence")
     if per_frame is None:
         if count > 1:
@@ -288,9 +367,24 @@ def _stored_type(attributes: Dataset) -> np.dtype[Any]:
 
 
 def _placed(frame: Frame, get: Callable[[str], Any], parts: tuple[str, ...]) -> Frame:
-    position, orientation, spacing = (
+    frame = _in_space(frame, get)
+    spacing = _numbers(get("PixelSpacing"), "PixelSpacing", 2)
+    rescale = [get("RescaleSlope"), get("RescaleIntercept")]
+    slope, intercept = (
+        default if value is None else float(value) for value, default in zip(rescale, (1.0, 0.0), strict=True)
+    )
+    if slope == 0 or not np.isfinite([slope, intercept]).all():
+        raise _FaultError(f"found a rescale slope of {slope:g} and an intercept of {intercept:g}, expected intensities")
+    # Pixel Spacing names the distance of rows first.
+    spacing_mm = (float(spacing[1]), float(spacing[0]))
+    return replace(frame, slope=slope, intercept=intercept, spacing_mm=spacing_mm, parts=parts)
+
+
+def _in_space(frame: Frame, get: Callable[[str], Any]) -> Frame:
+    """The frame with its position and axes."""
+    position, orientation = (
         _numbers(get(keyword), keyword, count)
-        for keyword, count in (("ImagePositionPatient", 3), ("ImageOrientationPatient", 6), ("PixelSpacing", 2))
+        for keyword, count in (("ImagePositionPatient", 3), ("ImageOrientationPatient", 6))
     )
     row, column = orientation[:3], orientation[3:]
     if abs(np.linalg.norm([row, column], axis=1) - 1).max() > ANGLE_TOLERANCE or abs(row @ column) > ANGLE_TOLERANCE:
@@ -301,22 +395,21 @@ def _placed(frame: Frame, get: Callable[[str], Any], parts: tuple[str, ...]) -> 
     row = row / np.linalg.norm(row)
     column = column - row * (row @ column)
     column = column / np.linalg.norm(column)
-    rescale = [get("RescaleSlope"), get("RescaleIntercept")]
-    slope, intercept = (
-        default if value is None else float(value) for value, default in zip(rescale, (1.0, 0.0), strict=True)
-    )
-    if slope == 0 or not np.isfinite([slope, intercept]).all():
-        raise _FaultError(f"found a rescale slope of {slope:g} and an intercept of {intercept:g}, expected intensities")
-    return replace(
-        frame,
-        slope=slope,
-        intercept=intercept,
-        position_mm=position,
-        axes=np.array([row, column, np.cross(row, column)]),
-        # Pixel Spacing names the distance of rows first.
-        spacing_mm=(float(spacing[1]), float(spacing[0])),
-        parts=parts,
-    )
+    return replace(frame, position_mm=position, axes=np.array([row, column, np.cross(row, column)]), is_placed=True)
+
+
+def _padding(attributes: Dataset) -> tuple[int, int] | None:
+    """Pixel Padding Value, to Pixel Padding Range Limit if there is one; an unsigned file may state it as signed."""
+    ends = []
+    for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit"):
+        value = attributes.get(keyword)
+        if value is None or isinstance(value, MultiValue):
+            continue
+        number = int.from_bytes(value[:2], "little") if isinstance(value, bytes) else int(value)
+        signed, bits = bool(attributes.get("PixelRepresentation")), int(attributes.get("BitsAllocated") or 16)
+        wrapped = number % 2**bits
+        ends.append(wrapped - 2**bits if signed and wrapped >= 2 ** (bits - 1) else wrapped)
+    return (min(ends), max(ends)) if ends else None
 
 
 def _numbers(value: Any, keyword: str, count: int) -> NDArray[np.float64]:
@@ -330,8 +423,8 @@ def _numbers(value: Any, keyword: str, count: int) -> NDArray[np.float64]:
 
 def _pixel_data(opened: BinaryIO, attributes: Dataset) -> tuple[int, bool] | None:
     """Bytes that the file holds of its pixels, and whether they are compressed; None if it has no pixels."""
-    meta = attributes.file_meta.TransferSyntaxUID
-    endian = "<" if meta.is_little_endian else ">"
+    syntax = transfer_syntax(attributes)
+    endian = "<" if syntax.is_little_endian else ">"
     head = opened.read(12)
     if len(head) < 12:
         return None
@@ -341,7 +434,7 @@ def _pixel_data(opened: BinaryIO, attributes: Dataset) -> tuple[int, bool] | Non
     explicit = vr in {b"OB", b"OW"}
     length = struct.unpack(f"{endian}I", head[8:] if explicit else head[4:8])[0]
     left = os.fstat(opened.fileno()).st_size - opened.tell() + (0 if explicit else 4)
-    if meta.is_encapsulated or length == UNDEFINED_LENGTH:
+    if syntax.is_encapsulated or length == UNDEFINED_LENGTH:
         return left, True
     # A claim beyond the file's end is as good as what is there.
     return min(length, left), False

@@ -1,6 +1,7 @@
 """NRRD, MetaImage, MINC, GIPL and NIfTI pairs in, through SimpleITK."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ READERS = {
 }
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp")
 MOST_BYTES = 8 << 30
+NO_SPACE = "the header does not say in which space its directions are; they were taken as left, posterior, superior"
 # Headers in text end long before this.
 MOST_HEADER = 1 << 16
 NIFTI_MAGIC = slice(344, 348)
@@ -69,7 +71,10 @@ def read_image(path: Path) -> Scan:
             raise ScanError(
                 f"{path}: found a volume of shape {shape}, expected one that fits into memory; crop it or free memory"
             ) from error
-    return scan_from_lps(stored, image.affine, path)
+    scan = scan_from_lps(stored, image.affine, path)
+    if READERS[suffix(path)] == "NrrdImageIO" and not re.search(rb"^space:", _header_text(path), re.MULTILINE):
+        return replace(scan, notes=(NO_SPACE,))
+    return scan
 
 
 def files_of(path: Path) -> list[Path]:

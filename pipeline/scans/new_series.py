@@ -9,7 +9,7 @@ import hashlib
 import re
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone, tzinfo
 from pathlib import Path
@@ -18,10 +18,12 @@ from typing import Any
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 from pydicom.uid import UID, ExplicitVRLittleEndian, JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless
+from pydicom.valuerep import CUSTOMIZABLE_CHARSET_VR, PersonName
 
 from pipeline import __version__
 from pipeline.errors import OutputError, ScanError
@@ -58,6 +60,8 @@ DROPPED = {
 }
 EQUIPMENT = ("Manufacturer", "ManufacturerModelName", "DeviceSerialNumber", "SoftwareVersions", "StationName")
 LOSSY = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless)
+# What pydicom puts in the place of bytes that it cannot decode.
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 OURS = re.compile(r"IM_\d{4,}\.dcm")
 
 
@@ -308,14 +312,36 @@ def present_files(origin: Path) -> Iterator[None]:
         ) from error
 
 
+class _NameAsItCame(PersonName):
+    """A person's name that is written as the bytes that it was read from."""
+
+    def encode(self, encodings: Sequence[str] | None = None) -> bytes:  # noqa: ARG002
+        """The bytes."""
+        return self.original_string
+
+
 def _strip(dataset: Dataset) -> None:
     for tag in list(dataset.keys()):
-        element = None if tag.is_private or tag.group in DROPPED_GROUPS else dataset[tag]
-        if element is None or element.keyword in DROPPED:
+        if tag.is_private or tag.group in DROPPED_GROUPS:
+            del dataset[tag]
+            continue
+        raw = dataset.get_item(tag)
+        element = dataset[tag]
+        if element.keyword in DROPPED:
             del dataset[tag]
         elif element.VR == "SQ":
             for item in element.value:
                 _strip(item)
+        elif raw.is_raw and isinstance(raw.value, bytes) and element.VR in CUSTOMIZABLE_CHARSET_VR:
+            dataset[tag] = _as_it_came(element, raw.value)
+
+
+def _as_it_came(element: DataElement, raw: bytes) -> DataElement:
+    """A text whose bytes are not of the character set that the file names is kept as those bytes, and no other text."""
+    if REPLACEMENT not in str(element.value) or REPLACEMENT.encode() in raw:
+        return element
+    value = _NameAsItCame(raw) if element.VR == "PN" else raw
+    return DataElement(element.tag, element.VR, value, already_converted=True)
 
 
 def _zone(dataset: Dataset) -> tzinfo | None:

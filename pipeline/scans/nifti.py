@@ -4,24 +4,31 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from nibabel.affines import voxel_sizes
+from nibabel.arrayproxy import ArrayProxy
+from nibabel.fileholders import FileHolder
 from nibabel.openers import ImageOpener
 from numpy.typing import NDArray
 
 from pipeline.errors import ScanError, UsageError
 from pipeline.files import written_aside
 from pipeline.scans.pointer import check_fetched
-from pipeline.scans.scan import Scan
+from pipeline.scans.scan import SPACING_LIMITS_MM, Scan
 
 # Deflate cannot compress better than 1032:1, so a header that claims more than that lies about its size.
 DEFLATE_LIMIT = 1032
-SUFFIXES = (".nii", ".nii.gz", ".NII", ".NII.GZ")
+SUFFIXES = (".nii.gz", ".nii")
+# The size of its header, by which a file says that it is NIfTI-2.
+NIFTI_2 = 540
+# By their code in the header, with millimetres for one of them.
+LENGTHS = {1: ("metre", 1e3), 3: ("micrometre", 1e-3)}
 # In the header's description, which every viewer shows: a file that is renamed still says what it is.
 MARK = b"SYNTHETIC by phs-pipeline - NOT FOR DIAGNOSIS"
 
 
 def is_nifti(path: Path) -> bool:
     """Whether a file's name ends like a NIfTI file's."""
-    return path.name.endswith(SUFFIXES)
+    return path.name.lower().endswith(SUFFIXES)
 
 
 def stem(path: Path) -> str:
@@ -30,8 +37,8 @@ def stem(path: Path) -> str:
     >>> stem(Path("sub-01_FLAIR.nii.gz"))
     'sub-01_FLAIR'
     """
-    suffix = max((end for end in SUFFIXES if path.name.endswith(end)), key=len, default="")
-    return path.name.removesuffix(suffix)
+    suffix = next((end for end in SUFFIXES if path.name.lower().endswith(end)), "")
+    return path.name[: len(path.name) - len(suffix)]
 
 
 def is_marked(header: nib.Nifti1Header) -> bool:
@@ -62,7 +69,7 @@ def read_nifti(path: Path, constant_ok: bool = False, volume: int | None = None)
     if not is_nifti(path):
         raise ScanError(f"{path}: found a file of another kind, expected NIfTI (.nii or .nii.gz); convert it first")
     try:
-        image = nib.load(path)
+        image = _load(path)
     except Exception as error:  # nibabel's readers raise whatever their parser stumbles over
         raise ScanError(
             f"{path}: found no readable header ({_first_line(error)}), expected a NIfTI file; copy it again or convert "
@@ -74,8 +81,9 @@ def read_nifti(path: Path, constant_ok: bool = False, volume: int | None = None)
     volume = _volume_of(path, image, volume)
     _check_kind(path, image, several=volume is not None)
     _check_spacing(path, image)
+    _check_units(path, image)
     try:
-        stored = np.asanyarray(image.dataobj.get_unscaled())
+        stored = np.asanyarray(_voxels(image).get_unscaled())
     except MemoryError as error:
         raise ScanError(
             f"{path}: found a volume of shape {image.shape}, expected one that fits into memory; crop it or free memory"
@@ -133,12 +141,48 @@ def _check_kind(path: Path, image: nib.Nifti1Image, several: bool = False) -> No
             f"{path}: found an array of shape {shape}, expected a volume with three axes; check the conversion that "
             "made it"
         )
-    claimed = image.dataobj.offset + int(np.prod(shape, dtype=object)) * dtype.itemsize
+    claimed = _voxels(image).offset + int(np.prod(shape, dtype=object)) * dtype.itemsize
     size = path.stat().st_size
     if claimed > (size * DEFLATE_LIMIT if path.name.lower().endswith(".gz") else size):
         raise ScanError(
             f"{path}: found {size} bytes, expected a file that holds the {claimed} bytes its header claims; it is "
             "truncated or damaged, copy it again"
+        )
+
+
+def _load(path: Path) -> nib.Nifti1Image:
+    """The image, whose voxels are not read yet; nibabel itself opens no file whose ending mixes cases."""
+    if path.name.endswith((*SUFFIXES, *map(str.upper, SUFFIXES))):
+        return nib.load(path)
+    with ImageOpener(path) as file:
+        size = file.read(4)
+    second = int.from_bytes(size, "little") == NIFTI_2 or int.from_bytes(size, "big") == NIFTI_2
+    kind = nib.Nifti2Image if second else nib.Nifti1Image
+    return kind.from_file_map({"image": FileHolder(path)})
+
+
+def _voxels(image: nib.Nifti1Image) -> ArrayProxy:
+    """The voxels where they lie: behind the header, which some headers do not count in and other programs do."""
+    stated, header = image.dataobj, image.header
+    if stated.offset >= header.single_vox_offset or not header.is_single:
+        return stated
+    spec = (image.shape, header.get_data_dtype(), header.single_vox_offset, stated.slope, stated.inter)
+    return ArrayProxy(image.file_map["image"].filename, spec)
+
+
+def _check_units(path: Path, image: nib.Nifti1Image) -> None:
+    """Refuse lengths in other units; a header whose voxels would then be of no possible size means millimetres."""
+    # nibabel's own look-up fails on codes that do not exist.
+    units, factor = LENGTHS.get(int(image.header["xyzt_units"]) & 7, ("millimetre", None))
+    if factor is None:
+        return
+    low, high = SPACING_LIMITS_MM
+    sizes = voxel_sizes(image.affine) * factor
+    if ((sizes >= low) & (sizes <= high)).all():
+        stated = " x ".join(f"{size:g}" for size in sizes / factor)
+        raise ScanError(
+            f"{path}: found voxels of {stated} {units}s (the header's xyzt_units), expected millimetres; convert the "
+            "header's lengths to millimetres"
         )
 
 

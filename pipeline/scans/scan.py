@@ -1,7 +1,7 @@
 """A scan: stored voxels, the affine that places them, the header they came with, and where they came from."""
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -68,6 +68,8 @@ class Scan:
         header: the source's NIfTI header; outputs are written from it, so that grid, codes and units stay.
         origin: the file it was read from, as named in messages and sidecars.
         dicom: the series it was read from, where it came as DICOM.
+        padding: voxels that hold nothing and would pass for tissue, shape (X, Y, Z); their intensity is that of air.
+        notes: what was assumed when it was read, for the user.
 
     Raises:
         ScanError: if the voxels are not a finite 3-D volume or the affine places them nowhere.
@@ -79,6 +81,8 @@ class Scan:
     header: nib.Nifti1Header
     origin: Path
     dicom: DicomSeries | None = None
+    padding: NDArray[np.bool_] | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_affine(self.affine, self.origin)
@@ -129,6 +133,8 @@ class Scan:
         if (self.slope, self.intercept) != (1.0, 0.0):
             voxels *= np.float32(self.slope)
             voxels += np.float32(self.intercept)
+        if self.padding is not None:
+            voxels[self.padding] = voxels[~self.padding].min()
         return voxels
 
     def axial(self, voxels: NDArray[Voxel]) -> NDArray[Voxel]:
@@ -164,6 +170,37 @@ def check_affine(affine: NDArray[np.float64], origin: Path) -> None:
         )
 
 
+def on_grid_of(scan: Scan, other: Scan) -> Scan:
+    """A mask whose voxels are those of a scan's grid, counted from other ends or along other axes, as the scan's are.
+
+    A mask that dcm2niix made of a DICOM series has its rows turned over; nothing is resampled.
+
+    Returns:
+        `other` with its axes turned and swapped if that puts it on the grid of `scan`; `other` itself if not.
+    """
+    turn = nib.orientations.ornt_transform(other.orientation, scan.orientation)
+    header = other.header.copy()
+    affine = other.affine @ nib.orientations.inv_ornt_aff(turn, other.shape)
+    stored = nib.apply_orientation(other.stored, turn)
+    if np.isnan(turn).any() or stored.shape != scan.shape or _apart_mm(affine, scan) > _tolerance_mm(scan):
+        return other
+    header.set_data_shape(stored.shape)
+    header.set_qform(affine, int(header["qform_code"]))
+    header.set_sform(affine, int(header["sform_code"]) or 1)
+    return replace(other, stored=stored, header=header)
+
+
+def _apart_mm(affine: NDArray[np.float64], scan: Scan) -> float:
+    """How far a corner of a grid of the scan's shape lies from the same corner of the scan's, at most."""
+    corners = np.array(list(itertools.product(*((0, size - 1) for size in scan.shape))))
+    apart = apply_affine(affine, corners) - apply_affine(scan.affine, corners)
+    return float(np.linalg.norm(apart, axis=1).max())
+
+
+def _tolerance_mm(scan: Scan) -> float:
+    return GRID_TOLERANCE * min(scan.spacing_mm)
+
+
 def check_same_grid(scan: Scan, other: Scan, kind: str) -> None:
     """Refuse a mask or truth that does not lie on a scan's grid.
 
@@ -181,9 +218,8 @@ def check_same_grid(scan: Scan, other: Scan, kind: str) -> None:
     remedy = f"resample it onto the grid of {scan.origin.name} or take the scan that it was made on"
     if other.shape != scan.shape:
         raise ScanError(f"{other.origin}: the {kind} has shape {other.shape}, expected {scan.shape}; {remedy}")
-    corners = np.array(list(itertools.product(*((0, size - 1) for size in scan.shape))))
-    apart_mm = np.linalg.norm(apply_affine(other.affine, corners) - apply_affine(scan.affine, corners), axis=1).max()
-    if apart_mm > GRID_TOLERANCE * min(scan.spacing_mm):
+    apart_mm = _apart_mm(other.affine, scan)
+    if apart_mm > _tolerance_mm(scan):
         raise ScanError(f"{other.origin}: the {kind} lies up to {apart_mm:.3g} mm away from the scan; {remedy}")
 
 

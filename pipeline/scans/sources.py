@@ -16,20 +16,26 @@ from pathlib import Path
 
 from pipeline import files
 from pipeline.errors import ScanError, UsageError
-from pipeline.scans.archive import is_zip, unpack
+from pipeline.scans.archive import is_zip, member_names, unpack
 from pipeline.scans.dicom import FoundSeries, find_series, read_series
-from pipeline.scans.dicom_frames import is_dicom
+from pipeline.scans.dicom_frames import is_dicom, name_pattern
 from pipeline.scans.image_file import PICTURES, files_of, read_image
 from pipeline.scans.image_file import suffix as image_suffix
 from pipeline.scans.nifti import is_nifti, read_nifti, stem
 from pipeline.scans.scan import Scan
 
 EXPECTED = "NIfTI, DICOM (a folder, a zip or a multi-frame file), NRRD, MetaImage, MINC or GIPL"
+# Scans, or archives of some, that are not read; a scan's own suffix may stand before the last.
+FOREIGN = re.compile(
+    r"\.(mgz|mgh|mif|mif\.gz|par|rec|brik|brik\.gz|head|ima\.gz|tar|tgz|tar\.(gz|bz2|xz|zst)|7z|rar"
+    r"|(nii|nrrd|nhdr|mha|mhd|mnc|img|hdr)\.(gz|bz2|xz|zst|z|lz4|7z|rar)|img)$",
+    re.IGNORECASE,
+)
 # Masks, and what we write ourselves.
 NO_SCAN = re.compile(
     r"_desc-(pseudohealthy|anomaly|enhanced|uncertainty)(_|$)|_label-|(^|[_.-])(mask|msk|seg|dseg|probseg|lesion)$"
 )
-RAW_BIDS = re.compile(r"sub-[A-Za-z0-9]+/(ses-[A-Za-z0-9]+/)?anat/sub-[^/]+_(?P<suffix>[A-Za-z0-9]+)\.nii(\.gz)?")
+RAW_BIDS = re.compile(r"sub-[A-Za-z0-9]+/(ses-[A-Za-z0-9]+/)?anat/sub-[^/]+_(?P<suffix>[A-Za-z0-9]+)\.(?i:nii(\.gz)?)")
 DESCRIPTION = "dataset_description.json"
 # BIDS keeps results and unconverted data there.
 NO_SCANS_BELOW = ("derivatives", "sourcedata")
@@ -91,6 +97,8 @@ class Source:
     def _check(self) -> None:
         if self.fault:
             raise ScanError(self.fault)
+        if self.series is not None and self.series.problem:
+            raise ScanError(f"{self.path}: {self.series.problem}")
 
     def _unreadable(self, error: OSError) -> ScanError:
         return ScanError(f"{self.path}: cannot be read ({error.strerror}); check the path and its permissions")
@@ -162,6 +170,7 @@ class _Search:
     def _folder(self, folder: Path) -> list[Source]:
         sources: list[Source] = []
         dicom: list[Path] = []
+        unknown: list[Path] = []
         for file in _walk(folder):
             if is_nifti(file) or image_suffix(file):
                 if self._is_scan(file):
@@ -170,6 +179,13 @@ class _Search:
                 sources += self._archived(file)
             elif _opens_as_dicom(file):
                 dicom.append(file)
+            else:
+                unknown.append(file)
+        # A slice that is empty or damaged beyond recognition is still called as the others are.
+        kinds = {(file.parent, name_pattern(file.name)) for file in dicom}
+        damaged = [file for file in unknown if (file.parent, name_pattern(file.name)) in kinds]
+        dicom += damaged
+        sources += [_foreign(file) for file in unknown if file not in damaged and self._is_foreign_scan(file)]
         if dicom and not sources and all(file.parent == folder for file in dicom):
             return self._chosen(folder, dicom)
         entries = find_series(dicom)
@@ -181,6 +197,15 @@ class _Search:
                 "values of --series and --modality if you gave them"
             )
         return sorted(sources, key=lambda source: (os.fspath(source.path), source.stem))
+
+    def _is_foreign_scan(self, file: Path) -> bool:
+        """Whether a file found in a folder looks like a scan, of a kind that is not read."""
+        found = FOREIGN.search(file.name)
+        # The header beside an .img is what is read.
+        beside = found is not None and any(file.with_suffix(end).is_file() for end in (".hdr", ".HDR"))
+        return (
+            found is not None and not beside and self._is_scan(file.with_name(f"{file.name[: found.start()]}.nii.gz"))
+        )
 
     def _is_scan(self, file: Path) -> bool:
         """Whether a NIfTI file or image found in a folder is a scan that the user wants."""
@@ -196,9 +221,21 @@ class _Search:
 
     def _archived(self, archive: Path) -> list[Source]:
         try:
-            return self._all(find_series(self._unpacked(archive)), archive)
+            entries = find_series(self._unpacked(archive))
+            if not any(entry.is_scan for entry in entries):
+                return [self._without_series(archive, entries)]
+            return self._all(entries, archive)
         except ScanError as error:
             return [Source(archive, archive.stem, "dicom", fault=str(error))]
+
+    def _without_series(self, path: Path, entries: Sequence[FoundSeries]) -> Source:
+        """What to say of an archive or file that holds no volume."""
+        others = [name for name in member_names(path) if _may_be_scan(name)] if is_zip(path) else []
+        if entries and entries[0].problem:
+            return _unusable(path, entries[0].problem)
+        if others:
+            return _unusable(path, f"found a zip of other files ({others[0]}), expected one of DICOM; unpack it")
+        return _unusable(path, "found no images, expected slices of a series; name the folder that holds them")
 
     def _unpacked(self, archive: Path) -> list[Path]:
         return unpack(archive, self.stack.enter_context(files.scratch_folder()))
@@ -222,7 +259,7 @@ class _Search:
         wanted = [entry for entry in entries if self._wanted(entry)]
         candidates = [entry for entry in wanted if entry.is_scan] or wanted[:1]
         if not entries:
-            return [_unusable(path, "found no images, expected slices of a series; name the folder that holds them")]
+            return [self._without_series(path, entries)]
         if len(candidates) != 1:
             found = f"holds {len(candidates)} series that may be meant" if candidates else "holds no such series"
             raise UsageError(
@@ -241,6 +278,16 @@ def _file(path: Path) -> Source:
     return Source(path, _stem(path), "nifti" if is_nifti(path) else "image", _dataset(path))
 
 
+def _foreign(path: Path) -> Source:
+    ending = "".join(path.suffixes[-2:])
+    return _unusable(path, f"found a file of a kind that is not read ({ending}), expected {EXPECTED}; convert it")
+
+
+def _may_be_scan(name: str) -> bool:
+    path = Path(name)
+    return is_nifti(path) or bool(image_suffix(path) or FOREIGN.search(name)) or path.suffix.lower() == ".zip"
+
+
 def _unusable(path: Path, reason: str) -> Source:
     return Source(path, path.stem, "image", fault=f"{path}: {reason}")
 
@@ -255,7 +302,7 @@ def _opens_as_dicom(file: Path) -> bool:
 
 
 def _stem(path: Path) -> str:
-    return stem(path) if is_nifti(path) else path.name[: -len(image_suffix(path))]
+    return stem(path) if is_nifti(path) else path.name[: len(path.name) - len(image_suffix(path))]
 
 
 def _dataset(file: Path) -> Path | None:

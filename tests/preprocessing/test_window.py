@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from pipeline.errors import ScanError
+from pipeline.preprocessing.foreground import foreground
 from pipeline.preprocessing.window import Window, WindowRule
 
 SCAN = Path("sub-01_FLAIR.nii.gz")
@@ -84,3 +86,29 @@ class TestWindow:
 
     def test_excess_is_not_made_brighter(self) -> None:
         assert Window(0, 100).residual(np.array([200.0], np.float32), np.array([0.1], np.float32)) == pytest.approx(10)
+
+
+class TestLevelOfAir:
+    """A constant that was added to a whole scan lifts the air too."""
+
+    @pytest.fixture
+    def head(self) -> NDArray[np.float32]:
+        voxels = np.zeros((20, 20, 20), np.float32)
+        voxels[5:15, 5:15, 5:15] = np.random.default_rng(0).integers(60, 400, (10, 10, 10))
+        return voxels
+
+    @pytest.mark.parametrize("foreground_only", [False, True])
+    @pytest.mark.parametrize("added", [20, 100, 5000])
+    def test_the_network_sees_the_same_with_or_without_it(
+        self, added: int, foreground_only: bool, head: NDArray[np.float32]
+    ) -> None:
+        rule = WindowRule(foreground_only=foreground_only)
+        before, after = (rule.window(voxels, Path("x")) for voxels in (head, head + added))
+        assert after.low == added
+        np.testing.assert_allclose(after.apply(head + added), before.apply(head), atol=1e-4)
+        assert (foreground(after.apply(head + added)) == foreground(before.apply(head))).all()
+
+    def test_is_zero_where_scanners_have_it_and_where_no_air_is_seen(self, head: NDArray[np.float32]) -> None:
+        tissue = head[5:15, 5:15, 5:15]
+        for voxels in (head, head + np.abs(np.random.default_rng(1).normal(0, 3, head.shape)), tissue):
+            assert WindowRule().window(voxels.astype(np.float32), Path("x")).low == 0

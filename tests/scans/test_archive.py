@@ -135,3 +135,16 @@ class TestRefuses:
         refused = [outcome for outcome in outcomes if outcome.startswith("refused")]
         assert len(refused) > 200
         assert all(f"{path}: " in outcome for outcome in refused)
+
+    @pytest.mark.parametrize(("method", "kind"), [(9, "Deflate64"), (98, "another method")])
+    def test_other_compression_is_the_reason_given(
+        self, method: int, kind: str, packed: Callable[..., Path], target: Path
+    ) -> None:
+        path = packed(("1.dcm", DICOM))
+        raw = bytearray(path.read_bytes())
+        raw[8:10] = method.to_bytes(2, "little")
+        start = raw.index(b"PK\x01\x02") + 10
+        raw[start : start + 2] = method.to_bytes(2, "little")
+        path.write_bytes(raw)
+        with pytest.raises(ScanError, match=rf"packed by method {method} \({kind}.*unpack it yourself"):
+            unpack(path, target)

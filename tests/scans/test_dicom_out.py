@@ -15,12 +15,13 @@ import pytest
 import SimpleITK as sitk  # noqa: N813 (its users know it so)
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, PrivateBlock
-from pydicom.uid import JPEGBaseline8Bit
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGBaseline8Bit
 
 from pipeline import __version__
 from pipeline.errors import OutputError, ScanError
 from pipeline.scans import Scan
 from pipeline.scans.dicom import find_series, read_series
+from pipeline.scans.dicom_objects import write_dicom_segmentation
 from pipeline.scans.dicom_out import write_dicom
 
 DESCRIPTION = "SYNTHETIC pseudo-healthy - NOT FOR DIAGNOSIS"
@@ -599,3 +600,32 @@ class TestRealSeries:
         np.testing.assert_array_equal(after.affine, before.affine)
         changed = np.asarray(after.dataobj) - np.asarray(before.dataobj)
         np.testing.assert_array_equal(changed, (twin - scan.stored)[:, ::-1])
+
+
+class TestTextAsItCame:
+    """A name whose bytes are not of the character set that its file names: the new series has the same bytes."""
+
+    @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+    @pytest.mark.parametrize(
+        ("charset", "raw"),
+        [
+            ("ISO_IR 192", "Müller^Zoë".encode("latin-1")),
+            ("ISO_IR 192", "Müller^Zoë".encode()),
+            ("ISO_IR 100", "Müller^Zoë".encode("latin-1")),
+            ("GB18030", b"\xff\xffM^\x80Z"),
+        ],
+    )
+    def test_in_a_name_and_a_text(
+        self, charset: str, raw: bytes, syntax: str, make: Callable[..., Scan], out: Path
+    ) -> None:
+        scan = make(volume(), SpecificCharacterSet=charset, PatientName="Q" * len(raw), StudyDescription="W" * len(raw))
+        edit(scan, lambda dataset: setattr(dataset.file_meta, "TransferSyntaxUID", syntax))
+        assert scan.dicom is not None
+        for place in scan.dicom.slices:
+            content = place.file.read_bytes()
+            place.file.write_bytes(content.replace(b"Q" * len(raw), raw).replace(b"W" * len(raw), raw))
+        for file in (
+            *write_dicom(out, scan.stored, scan, DESCRIPTION, PROVENANCE),
+            *write_dicom_segmentation(out.with_name("mask"), scan.stored > 9, scan, DESCRIPTION, PROVENANCE),
+        ):
+            assert file.read_bytes().count(raw) == 2

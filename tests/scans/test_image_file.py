@@ -116,3 +116,14 @@ class TestRefused:
         path.write_bytes(random.Random(0).randbytes(2000))
         with pytest.raises(ScanError, match="found"):
             read_image(path)
+
+
+@pytest.mark.parametrize("space", ["", "space: left-posterior-superior\n"])
+def test_nrrd_that_names_no_space_says_what_was_assumed(space: str, tmp_path: Path) -> None:
+    directions = "space directions: (2,0,0) (0,2,0) (0,0,5)\n" if space else "spacings: 2 2 5\n"
+    header = f"NRRD0004\ntype: short\ndimension: 3\n{space}sizes: 3 4 5\n{directions}endian: little\nencoding: raw\n\n"
+    path = tmp_path / "x.nrrd"
+    path.write_bytes(header.encode() + np.arange(60, dtype="<i2").tobytes())
+    notes = read_image(path).notes
+    assert bool(notes) == (not space)
+    assert not notes or "does not say in which space" in notes[0]

@@ -8,6 +8,7 @@ import re
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import itk  # type: ignore[import-untyped]
 import nibabel as nib
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from pipeline.errors import OutputError, PipelineError, ScanError, UsageError
-from pipeline.scans import read_nifti, stem, write_nifti
+from pipeline.scans import is_nifti, read_nifti, stem, write_nifti
 from pipeline.scans.nifti import is_marked
 
 DTYPES = ("uint8", "int8", "int16", "uint16", "int32", "float32", "float64")
@@ -321,3 +322,46 @@ class TestUnusable:
                 assert np.isfinite(scan.intensities()).all()
                 assert np.isfinite(scan.affine).all()
         assert 50 < sentences < 350
+
+
+class TestHeaderThatMisleads:
+    @pytest.mark.parametrize(("kind", "at", "offset"), [(nib.Nifti1Image, 108, "<f4"), (nib.Nifti2Image, 168, "<i8")])
+    @pytest.mark.parametrize("packed", [False, True])
+    def test_voxels_begin_behind_the_header_where_it_does_not_count_itself(
+        self, kind: Any, at: int, offset: str, packed: bool, tmp_path: Path
+    ) -> None:
+        voxels = np.arange(120, dtype=np.int16).reshape(4, 5, 6)
+        nib.save(kind(voxels, np.eye(4)), tmp_path / "right.nii")
+        raw = bytearray((tmp_path / "right.nii").read_bytes())
+        size = np.dtype(offset).itemsize
+        raw[at : at + size] = bytes(size)
+        path = tmp_path / ("wrong.nii.gz" if packed else "wrong.nii")
+        path.write_bytes(gzip.compress(bytes(raw)) if packed else bytes(raw))
+        np.testing.assert_array_equal(read_nifti(path).stored, voxels)
+
+    @pytest.mark.parametrize(("code", "scale", "named"), [(3, 1e3, "micrometres"), (1, 1e-3, "metres")])
+    def test_lengths_in_other_units_are_the_reason_given(
+        self, code: int, scale: float, named: str, tmp_path: Path
+    ) -> None:
+        affine = np.diag([2 * scale, 2 * scale, 5 * scale, 1])
+        image = nib.Nifti1Image(np.arange(60, dtype=np.int16).reshape(3, 4, 5), affine)
+        image.header["xyzt_units"] = code
+        nib.save(image, tmp_path / "a.nii")
+        with pytest.raises(ScanError, match=rf"found voxels of .* {named}.*expected millimetres"):
+            read_nifti(tmp_path / "a.nii")
+
+    def test_millimetres_under_another_name_are_millimetres(self, tmp_path: Path) -> None:
+        image = nib.Nifti1Image(np.arange(60, dtype=np.int16).reshape(3, 4, 5), np.diag([2.0, 2.0, 5.0, 1]))
+        image.header["xyzt_units"] = 3
+        nib.save(image, tmp_path / "a.nii")
+        assert read_nifti(tmp_path / "a.nii").spacing_mm == (2, 2, 5)
+
+    @pytest.mark.parametrize("name", ["x.nii.GZ", "x.Nii.Gz", "x.NII", "x.nii"])
+    def test_letters_of_the_ending_may_be_large(self, name: str, tmp_path: Path) -> None:
+        voxels = np.arange(60, dtype=np.int16).reshape(3, 4, 5)
+        plain = "x.nii.gz" if name.lower().endswith("gz") else "x.nii"
+        nib.save(nib.Nifti1Image(voxels, np.eye(4)), tmp_path / plain)
+        (tmp_path / plain).rename(tmp_path / name)
+        assert is_nifti(tmp_path / name)
+        assert stem(tmp_path / name) == "x"
+        np.testing.assert_array_equal(read_nifti(tmp_path / name).stored, voxels)

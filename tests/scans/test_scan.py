@@ -2,6 +2,7 @@
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from pipeline.errors import ScanError
-from pipeline.scans import Scan, check_same_grid
+from pipeline.scans import Scan, check_same_grid, on_grid_of
 
 ORIENTATIONS = [
     "".join(letters)
@@ -141,3 +142,43 @@ class TestSameGrid:
         flipped[0, 3] = 1  # the same two voxels along x, in the other order
         with pytest.raises(ScanError, match="lies up to 1 mm away"):
             check_same_grid(a_scan(), a_scan(affine=flipped), "mask")
+
+
+class TestOnGridOf:
+    """A mask whose voxels are the scan's, counted from other ends: dcm2niix turns the rows of a DICOM series over."""
+
+    @pytest.fixture
+    def oblique(self) -> NDArray[Any]:
+        affine = np.eye(4)
+        affine[:3, :3] = Rotation.from_euler("xyz", [12, -7, 5], degrees=True).as_matrix() * [0.9, 1.1, 3.0]
+        affine[:3, 3] = -40, 20, 7
+        return affine
+
+    def scan(self, voxels: NDArray[Any], affine: NDArray[Any]) -> Scan:
+        header = nib.Nifti1Header()
+        header.set_data_shape(voxels.shape)
+        header.set_sform(affine, 1)
+        return Scan(voxels, 1.0, 0.0, header, Path("mask.nii"))
+
+    @pytest.mark.parametrize("axes", list(itertools.permutations(range(3))))
+    @pytest.mark.parametrize("flips", list(itertools.product([1, -1], repeat=3)))
+    def test_every_turn_and_swap_of_axes_is_undone(
+        self, axes: tuple[int, ...], flips: tuple[int, ...], oblique: NDArray[Any]
+    ) -> None:
+        voxels = np.random.default_rng(0).integers(0, 2, (4, 5, 6)).astype(np.uint8)
+        scan = self.scan(voxels, oblique)
+        turn = np.array([axes, flips], dtype=float).T
+        affine = oblique @ nib.orientations.inv_ornt_aff(turn, voxels.shape)
+        other = self.scan(nib.apply_orientation(voxels, turn), affine)
+        found = on_grid_of(scan, other)
+        np.testing.assert_array_equal(found.stored, voxels)
+        check_same_grid(scan, found, "mask")
+
+    def test_another_grid_is_left_as_it_is(self, oblique: NDArray[Any]) -> None:
+        scan = self.scan(np.arange(120).reshape(4, 5, 6), oblique)
+        shifted = oblique.copy()
+        shifted[0, 3] += 0.5
+        for other in (self.scan(scan.stored, shifted), self.scan(scan.stored[1:], oblique)):
+            assert on_grid_of(scan, other) is other
+            with pytest.raises(ScanError, match="the mask"):
+                check_same_grid(scan, on_grid_of(scan, other), "mask")

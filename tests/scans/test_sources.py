@@ -3,6 +3,7 @@
 import hashlib
 import os
 import random
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -298,3 +299,85 @@ def test_real_scan_from_a_zip_is_the_one_from_its_folder(shared_data: Path, tmp_
 def test_real_cohort(shared_data: Path) -> None:
     assert len(found(shared_data / "lgg", modality="FLAIR")) == 88
     assert len(found(shared_data / "brats2013")) == 8
+
+
+class TestEveryFileThatCouldBeAScan:
+    """Is made, or named with the reason; nothing that looks like a scan is passed over in silence."""
+
+    @pytest.mark.parametrize("name", ["x.nii.GZ", "x.Nii.Gz", "x.NII.gz", "x.NII"])
+    def test_endings_in_large_letters_are_made(self, name: str, tmp_path: Path) -> None:
+        nifti(tmp_path / ("x.nii.gz" if name.lower().endswith("gz") else "x.nii")).rename(tmp_path / name)
+        (source,) = found(tmp_path)
+        assert source.stem == "x"
+        np.testing.assert_array_equal(source.read().stored, VOLUME)
+
+    @pytest.mark.parametrize(
+        "name",
+        ["x.mgz", "x.MGH", "x.nii.bz2", "x.nii.xz", "x.nii.zst", "x.mif.gz", "x.rec", "x+orig.BRIK", "x.tar.gz", "x.7z",
+         "x.rar", "x.img", "x.nrrd.gz"],
+    )  # fmt: skip
+    def test_kinds_that_are_not_read_are_named(self, name: str, tmp_path: Path) -> None:
+        nifti(tmp_path / "a.nii")
+        (tmp_path / name).write_bytes(b"content")
+        good, bad = found(tmp_path)
+        good.read()
+        with pytest.raises(ScanError, match=f"{re.escape(name)}: found a file of a kind that is not read"):
+            bad.read()
+
+    @pytest.mark.parametrize("name", ["x_mask.mgz", "x_label-lesion.mgh", "notes.txt", "table.csv", ".hidden.mgz"])
+    def test_masks_and_texts_are_not(self, name: str, tmp_path: Path) -> None:
+        nifti(tmp_path / "a.nii")
+        (tmp_path / name).write_bytes(b"content")
+        assert stems(tmp_path) == ["a"]
+
+    def test_the_image_of_a_pair_is_read_by_its_header(self, tmp_path: Path) -> None:
+        nib.save(nib.Nifti1Pair(VOLUME, np.eye(4)), tmp_path / "x.img")
+        (source,) = found(tmp_path)
+        assert source.path.name == "x.hdr"
+
+    @pytest.mark.parametrize(
+        ("members", "reason"),
+        [
+            (["x.nii.gz"], r"zip of other files \(x.nii.gz\)"),
+            (["a/x.NRRD", "readme.txt"], r"zip of other files \(x.NRRD\)"),
+            (["inner.zip"], r"zip of other files \(inner.zip\)"),
+            (["readme.txt"], "no images"),
+            ([], "no images"),
+        ],
+    )
+    def test_a_zip_without_dicom_is_named(self, members: list[str], reason: str, tmp_path: Path) -> None:
+        nifti(tmp_path / "a.nii")
+        with zipfile.ZipFile(tmp_path / "z.zip", "w") as opened:
+            for name in members:
+                opened.writestr(name, b"content")
+        for source in (found(tmp_path)[1], *found(tmp_path / "z.zip")):
+            with pytest.raises(ScanError, match=rf"z\.zip: found .*{reason}"):
+                source.read()
+
+    @pytest.mark.parametrize("k", [0, 1, 2])
+    def test_a_damaged_slice_in_a_zip_refuses_its_series(self, k: int, dicom_series: Writer, tmp_path: Path) -> None:
+        for number, file in enumerate(dicom_series(tmp_path / "flair", VOLUME)):
+            file.rename(tmp_path / "flair" / f"IM{number}")
+        (tmp_path / "flair" / f"IM{k}").write_bytes(b"")
+        (source,) = found(zipped(tmp_path / "flair", tmp_path / "z.zip"))
+        with pytest.raises(ScanError, match="damaged file"):
+            source.read()
+
+    def test_a_file_name_that_is_no_utf_8_is_a_name(self, tmp_path: Path) -> None:
+        path = nifti(tmp_path / "a.nii")
+        path.rename(os.fsdecode(os.path.join(os.fsencode(tmp_path), b"m\xfcller.nii")))  # noqa: PTH118
+        (source,) = found(tmp_path)
+        assert os.fsencode(source.stem) == b"m\xfcller"
+        source.read()
+        source.sha256()
+
+    def test_slices_in_folders_of_their_own_and_a_damaged_one_among_them(
+        self, dicom_series: Writer, tmp_path: Path
+    ) -> None:
+        for number, file in enumerate(dicom_series(tmp_path / "disc", np.repeat(VOLUME, 2, axis=2))):
+            (tmp_path / "disc" / f"part{number}").mkdir()
+            file.rename(tmp_path / "disc" / f"part{number}" / "slice.dcm")
+        (tmp_path / "disc" / "part5" / "slice.dcm").write_bytes(b"")
+        for source in found(tmp_path / "disc"):
+            with pytest.raises(ScanError, match=r"damaged file slice.dcm"):
+                source.read()
