@@ -13,7 +13,7 @@ from pipeline.preprocessing.foreground import foreground
 from pipeline.preprocessing.labels import lesion_voxels
 from pipeline.preprocessing.slab import Slab
 from pipeline.preprocessing.window import Window, WindowRule
-from pipeline.scans import Scan, check_same_grid
+from pipeline.scans import Scan, check_same_grid, on_grid_of
 
 # Called with what the network will see and its windowed axial slices; it gives notes, and may refuse the scan.
 Check = Callable[[Scan, NDArray[np.float32]], list[str]]
@@ -107,6 +107,7 @@ class Seen:
         Raises:
             ScanError: if it lies on another grid, is empty, or is no lesion mask.
         """
+        mask = on_grid_of(self.view.source, mask)
         check_same_grid(self.view.source, mask, "mask")
         lesion, notes = lesion_voxels(mask, self.view.source)
         if not lesion.any():

@@ -1,5 +1,7 @@
 """Which epoch is used: healthy enough first, then closest to the input."""
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
