@@ -112,7 +112,6 @@ NETWORKS = [
     if name.endswith("_def")
 ]
 ADVERSARIAL = [bundle for bundle in TRAINABLE if "objective" in read_config(bundle.config("train"))]
-TRANSLATORS = [bundle for bundle in TRAINABLE if kind_of(bundle) == "translator"]
 # Settings that a training and the use of its result each choose for themselves.
 OF_ITS_OWN = {"imports", "output_dir", "batch_size", "dataset_dir", "run", "initialize", "finalize"}
 # Parts of a config that say the same in every bundle of a training, or of a kind.
@@ -192,13 +191,9 @@ def test_the_files_that_the_zoo_requires_are_there(bundle, name):
     assert (bundle.root / name).read_text().strip()
 
 
-@pytest.mark.parametrize("name", ["train.json", "multi_gpu_train.json", "laptop.json", "logging.conf"])
+@pytest.mark.parametrize("name", ["train.json", "evaluate.json", "multi_gpu_train.json", "laptop.json", "logging.conf"])
 def test_the_files_of_a_training_are_there_where_there_is_one(bundle, name):
     assert (bundle.root / "configs" / name).is_file() == bundle.trainable
-
-
-def test_what_makes_twins_can_be_evaluated_through_monai(bundle):
-    assert bundle.config("evaluate").is_file() == (kind_of(bundle) == "translator")
 
 
 def test_the_kind_that_the_config_names_is_the_one_that_is_built_and_that_metadata_say(bundle, small):
@@ -394,7 +389,6 @@ def test_the_workflow_has_all_properties_that_monai_asks_for(
     assert workflow.check_properties() == []
 
 
-@pytest.mark.parametrize("trainable", TRANSLATORS, ids=lambda bundle: bundle.name, indirect=True)
 def test_the_evaluation_scores_this_bundle_s_network(trainable, run):
     parser = ConfigParser()
     parser.read_config([str(run / "configs" / f"{name}.json") for name in ("train", "evaluate")])
@@ -402,7 +396,8 @@ def test_the_evaluation_scores_this_bundle_s_network(trainable, run):
     evaluator = parser.get_parsed_content("evaluator")
     assert isinstance(evaluator, CohortEvaluator)
     assert evaluator.name == trainable.name
-    load_weights(evaluator.predictor.runner.network, evaluator.weights)
+    assert evaluator.predictor.kind == kind_of(trainable)
+    load_weights(evaluator.predictor.networks["network_def"], evaluator.weights)
 
 
 def test_each_process_of_a_distributed_training_draws_for_itself(trainable, monkeypatch):
