@@ -281,6 +281,8 @@ def _cores() -> int:
 
 def _weights(bundle: Bundle) -> Check:
     name, folder = f"bundle {bundle.name}", bundles_folder()
+    if not bundle.trainable:
+        return Check(name, "ok", "needs no weights")
     try:
         card = (bundle.root / "docs" / "README.md").read_text(encoding="utf-8")
         promised = re.search(r"SHA-256 ([0-9a-f]{12,64})", card)

@@ -4,7 +4,9 @@ import contextlib
 import logging
 import os
 import platform
+import re
 import shutil
+import statistics
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +20,7 @@ from pipeline import __version__
 from pipeline.bundles import Bundle, find_bundle, foreign_code, is_plain, read_config
 from pipeline.errors import PipelineError, UsageError
 from pipeline.files import read_json, remove_left, remove_partials, sha256, write_json, written_aside
-from pipeline.preprocessing.cohort_format import COHORT_FILE, known_patients, patient_hashes, read_cohort
+from pipeline.preprocessing.cohort_format import COHORT_FILE, Cohort, known_patients, patient_hashes, read_cohort
 from pipeline.preprocessing.domain import describe
 from pipeline.training.checkpoint import CHECKPOINT
 
@@ -260,16 +262,7 @@ def _fill_folder(
     bundle: Bundle, folder: Path, presets: Sequence[str], overrides: Mapping[str, Any], cohort: Path
 ) -> None:
     """Make a folder a bundle of its own, with the settings of this training."""
-    # A scan is windowed for the trained network as the cohort was, and edited in the slab that the network has seen.
-    prepared = read_cohort(cohort).settings
-    window, slab = prepared.window, prepared.slab
-    overlay = _overlay(bundle, presets, overrides) | {
-        "percentile": window.percentile,
-        "foreground_only": window.foreground_only,
-        "fixed_window": window.fixed and list(window.fixed),
-        "slab_slices": slab.slices,
-        "slab_mm": slab.thickness_mm,
-    }
+    overlay = _of_cohort(bundle, cohort) | _overlay(bundle, presets, overrides)
     about = {"name": bundle.name, "training_domain": describe(cohort)}
     _refuse_links(bundle)
     (folder / "configs").mkdir(parents=True)
@@ -289,6 +282,58 @@ def _fill_folder(
             shutil.copyfile(source, target)
     shutil.copytree(bundle.root / "docs", folder / "docs")
     shutil.copyfile(bundle.root / "LICENSE", folder / "LICENSE")
+
+
+def _of_cohort(bundle: Bundle, folder: Path) -> dict[str, Any]:
+    """What the settings of a training on this cohort are, where a bundle has them.
+
+    Raises:
+        UsageError: if the cohort lacks what the bundle learns, or has more sequences than it takes.
+    """
+    # A scan is windowed for the trained network as the cohort was, and edited in the slab that the network has seen.
+    cohort = read_cohort(folder)
+    window, slab = cohort.settings.window, cohort.settings.slab
+    settings = read_config(bundle.config("train"))
+    if len(cohort.channels) > 1 and "in_channels" not in settings:
+        raise UsageError(
+            f"{folder}: has the sequences {', '.join(cohort.channels)}, expected one, which is what {bundle.name} "
+            "takes; preprocess with --modality instead of --channels"
+        )
+    return {
+        "percentile": window.percentile,
+        "foreground_only": window.foreground_only,
+        "fixed_window": window.fixed and list(window.fixed),
+        "slab_slices": slab.slices,
+        "slab_mm": slab.thickness_mm,
+        "channels": cohort.channels,
+        "in_channels": len(cohort.channels),
+        **(_of_target(cohort, folder, settings) if "target_mean" in settings else {}),
+    }
+
+
+def _of_target(cohort: Cohort, folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Name, units, mean and deviation of the training patients' target, each scan counted once."""
+    found = [subject.target for subject in cohort.of("training") if subject.target is not None]
+    numbers = [float(target) for target in found if not isinstance(target, str)]
+    if len(numbers) < len(found):
+        raise UsageError(
+            f"{folder}: has classes as target, expected numbers; preprocess with --target of another column"
+        )
+    if len(set(numbers)) < 2:
+        scans = len(cohort.of("training"))
+        raise UsageError(
+            f"{folder}: found {len(set(numbers))} values of a target among {scans} training scans, expected at least "
+            "two to learn from; preprocess with --target COLUMN"
+        )
+    # It becomes part of file names, in BIDS an entity's value.
+    name = re.sub(r"[\W_]+", "", cohort.settings.target or settings["target"])
+    return {
+        "target": name,
+        # Those in the config are of its own target; of another one nobody said which.
+        "units": settings["units"] if name == settings["target"] else "1",
+        "target_mean": round(statistics.fmean(numbers), 6),
+        "target_deviation": round(statistics.pstdev(numbers), 6),
+    }
 
 
 def _refuse_links(bundle: Bundle) -> None:

@@ -67,7 +67,7 @@ def tiny() -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def phantom_scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six coarse phantoms as a BIDS cohort with lesion masks."""
+    """Six coarse phantoms as a BIDS cohort with lesion masks and ages."""
     folder = tmp_path_factory.mktemp("phantoms")
     for number in range(6):
         phantom = brain_phantom(number, shape=(44, 52, 12), spacing_mm=(4.0, 4.0, 10.0))
@@ -78,6 +78,8 @@ def phantom_scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ):
             (folder / path).parent.mkdir(parents=True)
             nib.save(nib.Nifti1Image(voxels, phantom.affine), folder / path)
+    ages = "".join(f"sub-{number}\t{40 + 5 * number}\n" for number in range(6))
+    (folder / "participants.tsv").write_text(f"participant_id\tage\n{ages}")
     return folder
 
 
@@ -85,7 +87,7 @@ def phantom_scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def phantom_cohort(phantom_scans: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The phantoms preprocessed whole: four training patients, one for validation, one for test."""
     folder = tmp_path_factory.mktemp("preprocessed") / "cohort"
-    settings = Settings(slab=Slab(thickness_mm=None), split=(0.66, 0.17, 0.17))
+    settings = Settings(slab=Slab(thickness_mm=None), split=(0.66, 0.17, 0.17), target="age")
     preprocess(phantom_scans, folder, settings, workers=1)
     return folder
 

@@ -2,7 +2,7 @@
 
 from pipeline.bundles.bundle import Bundle, bundles_folder, find_bundle, list_bundles, read_config
 from pipeline.bundles.code import foreign_code, is_plain
-from pipeline.bundles.parts import COMMANDS, build
+from pipeline.bundles.parts import COMMANDS, build, kind_of
 
 __all__ = [
     "COMMANDS",
@@ -12,6 +12,7 @@ __all__ = [
     "find_bundle",
     "foreign_code",
     "is_plain",
+    "kind_of",
     "list_bundles",
     "read_config",
 ]

@@ -1,11 +1,12 @@
 """Building what an inference config describes, without executing any code of it."""
 
 import contextlib
+import pydoc
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline.bundles.bundle import Bundle, read_config
-from pipeline.bundles.code import foreign_part, strings
+from pipeline.bundles.code import foreign_part, is_predictor, strings
 from pipeline.errors import PipelineError, UsageError
 
 UNLESS = "with your rights unless you give --trust-bundle, because you trust who wrote it"
@@ -20,6 +21,20 @@ COMMANDS = {
     "scorer": "predict",
     "sampler": "sample",
 }
+
+
+def kind_of(bundle: Bundle) -> str:
+    """The kind of predictor that a bundle's inference config names, one of `COMMANDS`; nothing is built.
+
+    Raises:
+        UsageError: if it names none.
+    """
+    path = bundle.config("inference")
+    predictor = read_config(path).get("predictor")
+    target = predictor.get("_target_") if isinstance(predictor, dict) else None
+    if not (isinstance(target, str) and is_predictor(target)):
+        raise UsageError(f"{path}: `predictor` is {target!r}, expected a class of pipeline.inference; restore the file")
+    return str(getattr(pydoc.locate(target), "kind", ""))
 
 
 def build(

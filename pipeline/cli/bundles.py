@@ -5,10 +5,17 @@ import click
 
 @click.command()
 def bundles() -> None:
-    """List the bundles: method, presets, and whether trained weights come with it."""
-    from pipeline.bundles import list_bundles
+    """List the bundles by the command that uses them: what each does, its presets, and whether weights come with it."""
+    from pipeline.bundles import COMMANDS, kind_of, list_bundles
 
-    for bundle in list_bundles():
-        weights = "with weights" if bundle.weights.is_file() else "no weights yet, train it first"
-        click.echo(f"{bundle.name} ({bundle.metadata['version']}, {weights}): {bundle.metadata['task']}")
-        click.echo(f"  presets: {', '.join(bundle.presets)}; model card: {bundle.root / 'docs' / 'README.md'}")
+    found = [(kind_of(bundle), bundle) for bundle in list_bundles()]
+    for kind, command in COMMANDS.items():
+        ours = [bundle for its_kind, bundle in found if its_kind == kind]
+        if ours:
+            click.echo(f"{kind}s, for `phs-pipeline {command}`:")
+        for bundle in ours:
+            weights = "with weights" if bundle.weights.is_file() else "no weights yet, train it first"
+            ready = weights if bundle.trainable else "needs no training"
+            presets = f"presets: {', '.join(bundle.presets)}; " if bundle.presets else ""
+            click.echo(f"  {bundle.name} ({bundle.metadata['version']}, {ready}): {bundle.metadata['description']}")
+            click.echo(f"    {presets}model card: {bundle.root / 'docs' / 'README.md'}")

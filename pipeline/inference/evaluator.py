@@ -1,6 +1,7 @@
 """The same inference as MONAI's bundle commands see it: a dataset of scans, and an evaluator that writes products."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +24,33 @@ class ScanDataset(Dataset[dict[str, str]]):
 
     Args:
         folder: searched with its subfolders.
+        masks: folder of their lesion masks, for predictors that take one: of the same names, in the same subfolders.
 
     Raises:
-        UsageError: if there is none.
+        UsageError: if there is no scan, or one has no mask.
     """
 
-    def __init__(self, folder: Path | str) -> None:
+    def __init__(self, folder: Path | str, masks: Path | str | None = None) -> None:
+        self.folder = Path(folder)
+        self.masks = None if masks is None else Path(masks)
         self.scans = sorted(path for path in Path(folder).rglob("*.nii*") if is_nifti(path))
         if not self.scans:
             raise UsageError(f"{folder}: holds no NIfTI file (.nii or .nii.gz); check the path")
+        for scan in self.scans:
+            if (mask := self._mask(scan)) is not None and not mask.is_file():
+                raise UsageError(f"{mask}: found no file, expected the lesion mask of {scan}; name it so")
 
     def __len__(self) -> int:
         return len(self.scans)
 
     def __getitem__(self, index: int) -> dict[str, str]:
-        """The path of one scan as `image`."""
-        return {"image": str(self.scans[index])}
+        """The path of one scan as `image`, and of its lesion mask as `mask` where there are masks."""
+        scan = self.scans[index]
+        mask = self._mask(scan)
+        return {"image": str(scan), **({} if mask is None else {"mask": str(mask)})}
+
+    def _mask(self, scan: Path) -> Path | None:
+        return None if self.masks is None else self.masks / scan.relative_to(self.folder)
 
 
 class PredictionEvaluator(Workflow):
@@ -85,6 +97,7 @@ class PredictionEvaluator(Workflow):
             raise ScanError(f"{len(self.failed)} scan(s) failed: " + "; ".join(self.failed.values()))
 
     def _iteration(self, engine: Any, batchdata: dict[str, str]) -> dict[str, Any]:  # noqa: ARG002
+        request = replace(self.request, mask=Path(batchdata["mask"])) if "mask" in batchdata else self.request
         with open_sources([Path(batchdata["image"])]) as sources:
             outcome = predict_scans(
                 sources,
@@ -92,7 +105,7 @@ class PredictionEvaluator(Workflow):
                 provenance(self.bundle, self.weights),
                 self.output_dir,
                 _report,
-                self.request,
+                request,
                 self.bundle.metadata,
             )
         self.failed |= {source.path: str(record.error) for source, record in outcome.of("failed").items()}

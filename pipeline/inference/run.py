@@ -324,8 +324,10 @@ class _Work:
         try:
             with _enough_memory(source):
                 steps = self._steps(source)
+                # What was not trained takes any scan.
+                checked = check if self.predictor.networks else None
                 result = self.predictor(
-                    Inputs(loaded.scan, loaded.channels, loaded.mask, steps, self.request.uncertainty, check)
+                    Inputs(loaded.scan, loaded.channels, loaded.mask, steps, self.request.uncertainty, checked)
                 )
                 if self.request.finish:
                     result = self.request.finish.apply(result)

@@ -44,9 +44,9 @@ class View:
 
     def mask(self, mask: Scan) -> Scan:
         """A mask on the source's grid, brought to the view's."""
-        if self.pose is None:
-            return on_grid_of(self.source, mask)
         mask = on_grid_of(self.source, mask)
+        if self.pose is None:
+            return mask
         check_same_grid(self.source, mask, "mask")
         stored = _on((mask.intensities() > 0).astype(np.float32), mask.affine, self.scan, self.pose, 0.0) > 0.5
         return replace(mask, stored=stored.astype(np.uint8), slope=1.0, intercept=0.0, header=self.scan.header)

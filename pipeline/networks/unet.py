@@ -11,7 +11,7 @@ from torch import Tensor, nn
 LESION_SHARE = 0.02
 
 
-class UNetSegmentor(BasicUNet):
+class UNetSegmentor(nn.Module):
     """MONAI's BasicUNet with a single lesion logit: four stages down, two 3×3 convolutions a stage, skips.
 
     Args:
@@ -22,15 +22,17 @@ class UNetSegmentor(BasicUNet):
     output_type = "segmentation"
 
     def __init__(self, in_channels: int = 1, filters: int = 32) -> None:
-        super().__init__(
+        super().__init__()
+        self.unet = BasicUNet(
             spatial_dims=2,
             in_channels=in_channels,
             out_channels=1,
             features=(filters, filters, 2 * filters, 4 * filters, 8 * filters, filters),
         )
-        nn.init.constant_(self.final_conv.bias, math.log(LESION_SHARE / (1 - LESION_SHARE)))
+        nn.init.constant_(self.unet.final_conv.bias, math.log(LESION_SHARE / (1 - LESION_SHARE)))
 
     def forward(self, image: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch 1 height width"]:
         """Lesion logits of shape (B, 1, H, W) for images (B, in_channels, H, W); H, W divisible by 16, at least 32."""
-        logits: Tensor = super().forward(image)
+        # type: (Tensor) -> Tensor
+        logits: Tensor = self.unet(image)
         return logits

@@ -76,6 +76,7 @@ class CohortSettings(_Record):
     slab: SlabSettings
     split: tuple[float, float, float] | None = None
     seed: int | None = None
+    target: str | None = None
 
 
 class SplitCounts(_Record):

@@ -29,6 +29,13 @@ def bundle(request: pytest.FixtureRequest) -> Bundle:
     return found
 
 
+@pytest.fixture(scope="session", params=[b for b in list_bundles() if b.trainable], ids=lambda bundle: bundle.name)
+def trainable(request: pytest.FixtureRequest) -> Bundle:
+    """Each bundle that has something to train."""
+    found: Bundle = request.param
+    return found
+
+
 @pytest.fixture(scope="session")
 def small() -> Callable[[Bundle], dict[str, Any]]:
     """Settings with which a bundle trains two epochs of the phantom cohort in seconds, whatever its networks are."""
@@ -41,10 +48,10 @@ def small() -> Callable[[Bundle], dict[str, Any]]:
             "batch_size": 4,
             "device_name": "cpu",
         }
-        for name, value in read_config(bundle.config("train")).items():
+        for name, value in read_config(bundle.config("train" if bundle.trainable else "inference")).items():
             if name.endswith("filters"):
                 chosen[name] = [4] * len(value) if isinstance(value, list) else 4
-            elif name.endswith("residual_blocks"):
+            elif name.endswith("blocks"):
                 chosen[name] = 1
             elif name.endswith("pool_size"):
                 chosen[name] = 3  # full within an epoch, so that draws decide what is shown
@@ -57,7 +64,7 @@ def small() -> Callable[[Bundle], dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def run(
-    bundle: Bundle,
+    trainable: Bundle,
     small: Callable[[Bundle], dict[str, Any]],
     phantom_cohort: Path,
     tmp_path_factory: pytest.TempPathFactory,
@@ -65,8 +72,8 @@ def run(
     """A finished run of `phs-pipeline train BUNDLE --preset laptop` with small settings."""
     from pipeline.launch import train
 
-    folder = tmp_path_factory.mktemp("runs") / bundle.name
-    train(bundle, phantom_cohort, folder, ["laptop"], small(bundle))
+    folder = tmp_path_factory.mktemp("runs") / trainable.name
+    train(trainable, phantom_cohort, folder, ["laptop"], small(trainable))
     return folder
 
 
@@ -75,7 +82,7 @@ def monai_run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """`python -m monai.bundle run …` in a process of its own, or under torchrun in several."""
     # A server that has imported torch and MONAI once forks the processes.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["monai.bundle", "pipeline.bundles", "pipeline.training.launch"])
+    context.set_forkserver_preload(["monai.bundle", "pipeline.bundles", "pipeline.launch"])
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
     def start(*arguments: str, processes: int = 1) -> None:

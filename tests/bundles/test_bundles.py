@@ -1,10 +1,13 @@
 """What MONAI's model zoo checks of a bundle, offline, and that MONAI's commands do what `phs-pipeline` does.
 
-Every bundle passes; a new one is tested without new code.
+Every bundle of every kind passes; a new one is tested without new code, and a new kind by an entry in `MADE`.
 """
 
 import json
+import math
+import statistics
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +21,16 @@ from monai.bundle import ConfigParser, ConfigWorkflow, ckpt_export, verify_net_i
 from monai.data import load_net_with_metadata
 from torch import nn
 
+import pipeline
 from pipeline import __version__
-from pipeline.bundles import Bundle, find_bundle, is_plain, list_bundles, read_config
+from pipeline.bundles import COMMANDS, Bundle, build, find_bundle, is_plain, kind_of, list_bundles, read_config
 from pipeline.cli.main import main
-from pipeline.inference import Inputs, load_export, load_predictor, load_weights
+from pipeline.errors import UsageError
+from pipeline.inference import Inputs, Result, load_export, load_predictor, load_weights
+from pipeline.inference.load import check_kind
 from pipeline.launch import train
 from pipeline.objectives import OBJECTIVES
+from pipeline.preprocessing.cohort_format import read_cohort
 from pipeline.reports.cohort_evaluation import CohortEvaluator
 from pipeline.scans import read_nifti
 from pipeline.training import PlayerTrainer
@@ -97,13 +104,48 @@ SCHEMA = {
     "patternProperties": {"_data_format$": DATA_FORMAT},
 }
 Small = Callable[[Bundle], dict[str, Any]]
+TRAINABLE = [bundle for bundle in list_bundles() if bundle.trainable]
 NETWORKS = [
     pytest.param(bundle, name, id=f"{bundle.name}-{name}")
-    for bundle in list_bundles()
+    for bundle in TRAINABLE
     for name in read_config(bundle.config("train"))
     if name.endswith("_def")
 ]
-ADVERSARIAL = [bundle for bundle in list_bundles() if "objective" in read_config(bundle.config("train"))]
+ADVERSARIAL = [bundle for bundle in TRAINABLE if "objective" in read_config(bundle.config("train"))]
+# Settings that a training and the use of its result each choose for themselves.
+OF_ITS_OWN = {"imports", "output_dir", "batch_size", "dataset_dir", "run", "initialize", "finalize"}
+# Parts of a config that say the same in every bundle of a training, or of a kind.
+FRAME = {
+    "train": ("bundle_root", "output_dir", "device", "grid", "initialize", "run", "finalize"),
+    "inference": ("bundle_root", "output_dir", "device", "window", "page", "run", "finalize"),
+}
+
+
+def check_image(result: Result) -> None:
+    scan, made = result.scan, result.main.voxels
+    assert made.shape == scan.shape
+    assert np.isfinite(made).all()
+    np.testing.assert_array_equal(made[~result.region], scan.stored[~result.region])
+
+
+def check_mask(result: Result) -> None:
+    mask, probability = result.main.voxels, result.first("map").voxels
+    assert mask.shape == probability.shape == result.scan.shape
+    assert mask.dtype == np.uint8
+    assert set(np.unique(mask)) <= {0, 1}
+    assert probability.min() >= 0
+    assert probability.max() <= 1
+    assert not probability[~result.region].any()
+
+
+def check_number(result: Result) -> None:
+    assert math.isfinite(result.main.value)
+    assert result.main.units
+    assert [figure.value for figure in result.figures] == [product.value for product in result.products]
+
+
+# What is promised of a main product, whatever network made it.
+MADE = {"image": check_image, "mask": check_mask, "number": check_number}
 
 
 def settings_of(bundle: Bundle, *presets: str) -> dict[str, Any]:
@@ -122,6 +164,17 @@ def data_format(bundle: Bundle, network: str) -> dict[str, Any]:
     return found
 
 
+def of_cohort(bundle: Bundle, cohort: Path) -> dict[str, Any]:
+    """Settings of the target that a bundle learns, from the training scans."""
+    if "target_mean" not in read_config(bundle.config("train")):
+        return {}
+    targets = [subject.target for subject in read_cohort(cohort).of("training")]
+    return {
+        "target_mean": round(statistics.fmean(targets), 6),
+        "target_deviation": round(statistics.pstdev(targets), 6),
+    }
+
+
 def same(one: Any, other: Any) -> bool:
     """Whether two nested states are equal to the bit."""
     if isinstance(one, dict):
@@ -132,22 +185,51 @@ def same(one: Any, other: Any) -> bool:
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        "LICENSE",
-        "configs/metadata.json",
-        "configs/train.json",
-        "configs/inference.json",
-        "configs/evaluate.json",
-        "configs/multi_gpu_train.json",
-        "configs/logging.conf",
-        "configs/laptop.json",
-        "docs/README.md",
-        "docs/data_license.txt",
-    ],
+    "name", ["LICENSE", "configs/metadata.json", "configs/inference.json", "docs/README.md", "docs/data_license.txt"]
 )
 def test_the_files_that_the_zoo_requires_are_there(bundle, name):
     assert (bundle.root / name).read_text().strip()
+
+
+@pytest.mark.parametrize("name", ["train.json", "evaluate.json", "multi_gpu_train.json", "laptop.json", "logging.conf"])
+def test_the_files_of_a_training_are_there_where_there_is_one(bundle, name):
+    assert (bundle.root / "configs" / name).is_file() == bundle.trainable
+
+
+def test_the_kind_that_the_config_names_is_the_one_that_is_built_and_that_metadata_say(bundle, small):
+    predictor = build(bundle, ("predictor",), given={**small(bundle), "device": "cpu"})["predictor"]
+    assert predictor.kind == kind_of(bundle)
+    assert bundle.metadata["network_data_format"]["outputs"]["pred"]["type"] in predictor.output_types
+    assert bool(predictor.networks) == bundle.trainable
+
+
+@pytest.mark.parametrize("kind", sorted(COMMANDS))
+def test_a_command_that_is_for_another_kind_says_which_command_is(bundle, kind, small):
+    predictor = build(bundle, ("predictor",), given={**small(bundle), "device": "cpu"})["predictor"]
+    if kind == kind_of(bundle):
+        check_kind(bundle, predictor, kind)
+    else:
+        with pytest.raises(UsageError, match=f"is a {predictor.kind}, for `phs-pipeline {COMMANDS[predictor.kind]}`"):
+            check_kind(bundle, predictor, kind)
+
+
+@pytest.mark.parametrize("config", FRAME)
+def test_common_keys_of_the_configs_agree(config):
+    """Whoever knows one bundle's config knows where to look in all; what a method adds stands beside it."""
+    bundles = [bundle for bundle in list_bundles() if bundle.config(config).is_file()]
+    contents = {bundle.name: read_config(bundle.config(config)) for bundle in bundles}
+    for key in FRAME[config]:
+        found = {name: content[key] for name, content in contents.items()}
+        first = next(iter(found.values()))
+        assert {name: value for name, value in found.items() if value != first} == {}, key
+
+
+def test_no_line_of_the_frame_knows_a_bundle_that_is_not_a_default_of_a_command():
+    package = Path(pipeline.__file__).parent
+    source = {path: path.read_text() for path in sorted(package.rglob("*.py")) if "_bundles" not in path.parts}
+    for bundle in list_bundles():
+        named = {path.relative_to(package).parts[0] for path, text in source.items() if f'"{bundle.name}"' in text}
+        assert named <= {"cli", "studies"}, bundle.name
 
 
 def test_no_file_needs_large_file_storage(bundle):
@@ -191,19 +273,18 @@ def test_every_setting_of_a_preset_is_one_of_the_training(bundle):
         assert set(read_config(bundle.config(preset))) <= set(read_config(bundle.config("train")))
 
 
-def test_training_and_inference_build_the_same_network(bundle):
-    training, inference = (read_config(bundle.config(name)) for name in ("train", "inference"))
-    own = {"imports", "output_dir", "batch_size", "dataset_dir", "run", "initialize"}
-    shared = set(training) & set(inference) - own
+def test_training_and_inference_build_the_same_network(trainable):
+    training, inference = (read_config(trainable.config(name)) for name in ("train", "inference"))
+    shared = set(training) & set(inference) - OF_ITS_OWN
     assert {"network_def", "grid", "spacing_mm", "size", "filters"} <= shared
     # Weights that a bundle ships may have been trained with other settings than the paper's; its parts are the same.
-    compared = {key for key in shared if not (bundle.weights.is_file() and is_plain(training[key]))}
+    compared = {key for key in shared if not (trainable.weights.is_file() and is_plain(training[key]))}
     assert {key: training[key] for key in compared} == {key: inference[key] for key in compared}
 
 
-def test_the_parts_of_inference_refer_to_settings_of_the_training(bundle):
+def test_the_parts_of_inference_refer_to_settings_of_the_training(trainable):
     """So that a run's inference config gets each of them from what the run was trained with."""
-    training, inference = (read_config(bundle.config(name)) for name in ("train", "inference"))
+    training, inference = (read_config(trainable.config(name)) for name in ("train", "inference"))
 
     def references(value: Any) -> set[str]:
         if isinstance(value, dict):
@@ -217,15 +298,15 @@ def test_the_parts_of_inference_refer_to_settings_of_the_training(bundle):
 
 @pytest.mark.parametrize("config", ["train", "inference"])
 @pytest.mark.parametrize("n", [1, 2])
-def test_the_network_takes_and_gives_what_metadata_says(bundle, config, n, small):
-    known = read_config(bundle.config(config))
+def test_the_network_takes_and_gives_what_metadata_says(trainable, config, n, small):
+    known = read_config(trainable.config(config))
     verify_net_in_out(
         net_id="network_def",
-        meta_file=str(bundle.config("metadata")),
-        config_file=str(bundle.config(config)),
+        meta_file=str(trainable.config("metadata")),
+        config_file=str(trainable.config(config)),
         device="cpu",
         n=n,
-        **{name: value for name, value in small(bundle).items() if name in known},
+        **{name: value for name, value in small(trainable).items() if name in known},
     )
 
 
@@ -277,8 +358,8 @@ def test_a_network_s_values_fill_the_range_that_metadata_says(bundle, network, s
         assert about["outputs"]["pred"]["value_range"] == pytest.approx(bounds, abs=1e-6)
 
 
-def test_each_optimiser_holds_the_parameters_of_its_players_networks(bundle, small):
-    parser = ConfigParser({**read_config(bundle.config("train")), **small(bundle)})
+def test_each_optimiser_holds_the_parameters_of_its_players_networks(trainable, small):
+    parser = ConfigParser({**read_config(trainable.config("train")), **small(trainable)})
     method, optimizers, schedulers = (parser.get_parsed_content(key) for key in ("method", "optimizers", "schedulers"))
     assert set(optimizers) == set(schedulers) == {player.name for player in method.players}
     for player in method.players:
@@ -293,52 +374,68 @@ def test_each_optimiser_holds_the_parameters_of_its_players_networks(bundle, sma
     ("kind", "files"), [("train", ["train"]), ("train", ["train", "laptop"]), ("infer", ["inference"])]
 )
 def test_the_workflow_has_all_properties_that_monai_asks_for(
-    bundle: Bundle, kind: str, files: Sequence[str], phantom_cohort: Path, phantom_scans: Path, small: Small
+    trainable: Bundle, kind: str, files: Sequence[str], phantom_cohort: Path, phantom_scans: Path, small: Small
 ):
-    known = read_config(bundle.config(files[0]))
+    known = read_config(trainable.config(files[0]))
     workflow = ConfigWorkflow(
-        config_file=[str(bundle.config(name)) for name in files],
-        meta_file=str(bundle.config("metadata")),
+        config_file=[str(trainable.config(name)) for name in files],
+        meta_file=str(trainable.config("metadata")),
         workflow_type=kind,
         logging_file=False,
         dataset_dir=str(phantom_cohort if kind == "train" else phantom_scans),
-        **{name: value for name, value in small(bundle).items() if name in known},
+        **{name: value for name, value in small(trainable).items() if name in known},
     )
     workflow.initialize()
     assert workflow.check_properties() == []
 
 
-def test_the_evaluation_scores_this_bundle_s_network(bundle, run):
+def test_the_evaluation_scores_this_bundle_s_network(trainable, run):
     parser = ConfigParser()
     parser.read_config([str(run / "configs" / f"{name}.json") for name in ("train", "evaluate")])
     parser["bundle_root"] = str(run)
     evaluator = parser.get_parsed_content("evaluator")
     assert isinstance(evaluator, CohortEvaluator)
-    assert evaluator.name == bundle.name
-    load_weights(evaluator.predictor.runner.network, evaluator.weights)
+    assert evaluator.name == trainable.name
+    assert evaluator.predictor.kind == kind_of(trainable)
+    load_weights(evaluator.predictor.networks["network_def"], evaluator.weights)
 
 
-def test_each_process_of_a_distributed_training_draws_for_itself(bundle, monkeypatch):
+def test_each_process_of_a_distributed_training_draws_for_itself(trainable, monkeypatch):
     """Healthy slices, masks and pooled images beside each process's share of the batch are not the same ones."""
     monkeypatch.setattr("pipeline.training.rank", lambda: 3)
-    parser = ConfigParser({**read_config(bundle.config("train")), **read_config(bundle.config("multi_gpu_train"))})
+    parser = ConfigParser(
+        {**read_config(trainable.config("train")), **read_config(trainable.config("multi_gpu_train"))}
+    )
     (seeding,) = [n for n, step in enumerate(parser["initialize"]) if "set_determinism" in step]
     parser["seed"] = 40
     parser.get_parsed_content(f"initialize::{seeding}")
     assert torch.initial_seed() == 43
 
 
-def test_a_run_can_be_loaded_and_gives_a_twin_of_a_scan(run, phantom_scans):
-    translator, provenance = load_predictor(find_bundle(str(run)), "translator", device="cpu")
-    source = next(phantom_scans.glob("sub-*/anat/*_FLAIR.nii.gz"))
-    twin = translator(Inputs(read_nifti(source))).main.voxels
-    assert twin.shape == nib.load(source).shape
-    assert np.isfinite(twin).all()
+def test_a_run_can_be_loaded_and_gives_what_its_kind_promises_of_a_scan(run, phantom_scans):
+    predictor, provenance = load_predictor(find_bundle(str(run)), device="cpu")
+    result = predictor(Inputs(read_nifti(next(phantom_scans.glob("sub-*/anat/*_FLAIR.nii.gz")))))
+    assert (result.main.name, result.main.kind) == predictor.main
+    MADE[result.main.kind](result)
     assert provenance["Bundle"] == run.name
 
 
-def test_all_networks_of_a_run_have_trained(bundle, run, small):
-    parser = ConfigParser({**settings_of(bundle, "laptop"), **small(bundle)})
+def test_what_needs_no_training_gives_what_its_kind_promises_of_a_scan(bundle, phantom_scans):
+    if bundle.trainable:
+        with pytest.raises(UsageError, match="has no weights yet") if not bundle.weights.is_file() else nullcontext():
+            load_predictor(bundle, device="cpu")
+        return
+    predictor, provenance = load_predictor(bundle, device="cpu")
+    source = phantom_scans / "sub-0/anat/sub-0_FLAIR.nii.gz"
+    mask = phantom_scans / "derivatives/manual/sub-0/anat/sub-0_label-lesion_mask.nii.gz"
+    result = predictor(Inputs(read_nifti(source), mask=read_nifti(mask)))
+    assert (result.main.name, result.main.kind) == predictor.main
+    MADE[result.main.kind](result)
+    assert provenance["WeightsSha256"] is None
+
+
+def test_all_networks_of_a_run_have_trained(trainable, run, small):
+    parser = ConfigParser({**settings_of(trainable, "laptop"), **small(trainable)})
     torch.manual_seed(0)
     method = parser.get_parsed_content("method")
     trained = load_tensors(run / "models" / "checkpoint.pt")["networks"]
@@ -352,7 +449,7 @@ def test_all_networks_of_a_run_have_trained(bundle, run, small):
         assert player.name in content[0].split(",")
 
 
-def test_the_way_back_is_saved_beside_the_weights_and_inference_can_build_it(bundle, run):
+def test_the_way_back_is_saved_beside_the_weights_and_inference_can_build_it(trainable, run):
     saved, described = run / "models" / "cycle.pt", "cycle_def" in read_config(run / "configs" / "inference.json")
     assert saved.is_file() == described
     if described:
@@ -361,7 +458,7 @@ def test_the_way_back_is_saved_beside_the_weights_and_inference_can_build_it(bun
         assert cycle(x_h, x_p).shape == x_p.shape
 
 
-def test_a_killed_training_resumes_to_the_same_bits(bundle, run, small, phantom_cohort, tmp_path, monkeypatch):
+def test_a_killed_training_resumes_to_the_same_bits(trainable, run, small, phantom_cohort, tmp_path, monkeypatch):
     uninterrupted = load_tensors(run / "models" / "checkpoint.pt")
     iteration = PlayerTrainer._iteration
     killed_at = uninterrupted["iteration"] // 2 + 2  # within the second epoch
@@ -374,9 +471,9 @@ def test_a_killed_training_resumes_to_the_same_bits(bundle, run, small, phantom_
     with monkeypatch.context() as patch:
         patch.setattr(PlayerTrainer, "_iteration", dying)
         with pytest.raises(KeyboardInterrupt):
-            train(bundle, phantom_cohort, tmp_path / "run", ["laptop"], small(bundle))
+            train(trainable, phantom_cohort, tmp_path / "run", ["laptop"], small(trainable))
     assert load_tensors(tmp_path / "run" / "models" / "checkpoint.pt")["epoch"] == 1
-    train(bundle, phantom_cohort, tmp_path / "run", overrides={"device_name": "cpu"}, resume=True)
+    train(trainable, phantom_cohort, tmp_path / "run", overrides={"device_name": "cpu"}, resume=True)
     resumed = load_tensors(tmp_path / "run" / "models" / "checkpoint.pt")
     assert resumed["epoch"] == uninterrupted["epoch"] == 2
     for part in ("networks", "averages", "optimizers", "schedulers", "random"):
@@ -418,7 +515,7 @@ def test_every_objective_trains_every_adversarial_bundle(bundle, objective, smal
 
 @pytest.mark.usefixtures("without_shape_checks")
 @pytest.mark.filterwarnings("ignore:`torch.jit")
-def test_trained_weights_export_to_torchscript_and_give_the_same_image(bundle, run, tmp_path):
+def test_trained_weights_export_to_torchscript_and_give_the_same_answer(trainable, run, tmp_path):
     exported = tmp_path / "model.ts"
     ckpt_export(
         net_id="network_def",
@@ -428,42 +525,61 @@ def test_trained_weights_export_to_torchscript_and_give_the_same_image(bundle, r
         config_file=str(run / "configs" / "inference.json"),
     )
     scripted, about, extra = load_net_with_metadata(str(exported), more_extra_files=["inference.json"])
-    translator, _ = load_predictor(find_bundle(str(run)), device="cpu")
-    image = torch.rand(2, 1, 64, 48)
-    torch.testing.assert_close(scripted(image), translator.runner.network(image))
-    assert about["name"] == bundle.name
+    predictor, _ = load_predictor(find_bundle(str(run)), device="cpu")
+    image = torch.rand(2, len(predictor.channels), 64, 48)
+    torch.testing.assert_close(scripted(image), predictor.runner.network(image))
+    assert about["name"] == trainable.name
     assert json.loads(extra["inference.json"])["filters"] == 4
 
 
-def test_monais_commands_do_to_the_bit_what_phs_pipeline_does(
-    bundle, run, small, phantom_cohort, phantom_scans, monai_run, training_arguments, tmp_path
-):
-    source = next(phantom_scans.glob("sub-*/anat/*_FLAIR.nii.gz"))
-    (tmp_path / "scans").mkdir()
-    (tmp_path / "scans" / source.name).symlink_to(source)
-    monai_run(*training_arguments(bundle, phantom_cohort, tmp_path / "run", small(bundle)))
+def check_both_doors(
+    bundle: Bundle, scan: Path, monai_run: Callable[..., None], folder: Path, mask: Path | None
+) -> None:
+    """MONAI's command and ours write the same files for a scan: the same voxels and the same sidecar."""
+    (folder / "scans").mkdir()
+    (folder / "scans" / scan.name).symlink_to(scan)
+    if mask is not None:
+        (folder / "masks").mkdir()
+        (folder / "masks" / scan.name).symlink_to(mask)
     monai_run(
-        *("--config_file", str(run / "configs" / "inference.json")),
-        *("--meta_file", str(run / "configs" / "metadata.json"), "--bundle_root", str(run)),
-        *("--dataset_dir", str(tmp_path / "scans"), "--output_dir", str(tmp_path / "out")),
-        *("--device_name", "cpu"),
+        *("--config_file", str(bundle.config("inference")), "--meta_file", str(bundle.config("metadata"))),
+        *("--bundle_root", str(bundle.root), "--dataset_dir", str(folder / "scans")),
+        *(() if mask is None else ("--mask_dir", str(folder / "masks"))),
+        *("--output_dir", str(folder / "out"), "--device_name", "cpu"),
     )
+    command = [COMMANDS[kind_of(bundle)], str(folder / "scans" / scan.name)]
+    given = [] if mask is None else ["--mask", str(folder / "masks" / scan.name)]
+    with pytest.raises(SystemExit) as done:
+        main([*command, *given, "-b", str(bundle.root), "-o", str(folder / "mine"), "--device", "cpu"])
+    assert done.value.code == 0
+    theirs, ours = ({path.name: path for path in (folder / out).iterdir()} for out in ("out", "mine"))
+    assert theirs.keys() == ours.keys() - {"scores.csv"}
+    assert any(path.suffix == ".json" for path in ours.values())
+    for name, path in theirs.items():
+        if path.suffix == ".json":  # bundle, version, warnings, page: both doors write the same sidecar
+            assert json.loads(path.read_text()) == json.loads(ours[name].read_text())
+        elif path.suffix == ".gz":
+            assert np.array_equal(np.asarray(nib.load(path).dataobj), np.asarray(nib.load(ours[name]).dataobj))
+
+
+def test_monais_commands_do_to_the_bit_what_phs_pipeline_does(
+    trainable, run, small, phantom_cohort, phantom_scans, monai_run, training_arguments, tmp_path
+):
+    # What phs-pipeline takes from the cohort, MONAI's command is told.
+    asked = {**small(trainable), **of_cohort(trainable, phantom_cohort)}
+    monai_run(*training_arguments(trainable, phantom_cohort, tmp_path / "run", asked))
     trained, mine = (load_tensors(folder / "models" / "model.pt") for folder in (tmp_path / "run", run))
     assert same(trained, mine)
     assert (tmp_path / "run" / "curves.csv").read_text() == (run / "curves.csv").read_text()
-    assert not (bundle.root / "run").exists()
+    assert not (trainable.root / "run").exists()
+    scan = next(phantom_scans.glob("sub-*/anat/*_FLAIR.nii.gz"))
+    check_both_doors(find_bundle(str(run)), scan, monai_run, tmp_path, None)
 
-    scan = str(tmp_path / "scans" / source.name)
-    with pytest.raises(SystemExit) as done:
-        main(["synthesize", scan, "-b", str(run), "-o", str(tmp_path / "mine"), "--device", "cpu"])
-    assert done.value.code == 0
-    theirs, ours = ({path.name: path for path in (tmp_path / out).iterdir()} for out in ("out", "mine"))
-    assert theirs.keys() == ours.keys()
-    for name, path in ours.items():
-        if path.suffix == ".json":  # bundle, version, warnings, page: both doors write the same sidecar
-            assert json.loads(theirs[name].read_text()) == json.loads(path.read_text())
-        elif path.suffix == ".gz":
-            assert np.array_equal(np.asarray(nib.load(theirs[name]).dataobj), np.asarray(nib.load(path).dataobj))
+
+@pytest.mark.parametrize("bundle", [b for b in list_bundles() if not b.trainable], ids=lambda bundle: bundle.name)
+def test_what_needs_no_training_does_the_same_through_both_doors(bundle, phantom_scans, monai_run, tmp_path):
+    mask = phantom_scans / "derivatives/manual/sub-0/anat/sub-0_label-lesion_mask.nii.gz"
+    check_both_doors(bundle, phantom_scans / "sub-0/anat/sub-0_FLAIR.nii.gz", monai_run, tmp_path, mask)
 
 
 @pytest.mark.slow

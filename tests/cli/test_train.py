@@ -16,7 +16,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from pipeline.bundles import bundles_folder
+from pipeline.bundles import COMMANDS, bundles_folder, kind_of, list_bundles
 from pipeline.cli.main import cli, main
 from pipeline.files import sha256
 
@@ -161,12 +161,20 @@ def test_text_that_is_no_json_is_taken_as_text(phantom_cohort, tiny, tmp_path):
     assert json.loads((tmp_path / "run" / "configs" / "inference.json").read_text())["output"] == "residual"
 
 
-def test_bundles_lists_methods_presets_and_whether_weights_are_there():
+def test_bundles_lists_methods_presets_and_whether_weights_are_there_by_the_command_that_uses_them():
     done = CliRunner().invoke(cli, ["bundles"])
     assert done.exit_code == 0
     lines = done.output.splitlines()
-    place = next(place for place, line in enumerate(lines) if line.startswith("gvs ("))
+    place = next(place for place, line in enumerate(lines) if line.startswith("  gvs ("))
     first, second = lines[place : place + 2]
-    assert "Pseudo-healthy synthesis" in first
+    assert "with weights): Generator Versus Segmentor" in first
     assert "presets: laptop" in second
     assert second.endswith("README.md")
+    heads = {line: index for index, line in enumerate(lines) if not line.startswith(" ")}
+    assert heads["translators, for `phs-pipeline synthesize`:"] < place
+    for bundle in list_bundles():
+        line = next(index for index, line in enumerate(lines) if line.startswith(f"  {bundle.name} ("))
+        head = max(index for index in heads.values() if index < line)
+        assert lines[head] == f"{kind_of(bundle)}s, for `phs-pipeline {COMMANDS[kind_of(bundle)]}`:"
+        assert f"): {bundle.metadata['description']}" in done.output
+    assert "harmonic (0.1.0, needs no training)" in done.output

@@ -27,8 +27,8 @@ def test_the_number_of_parameters_follows_from_the_stages(filters):
 
 def test_four_stages_down_with_the_channels_of_the_docstring():
     network = UNetSegmentor(filters=4)
-    shapes = []
-    for stage in (network.conv_0, network.down_1, network.down_2, network.down_3, network.down_4):
+    unet, shapes = network.unet, []
+    for stage in (unet.conv_0, unet.down_1, unet.down_2, unet.down_3, unet.down_4):
         stage.register_forward_hook(lambda _, __, output: shapes.append(tuple(output.shape[1:])))
     network(torch.rand(1, 1, 64, 32))
     assert shapes == [(4, 64, 32), (4, 32, 16), (8, 16, 8), (16, 8, 4), (32, 4, 2)]

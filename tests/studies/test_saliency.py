@@ -85,7 +85,7 @@ def test_maps_are_as_large_as_the_image_and_not_negative() -> None:
     torch.manual_seed(0)
     image = torch.rand(1, 1, 48, 64)
     segmentor = UNetSegmentor(filters=4)
-    nn.init.constant_(segmentor.final_conv.bias, 5.0)  # all is lesion
+    nn.init.constant_(segmentor.unet.final_conv.bias, 5.0)  # all is lesion
     maps = saliencies(SliceClassifier(4).eval(), segmentor.eval())
     found = {name: saliency_of(image) for name, saliency_of in maps.items()}
     for name, map_ in found.items():

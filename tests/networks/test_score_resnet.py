@@ -1,0 +1,46 @@
+"""The score network: ResNet's stages, and one number in the target's range."""
+
+import pytest
+import torch
+
+from pipeline.networks import ScoreResNet
+
+
+def convolutions(channels: int, out: int) -> int:
+    """A basic block: two 3×3 convolutions with batch norm and, where the width changes, a 1×1 shortcut (biased) too."""
+    shortcut = channels * out + 3 * out if channels != out else 0
+    return 9 * channels * out + 2 * out + 9 * out * out + 2 * out + shortcut
+
+
+@pytest.mark.parametrize(("filters", "blocks"), [(4, 1), (64, 2)])
+def test_the_number_of_parameters_follows_from_the_stages(filters, blocks, count):
+    network = ScoreResNet(filters=filters, blocks=blocks)
+    widths = [filters, filters, 2 * filters, 4 * filters, 8 * filters]
+    stages = sum(
+        convolutions(before, out) + (blocks - 1) * convolutions(out, out)
+        for before, out in zip(widths, widths[1:], strict=False)
+    )
+    stem = sum(parameter.numel() for part in (network.conv1, network.bn1) for parameter in part.parameters())
+    assert count(network) == stem + stages + 8 * filters + 1
+
+
+@pytest.mark.parametrize("size", [(32, 32), (48, 80), (128, 96)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_one_number_an_image_of_any_size(size, channels):
+    network = ScoreResNet(in_channels=channels, filters=4, blocks=1)
+    assert network(torch.rand(2, channels, *size)).shape == (2, 1)
+
+
+def test_answers_are_standardised_scores_in_the_targets_units():
+    torch.manual_seed(0)
+    plain = ScoreResNet(filters=4, blocks=1).eval()
+    scaled = ScoreResNet(filters=4, blocks=1, mean=50, deviation=15).eval()
+    scaled.load_state_dict(plain.state_dict())
+    images = torch.rand(3, 1, 32, 32)
+    torch.testing.assert_close(scaled(images), 50 + 15 * plain(images))
+
+
+def test_without_any_feature_the_answer_is_the_mean_of_the_targets():
+    network = ScoreResNet(filters=4, blocks=1, mean=50, deviation=15).eval()
+    torch.nn.init.zeros_(network.fc.weight)
+    assert network(torch.rand(1, 1, 32, 32)).item() == 50
