@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from pipeline.cli.options import judge_iterations_option
 from pipeline.cli.say import complain, say
 
 if TYPE_CHECKING:
@@ -44,13 +45,7 @@ A_DICE_OPTIONS = ("a_dice_epochs", "a_dice_rate", "a_dice_filters", "a_dice_spac
     help="Which patients to evaluate on.",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
-@click.option(
-    "--judge-iterations",
-    default=600,
-    show_default=True,
-    type=click.IntRange(min=1),
-    help="Training iterations of the independent segmentor.",
-)
+@judge_iterations_option
 @click.option(
     "--judge",
     default="default",

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from pipeline.cli.options import judge_iterations_option
 from pipeline.cli.say import say
 
 
@@ -12,13 +13,7 @@ from pipeline.cli.say import say
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--data", required=True, metavar="COHORT", type=click.Path(path_type=Path), help="The run's cohort.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
-@click.option(
-    "--judge-iterations",
-    default=600,
-    show_default=True,
-    type=click.IntRange(min=1),
-    help="Training iterations of the independent segmentor.",
-)
+@judge_iterations_option
 def select(run: Path, data: Path, device: str, judge_iterations: int) -> None:
     """Choose the best of the epochs that RUN kept (`train --set keep_every=1`), on the validation patients.
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from pipeline.cli.options import judge_iterations_option
 from pipeline.cli.say import say, say_lines
 from pipeline.cli.train import _value as plain_value
 
@@ -60,13 +61,6 @@ EVERY = _options(
         help="Which patients to measure on.",
     ),
 )
-JUDGE = click.option(
-    "--judge-iterations",
-    default=600,
-    show_default=True,
-    type=click.IntRange(min=1),
-    help="Training iterations of the independent segmentor.",
-)
 SWEEP = _options(
     click.option("-b", "--bundle", default="gvs", show_default=True, help="What to train."),
     EVERY,
@@ -75,7 +69,7 @@ SWEEP = _options(
         "--set", "settings", multiple=True, metavar="ID=VALUE", help="Any setting of the bundle's train.json."
     ),
     click.option("--a-dice", is_flag=True, help="Measure A-Dice too."),
-    JUDGE,
+    judge_iterations_option,
 )
 
 
@@ -154,7 +148,7 @@ def enhancement(
 
 @study.command()
 @EVERY
-@JUDGE
+@judge_iterations_option
 def saliency(
     data: Path, output: Path, seeds: int, epochs: int | None, device: str, split: str, judge_iterations: int
 ) -> None:

@@ -15,6 +15,7 @@ import torch
 from monai.metrics import compute_dice
 from torch import Tensor, nn
 
+from pipeline import JUDGE_ITERATIONS
 from pipeline.evaluation.scores import SLICES_AT_ONCE
 from pipeline.evaluation.volumes import (
     HEALTHY,
@@ -38,7 +39,7 @@ from pipeline.training.single import BATCH_SIZE, POWER, RATE, train_alone
 logger = logging.getLogger(__name__)
 
 SEED = 1234  # trainings start from 0: the judge is never the segmentor that a method trained against
-ITERATIONS = 600
+ITERATIONS = JUDGE_ITERATIONS
 
 RECORD = "judge.json"
 TESTED = ("validation", "test")  # the splits whose patients it was not trained on
