@@ -90,7 +90,9 @@ def find_series(files: Sequence[Path]) -> list[FoundSeries]:
     for place, entry in enumerate(found):
         beside = next((folder for folder in damaged if _may_hold(folder, entry)), None)
         if beside is not None and entry.is_scan:
-            found[place] = replace(entry, problem=damaged[beside].fault)
+            lost = damaged[beside]
+            # Among the slices, so that whoever hides the names of a series' files knows of this one.
+            found[place] = replace(entry, problem=lost.fault, slices=(*entry.slices, lost.place))
             spoiled.add(beside)
     found += [_entry([frame], frame.fault) for folder, frame in damaged.items() if folder not in spoiled]
     found.sort(key=lambda entry: (entry.number is None, entry.number or 0))
