@@ -140,11 +140,20 @@ def table_cell(text: str) -> str:
 
 
 def small_text(path: Path) -> str:
-    """The text of a small file, UTF-8.
+    """The text of a small file, UTF-8; see `small_bytes`.
+
+    Raises:
+        OSError: as `small_bytes`.
+        ValueError: if it is not UTF-8.
+    """
+    return small_bytes(path).decode("utf-8")
+
+
+def small_bytes(path: Path) -> bytes:
+    """The content of a small file.
 
     Raises:
         OSError: if it is no regular file (a pipe has no end, a device no size), too large, or unreadable.
-        ValueError: if it is not UTF-8.
     """
     # Opened without waiting for a writer, and asked before it is read: what is a file now may be a pipe then.
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
@@ -154,7 +163,7 @@ def small_text(path: Path) -> str:
             raise OSError(errno.EINVAL, "is no regular file", str(path))
         if status.st_size > SMALL_FILE:
             raise OSError(errno.EFBIG, f"is larger than {SMALL_FILE >> 20} MiB", str(path))
-        return file.read(SMALL_FILE + 1).decode("utf-8")
+        return file.read(SMALL_FILE + 1)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -156,7 +156,7 @@ def _play(workflow: ConfigWorkflow, run: Path, bundle: Bundle, cohort: Path, res
         ours = _ours(error)
         if ours is not None:
             raise ours from error
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = _first_cause(error)
         raise UsageError(
             f"{run}: the training stopped with an error ({reason[:EXCERPT]}); correct the settings"
         ) from error
@@ -233,7 +233,7 @@ def _build(folder: Path, named: Path, settings: dict[str, Any]) -> ConfigWorkflo
         ours = _ours(error)
         if ours is not None:
             raise ours from error
-        reason = (str(error.__cause__ or error).strip().splitlines() or [type(error).__name__])[0]
+        reason = _first_cause(error)
         raise UsageError(f"{named}: no training can be built from these settings ({reason}); correct them") from error
     networks = trainer.method.networks.values()
     if any(parameter.numel() == 0 for network in networks for parameter in network.parameters()):
@@ -411,3 +411,12 @@ def _ours(error: BaseException) -> PipelineError | None:
             return below
         below = below.__cause__ or below.__context__
     return None
+
+
+def _first_cause(error: BaseException) -> str:
+    """The first line of what lies below all that was raised from it."""
+    below = error
+    while (deeper := below.__cause__ or below.__context__) is not None:
+        below = deeper
+    said = (str(below).strip().splitlines() or [type(below).__name__])[0]
+    return f"the training diverged: {said}" if isinstance(below, OverflowError) or "overflow" in said else said

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from pipeline.errors import UsageError
+from pipeline.files import small_bytes
 from pipeline.scans.nifti import stem
 
 
@@ -64,7 +65,7 @@ def read_utf8(path: Path) -> str:
     Raises:
         UsageError: if it is not UTF-8.
     """
-    content = path.read_bytes()
+    content = small_bytes(path)
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

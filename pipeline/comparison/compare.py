@@ -15,6 +15,7 @@ from pipeline.errors import UsageError
 from pipeline.evaluation.bracketed import BRACKETS
 from pipeline.evaluation.evaluate import FORMAT
 from pipeline.evaluation.scores import KEYS, patient_values
+from pipeline.files import small_text
 from pipeline.metrics import A_DICE, Metric
 
 LEARNED_METHOD, CONTROL, BRACKET = "learned method", "control", "bracket of A-Dice"
@@ -135,7 +136,7 @@ def read_report(folder: Path) -> Report:
     if not (folder / "summary.json").is_file():
         raise UsageError(f"{folder}: holds no summary.json, expected a report; make one with `phs-pipeline evaluate`")
     try:
-        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        summary = json.loads(small_text(folder / "summary.json"))
         if summary["format"] != FORMAT:
             raise UsageError(
                 f"{folder}: is a report of format {summary['format']!r}, expected {FORMAT}, whose metrics describe "

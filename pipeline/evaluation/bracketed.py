@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pipeline.evaluation.volumes import HEALTHY, Volume, cohort_grid, read_volume, subjects_with
-from pipeline.files import sha256, write_json
+from pipeline.files import sha256, small_text, write_json
 from pipeline.metrics import a_dice, random_lesion_masks
 from pipeline.metrics.a_dice import MOMENTUM
 from pipeline.preprocessing.cohort_format import COHORT_FILE
@@ -148,7 +148,7 @@ def bracketed_a_dice(
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
         path = cohort / "a_dice" / f"{which.replace(' ', '_').replace(',', '')}_{digest}.json"
         try:
-            scores[which] = json.loads(path.read_text(encoding="utf-8"))["scores"]
+            scores[which] = json.loads(small_text(path))["scores"]
         except (OSError, ValueError, KeyError, TypeError):
             logger.info("A-Dice of %s, once for this cohort", which)
             scores[which] = _measured(others, masks, settings, device)

@@ -27,7 +27,7 @@ from pipeline.evaluation.volumes import (
     read_volume,
     subjects_with,
 )
-from pipeline.files import sha256, write_json
+from pipeline.files import sha256, small_text, write_json
 from pipeline.methods import Segmentation
 from pipeline.networks import ResidualUNet, UNetSegmentor
 from pipeline.preprocessing.cohort_format import COHORT_FILE
@@ -177,7 +177,7 @@ def load_judge(
 
 def _finished(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
     try:
-        about: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        about: dict[str, Any] = json.loads(small_text(folder / RECORD))
         whole = about.keys() >= {*settings, "dice"} and about["dice"].keys() >= set(TESTED)
         return about if whole and about["weights_sha256"] == sha256(folder / WEIGHTS) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

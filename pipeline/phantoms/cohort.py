@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline import __version__
 from pipeline.errors import UsageError
-from pipeline.files import write_json, write_text, written_aside
+from pipeline.files import small_text, write_json, write_text, written_aside
 from pipeline.phantoms.brain import Phantom, brain_phantom
 
 BIDS_VERSION = "1.10.0"
@@ -75,7 +75,7 @@ def _refuse_other_content(directory: Path, seed: int) -> None:
     if not directory.exists() or all(entry.name.startswith(".") for entry in directory.iterdir()):
         return
     try:
-        description = json.loads((directory / "dataset_description.json").read_text(encoding="utf-8"))
+        description = json.loads(small_text(directory / "dataset_description.json"))
         made_by = description["GeneratedBy"][0]
         ours, found = made_by["Name"] == GENERATOR, made_by.get("Seed")
     except (OSError, ValueError, LookupError, TypeError):

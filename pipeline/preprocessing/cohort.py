@@ -26,7 +26,7 @@ from pydantic import BaseModel
 from pipeline import __version__
 from pipeline.cohorts import Case, Found, Problem, find_cases
 from pipeline.errors import OutputError, PipelineError, ScanError, UsageError
-from pipeline.files import PARTIAL, sha256, write_json, write_text, written_aside
+from pipeline.files import PARTIAL, sha256, small_text, write_json, write_text, written_aside
 from pipeline.preprocessing.cohort_format import (
     COHORT_FILE,
     FORMAT,
@@ -264,7 +264,7 @@ def _check_directory(directory: Path, settings: Settings, overwrite: bool) -> No
     settings_file = directory / "settings.json"
     wanted = json.loads(json.dumps({"version": __version__, **asdict(settings)}))
     try:
-        present = json.loads(settings_file.read_text(encoding="utf-8"))
+        present = json.loads(small_text(settings_file))
     except (OSError, ValueError):
         present = None
     if isinstance(present, dict) and present.keys() >= {"version", "slab", "window"}:

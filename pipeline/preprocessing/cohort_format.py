@@ -27,6 +27,7 @@ from pydantic import (
 )
 
 from pipeline.errors import UsageError
+from pipeline.files import small_text
 from pipeline.preprocessing.labels import Label
 from pipeline.preprocessing.splits import Split
 
@@ -246,11 +247,8 @@ def read_cohort(directory: Path) -> Cohort:
     """
     path = Path(directory) / COHORT_FILE
     try:
-        if not path.is_file():
-            raise FileNotFoundError(path)
-        content = path.read_bytes()
-        return Cohort.model_validate_json(content)
-    except OSError as error:
+        return Cohort.model_validate_json(small_text(path))
+    except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
             f"{directory}: holds no readable {COHORT_FILE}, expected a folder made by `phs-pipeline preprocess`; run "
             "that first"

@@ -17,7 +17,7 @@ import pandas as pd
 from pipeline import RESEARCH_ONLY, __version__
 from pipeline.comparison.significance import holm, wilcoxon_signed_rank
 from pipeline.errors import UsageError
-from pipeline.files import require_empty, sha256, write_json, write_text
+from pipeline.files import require_empty, sha256, small_text, write_json, write_text
 from pipeline.rating.agreement import icc, quadratic_kappa
 from pipeline.rating.draw import KEY_FILE
 from pipeline.reports.markdown import escaped
@@ -139,7 +139,7 @@ def read_key(study_dir: Path) -> dict[str, Any]:
     """
     path = study_dir / KEY_FILE
     try:
-        key = json.loads(path.read_text(encoding="utf-8"))
+        key = json.loads(small_text(path))
         # What is read of it later, read here once.
         _ = str(key["study"]), key["cohort"]["split"], list(key["methods"])
         for case in key["cases"]:
@@ -168,7 +168,7 @@ def read_ratings(path: Path, key: dict[str, Any]) -> tuple[str, pd.DataFrame]:
     if path.stat().st_size > LARGEST_FILE:
         raise _refusal(path, "is too large for ratings", f"{LARGEST_FILE >> 20} MB at most")
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(small_text(path).removeprefix("\ufeff"))
     except (ValueError, RecursionError) as error:
         raise _refusal(path, "is not JSON", "a file that rating.html saved") from error
     if not isinstance(content, dict) or not isinstance(content.get("ratings"), list):
