@@ -524,3 +524,79 @@ def test_a_run_that_was_tampered_with_is_not_resumed_whatever_its_record_says(be
 @pytest.mark.parametrize("bundle", [b for b in list_bundles() if b.trainable], ids=lambda bundle: bundle.name)
 def test_bundles_of_ours_hold_no_foreign_code(bundle):
     assert foreign_code(bundle) == {}
+
+
+class TestSettingsOfTheCohort:
+    """What a training takes from the cohort, so that its result is used as it was trained."""
+
+    @pytest.fixture
+    def altered(self, phantom_cohort, tmp_path):
+        """The cohort with other subjects in its `cohort.json`."""
+
+        def alter(change, **settings):
+            shutil.copytree(phantom_cohort, tmp_path / "cohort")
+            path = tmp_path / "cohort" / "cohort.json"
+            content = json.loads(path.read_text())
+            for number, subject in enumerate(content["subjects"]):
+                subject.update(change(number, subject))
+            content["settings"].update(settings)
+            path.write_text(json.dumps(content))
+            return tmp_path / "cohort"
+
+        return alter
+
+    @pytest.fixture
+    def start(self, tmp_path):
+        def begin(bundle, cohort, **overrides):
+            small = {"spacing_mm": 4.0, "size": [64, 64], "filters": 4, "epochs": 1, "device_name": "cpu"}
+            train(find_bundle(bundle), cohort, tmp_path / "run", [], {**small, **overrides})
+            return [read_config(tmp_path / "run" / "configs" / f"{name}.json") for name in ("train", "inference")]
+
+        return begin
+
+    @pytest.mark.slow
+    def test_a_scorer_s_target_its_mean_and_deviation_are_those_of_the_training_scans(self, start, phantom_cohort):
+        content = json.loads((phantom_cohort / "cohort.json").read_text())
+        ages = [subject["target"] for subject in content["subjects"] if subject["split"] == "training"]
+        for config in start("age_regression", phantom_cohort, blocks=1):
+            assert (config["target"], config["units"]) == ("age", "years")
+            assert config["target_mean"] == pytest.approx(sum(ages) / len(ages))
+            assert config["target_deviation"] == pytest.approx(pd.Series(ages).std(ddof=0))
+
+    @pytest.mark.slow
+    def test_of_another_target_nobody_said_the_units_unless_the_user_does(self, start, altered, tmp_path):
+        cohort = altered(lambda number, _: {"target": 10.0 * number}, target="lesion_ml")
+        for config in start("age_regression", cohort, blocks=1):
+            assert (config["target"], config["units"]) == ("lesionml", "1")
+        shutil.rmtree(tmp_path / "run")
+        for config in start("age_regression", cohort, blocks=1, units="ml", target_mean=7.0):
+            assert (config["target"], config["units"], config["target_mean"]) == ("lesionml", "ml", 7.0)
+
+    @pytest.mark.parametrize(
+        ("target", "sentence"),
+        [
+            (lambda number: None, "found 0 values of a target among 4 training scans, expected at least two"),
+            (lambda number: 40.0, "found 1 values of a target"),
+            (lambda number: "old", "has classes as target, expected numbers"),
+        ],
+        ids=["none", "all alike", "classes"],
+    )
+    def test_a_cohort_without_a_number_to_learn_is_refused(self, start, altered, tmp_path, target, sentence):
+        cohort = altered(lambda number, _: {"target": target(number)})
+        with pytest.raises(UsageError, match=sentence):
+            start("age_regression", cohort)
+        assert not (tmp_path / "run").exists()
+
+    @pytest.mark.slow
+    def test_a_segmenter_takes_the_sequences_of_the_cohort_in_its_order(self, start, altered, tmp_path):
+        cohort = altered(lambda _, subject: {"channels": {"FLAIR": subject["images"], "T1w": subject["images"]}})
+        training, inference = start("unet_segmentation", cohort)
+        assert training["in_channels"] == inference["in_channels"] == 2
+        assert inference["channels"] == ["FLAIR", "T1w"]
+        predictor, _ = load_predictor(find_bundle(str(tmp_path / "run")), "segmenter", "cpu")
+        assert predictor.channels == ("FLAIR", "T1w")
+
+    def test_a_bundle_of_one_sequence_refuses_a_cohort_of_several(self, start, altered):
+        cohort = altered(lambda _, subject: {"channels": {"FLAIR": subject["images"], "T1w": subject["images"]}})
+        with pytest.raises(UsageError, match="has the sequences FLAIR, T1w, expected one, which is what gvs takes"):
+            start("gvs", cohort)

@@ -119,14 +119,16 @@ def run_over_scans(kind: str, options: ScanOptions, finish: "Finish | None" = No
     from pipeline.preprocessing.slab import WHOLE
     from pipeline.reports import ScanPage
     from pipeline.reports.folder import write_folder_pages, write_run_report
-    from pipeline.scans.sources import open_sources
+    from pipeline.scans.sources import in_dataset, open_sources
 
     found = find_bundle(options.bundle)
     channels = _channels(options.channel)
     confined = options.mask or options.brain_mask or next(iter(channels.values()), None)
     predictor, provenance = load_predictor(found, kind, options.device, trust=options.trust_bundle)
-    # Of several sequences of one person, the first is the scan, and the others go with it.
-    modality = options.modality or (predictor.channels[0] if len(predictor.channels) > 1 and not channels else None)
+    modality = options.modality
+    if modality is None and len(predictor.channels) > 1 and not channels and any(map(in_dataset, options.scans)):
+        # Of several sequences of one person, the first is the scan, and the others go with it.
+        modality = predictor.channels[0]
     with open_sources(options.scans, options.series, modality) as sources:
         if confined and len(sources) > 1:
             raise UsageError(f"{confined}: belongs to one scan, found {len(sources)}; run them one by one")

@@ -305,6 +305,11 @@ def _stem(path: Path) -> str:
     return stem(path) if is_nifti(path) else path.name[: len(path.name) - len(image_suffix(path))]
 
 
+def in_dataset(path: Path) -> bool:
+    """Whether a file or folder is a BIDS dataset or lies in one."""
+    return _dataset(path / DESCRIPTION) is not None
+
+
 def _dataset(file: Path) -> Path | None:
     """The nearest folder above a file that describes itself as a BIDS dataset."""
     return next((folder for folder in file.absolute().parents if (folder / DESCRIPTION).is_file()), None)

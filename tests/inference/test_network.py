@@ -1,4 +1,4 @@
-"""A network on its own grid: which slices and sequences it sees, in what batches, by which inferer, and the way back."""
+"""A network on its own grid: the slices and sequences that it sees, batches, the inferer, and the way back."""
 
 import numpy as np
 import pytest

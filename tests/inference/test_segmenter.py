@@ -136,7 +136,7 @@ class TestSeveralSequences:
         np.testing.assert_array_equal(result.main.voxels, expected)
 
     def test_one_that_is_missing_is_asked_for_by_name(self, scan: Scan) -> None:
-        with pytest.raises(ScanError, match="found no other sequence beside it, expected T1w.*--channel T1w=FILE"):
+        with pytest.raises(ScanError, match=r"found no other sequence beside it, expected T1w.*--channel T1w=FILE"):
             segmenter(channels=("FLAIR", "T1w"))(Inputs(scan))
 
     def test_one_on_another_grid_is_refused(

@@ -1,5 +1,7 @@
 """The score network: ResNet's stages, and one number in the target's range."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -16,10 +18,7 @@ def convolutions(channels: int, out: int) -> int:
 def test_the_number_of_parameters_follows_from_the_stages(filters, blocks, count):
     network = ScoreResNet(filters=filters, blocks=blocks)
     widths = [filters, filters, 2 * filters, 4 * filters, 8 * filters]
-    stages = sum(
-        convolutions(before, out) + (blocks - 1) * convolutions(out, out)
-        for before, out in zip(widths, widths[1:], strict=False)
-    )
+    stages = sum(convolutions(before, out) + (blocks - 1) * convolutions(out, out) for before, out in pairwise(widths))
     stem = sum(parameter.numel() for part in (network.conv1, network.bn1) for parameter in part.parameters())
     assert count(network) == stem + stages + 8 * filters + 1
 

@@ -1,0 +1,142 @@
+"""`fill` as a user meets it: the inside of a mask is new, and every other voxel is the scan's."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import highdicom as hd
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+
+from pipeline.scans import Scan
+from pipeline.scans.dicom import find_series, read_series
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+def read(series: Path) -> Scan:
+    (found,) = find_series(sorted(series.iterdir()))
+    return read_series(found, series)
+
+
+def at(dataset: pydicom.Dataset) -> tuple[float, ...]:
+    """Where a slice lies."""
+    return tuple(np.round(np.asarray(dataset.ImagePositionPatient, dtype=float), 3))
+
+
+@pytest.fixture
+def series(dicom_series: Callable[..., list[Path]], voxels: np.ndarray, tmp_path: Path) -> Path:
+    dicom_series(tmp_path / "dicom", voxels)
+    return tmp_path / "dicom"
+
+
+@pytest.fixture
+def mask_of_series(series: Path, tmp_path: Path) -> Path:
+    """A NIfTI mask on the series' grid, as another program would write it."""
+    scan = read(series)
+    nib.save(nib.Nifti1Image((scan.stored > 700).astype(np.uint8), scan.affine), tmp_path / "mask.nii.gz")
+    return tmp_path / "mask.nii.gz"
+
+
+def test_without_a_bundle_the_fill_is_harmonic_and_nothing_outside_the_mask_changes(
+    call: Call, write: Callable[..., Path], voxels: np.ndarray, lesion: np.ndarray, tmp_path: Path
+) -> None:
+    scan, mask, out = write("sub-01_FLAIR.nii.gz", voxels), write("mask.nii.gz", lesion), tmp_path / "out"
+    code, said, _ = call("fill", scan, "--mask", mask, "-o", out)
+    assert code == 0
+    assert "not for diagnosis" in said
+    assert "trained" not in said, "nothing is said of a training where there is none"
+    assert {path.name for path in out.iterdir()} == {
+        *(f"sub-01_desc-filled_FLAIR{suffix}" for suffix in (".nii.gz", ".json", ".png", ".html")),
+        *(f"sub-01_desc-fill_FLAIR{suffix}" for suffix in (".nii.gz", ".json")),
+        *(f"sub-01_label-filled_desc-FLAIR_mask{suffix}" for suffix in (".nii.gz", ".json")),
+    }
+    filled = np.asarray(nib.load(out / "sub-01_desc-filled_FLAIR.nii.gz").dataobj)
+    assert filled.dtype == voxels.dtype
+    np.testing.assert_array_equal(filled[lesion == 0], voxels[lesion == 0])
+    assert filled[lesion > 0].min() >= 350
+    assert filled[lesion > 0].max() <= 450
+    sidecar = json.loads((out / "sub-01_desc-filled_FLAIR.json").read_text())
+    assert (sidecar["Request"]["Bundle"], sidecar["Request"]["WeightsSha256"]) == ("harmonic", None)
+    assert sidecar["Request"]["Mask"]["Name"] == "mask.nii.gz"
+    assert call("verify", out, "--source", scan).code == 0
+
+
+def test_a_dicom_series_gives_a_new_series_and_the_mask_as_segmentation(
+    call: Call, series: Path, mask_of_series: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    assert call("fill", series, "--mask", mask_of_series, "-o", out).code == 0
+    written: dict[str, list[pydicom.Dataset]] = {}
+    for path in out.rglob("*.dcm"):
+        dataset = pydicom.dcmread(path)
+        written.setdefault(f"{dataset.SOPClassUID.name}: {dataset.SeriesDescription}", []).append(dataset)
+    assert all("SYNTHETIC" in name.upper() for name in written)
+    inside = np.asarray(nib.load(mask_of_series).dataobj) > 0
+    (segmentation,) = (path for path in out.rglob("*.dcm") if pydicom.dcmread(path).Modality == "SEG")
+    assert hd.seg.segread(segmentation).get_volume(combine_segments=True).array.sum() == inside.sum()
+    (name,) = (name for name in written if name.startswith("MR Image Storage") and "filled" in name)
+    before = {at(each): each.pixel_array.astype(int) for each in map(pydicom.dcmread, series.iterdir())}
+    assert {at(each) for each in written[name]} == set(before)
+    changed = sum(int((each.pixel_array != before[at(each)]).sum()) for each in written[name])
+    assert 0.9 * inside.sum() < changed <= inside.sum()
+    assert call("verify", out).code == 0
+
+
+@pytest.mark.parametrize("output_type", ["nifti", "both"])
+def test_output_type_chooses_for_a_dicom_series(
+    call: Call, series: Path, mask_of_series: Path, tmp_path: Path, output_type: str
+) -> None:
+    out = tmp_path / "out"
+    given = ("--mask", mask_of_series, "-o", out, "--no-page", "--output-type", output_type)
+    assert call("fill", series, *given).code == 0
+    assert len(list(out.rglob("*.nii.gz"))) == 3
+    assert bool(list(out.rglob("*.dcm"))) == (output_type == "both")
+
+
+class TestWhatCannotStart:
+    def test_without_a_mask(self, call: Call, write: Callable[..., Path], voxels: np.ndarray) -> None:
+        code, _, said = call("fill", write("scan.nii.gz", voxels))
+        assert code == 2
+        assert "--mask" in said
+
+    def test_a_mask_that_is_not_there(self, call: Call, write: Callable[..., Path], voxels: np.ndarray) -> None:
+        code, _, said = call("fill", write("scan.nii.gz", voxels), "--mask", "gone.nii.gz")
+        assert code == 2
+        assert "gone.nii.gz: found no file, expected a lesion mask" in said
+
+    def test_two_scans_and_one_mask(
+        self, call: Call, write: Callable[..., Path], voxels: np.ndarray, lesion: np.ndarray, tmp_path: Path
+    ) -> None:
+        scans = [write(f"{name}.nii.gz", voxels) for name in "ab"]
+        code, _, said = call("fill", *scans, "--mask", write("mask.nii.gz", lesion), "-o", tmp_path / "out")
+        assert code == 2
+        assert "belongs to one scan, found 2" in said
+
+    @pytest.mark.parametrize(("bundle", "command"), [("gvs", "synthesize"), (None, "segment")])
+    def test_a_bundle_of_another_kind_says_which_command_it_is_for(
+        self,
+        call: Call,
+        segmenter_run: Path,
+        write: Callable[..., Path],
+        voxels: np.ndarray,
+        lesion: np.ndarray,
+        tmp_path: Path,
+        bundle: str | None,
+        command: str,
+    ) -> None:
+        given = ("--mask", write("mask.nii.gz", lesion), "-o", tmp_path / "out", "-b", bundle or segmenter_run)
+        code, _, said = call("fill", write("scan.nii.gz", voxels), *given)
+        assert code == 2
+        assert f"for `phs-pipeline {command}`, expected a filler" in said
+
+
+def test_a_mask_on_another_grid_fails_this_scan_in_one_sentence(
+    call: Call, write: Callable[..., Path], voxels: np.ndarray, lesion: np.ndarray, tmp_path: Path
+) -> None:
+    mask = write("mask.nii.gz", lesion[:-1])
+    code, _, said = call("fill", write("scan.nii.gz", voxels), "--mask", mask, "-o", tmp_path / "out")
+    assert code == 1
+    assert "the mask has shape" in said
