@@ -29,6 +29,8 @@ def folder(phantom_scans: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     shutil.copytree(ROOT / "bundles", folder / "bundles")
     shutil.copytree(phantom_scans, folder / "my_cohort")
     shutil.copyfile(phantom_scans / "sub-0/anat/sub-0_FLAIR.nii.gz", folder / "volume.nii.gz")
+    mask = next((phantom_scans / "derivatives/manual/sub-0/anat").glob("*_mask.nii.gz"))
+    shutil.copyfile(mask, folder / "lesion.nii.gz")
     return folder
 
 
@@ -46,7 +48,8 @@ def run(words: list[str]) -> None:
 @pytest.mark.slow
 def test_commands_run_in_the_order_in_which_they_are_shown(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = [shlex.split(line) for line in commands() if line.startswith(("phs-pipeline", "python"))]
-    assert {words[1] for words in lines} >= {"preprocess", "train", "evaluate", "synthesize", "enhance"}
+    shown = {words[1] for words in lines}
+    assert shown >= {"preprocess", "train", "evaluate", "synthesize", "enhance", "fill", "segment", "predict"}
     monkeypatch.chdir(folder)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     for name, value in SMALL.items():
