@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.bundles import Bundle, build, bundle, bundles_folder, find_bundle, list_bundles, read_config
+from pipeline.bundles import Bundle, build, bundle, bundles_folder, find_bundle, kind_of, list_bundles, read_config
 from pipeline.cli.main import main
 from pipeline.errors import UsageError
 from pipeline.files import sha256
@@ -337,6 +337,17 @@ class TestKinds:
         tamper(foreign, network_def=network)
         with pytest.raises(UsageError, match="a UNetSegmentor puts out 'segmentation', expected image for a"):
             load_predictor(foreign, device="cpu")
+
+    def test_the_kind_is_read_without_building_anything(self, foreign):
+        assert kind_of(foreign) == "translator"
+        tamper(foreign, network_def={"_target_": "pipeline.networks.UNetSegmentor", "filters": "no number"})
+        assert kind_of(foreign) == "translator"
+
+    @pytest.mark.parametrize("predictor", [None, "@network_def", {"_target_": "os.system"}, {"_target_": 3}])
+    def test_a_config_that_names_no_kind_is_refused(self, foreign, predictor):
+        tamper(foreign, predictor=predictor)
+        with pytest.raises(UsageError, match=r"`predictor` is .*, expected a class of pipeline\.inference"):
+            kind_of(foreign)
 
     def test_what_is_no_predictor_is_refused(self, foreign):
         tamper(foreign, predictor="@network_def")

@@ -263,6 +263,12 @@ def test_a_bundle_whose_config_is_damaged_is_a_problem(copied):
     assert "no readable JSON config" in check.found
 
 
+def test_a_bundle_that_has_nothing_to_train_needs_no_weights(copied):
+    copied.weights.unlink()
+    copied.config("train").unlink()
+    assert checks("bundle gvs") == [Check("bundle gvs", "ok", "needs no weights")]
+
+
 def test_a_bundle_that_comes_without_weights_is_fine(copied):
     copied.weights.unlink()
     (copied.root / "docs" / "README.md").write_text("No weights yet.")

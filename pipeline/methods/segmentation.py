@@ -1,4 +1,4 @@
-"""Supervised lesion segmentation: one player, no game. Trains the segmentor that judges healthiness."""
+"""Supervised lesion segmentation: one player, no game. Also how the segmentor that judges healthiness is trained."""
 
 from monai.losses import DiceLoss
 from torch import nn
@@ -14,7 +14,7 @@ class Segmentation:
     under test; this is how it is trained.
 
     Args:
-        segmentor: images (B, 1, H, W) in [0, 1] to lesion logits of the same shape.
+        segmentor: images (B, C, H, W) in [0, 1] to lesion logits (B, 1, H, W).
     """
 
     def __init__(self, segmentor: nn.Module) -> None:

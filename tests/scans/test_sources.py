@@ -15,7 +15,7 @@ import SimpleITK
 
 from pipeline.errors import ScanError, UsageError
 from pipeline.files import sha256
-from pipeline.scans.sources import Source, open_sources
+from pipeline.scans.sources import Source, in_dataset, open_sources
 
 Writer = Callable[..., list[Path]]
 VOLUME = np.arange(60, dtype=np.int16).reshape(5, 4, 3)
@@ -381,3 +381,14 @@ class TestEveryFileThatCouldBeAScan:
         for source in found(tmp_path / "disc"):
             with pytest.raises(ScanError, match=r"damaged file slice.dcm"):
                 source.read()
+
+
+def test_a_dataset_itself_its_folders_and_its_files_lie_in_it(tmp_path: Path) -> None:
+    dataset = tmp_path / "dataset"
+    scan = dataset / "sub-01" / "anat" / "sub-01_FLAIR.nii.gz"
+    scan.parent.mkdir(parents=True)
+    scan.touch()
+    assert not in_dataset(scan)
+    (dataset / "dataset_description.json").write_text('{"Name": "any", "BIDSVersion": "1.10.0"}')
+    assert all(map(in_dataset, (dataset, dataset / "sub-01", scan)))
+    assert not in_dataset(tmp_path)
