@@ -15,9 +15,12 @@ import unicodedata
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import OutputError, UsageError
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 PARTIAL = ".partial-"
 SCRATCH = "phs-pipeline-"
@@ -137,6 +140,15 @@ def table_cell(text: str) -> str:
         for letter in text
     )
     return f"'{escaped}" if escaped.lstrip().startswith(FORMULA) else escaped
+
+
+def table_csv(frame: "DataFrame") -> str:
+    """A table as CSV with a header, each text and heading as `table_cell` makes it."""
+    safe = frame.rename(columns=lambda name: table_cell(str(name)))
+    for column in safe.select_dtypes(exclude="number"):
+        safe[column] = [table_cell(value) if isinstance(value, str) else value for value in safe[column]]
+    text: str = safe.to_csv(index=False, lineterminator="\n")
+    return text
 
 
 def small_text(path: Path) -> str:

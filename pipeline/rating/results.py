@@ -17,7 +17,7 @@ import pandas as pd
 from pipeline import RESEARCH_ONLY, __version__
 from pipeline.comparison.significance import holm, wilcoxon_signed_rank
 from pipeline.errors import UsageError
-from pipeline.files import require_empty, sha256, small_text, write_json, write_text
+from pipeline.files import require_empty, sha256, small_text, table_csv, write_json, write_text
 from pipeline.rating.agreement import icc, quadratic_kappa
 from pipeline.rating.draw import KEY_FILE
 from pipeline.reports.markdown import escaped
@@ -125,7 +125,7 @@ def report_study(study_dir: Path, files: Sequence[Path], table_dir: Path, overwr
         "definitions": DEFINITIONS,
     }
     summary: dict[str, Any] = _without_nan(facts)
-    write_text(table_dir / "table.csv", _rows(summary).to_csv(index=False, lineterminator="\n"))
+    write_text(table_dir / "table.csv", table_csv(_rows(summary)))
     write_text(table_dir / "table.md", table(summary))
     write_json(table_dir / "summary.json", summary)
     return summary

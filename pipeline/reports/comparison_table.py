@@ -10,7 +10,7 @@ from PIL import Image
 
 from pipeline import RESEARCH_ONLY, __version__
 from pipeline.comparison.compare import Cell, Comparison
-from pipeline.files import write_json, write_text
+from pipeline.files import table_csv, write_json, write_text
 from pipeline.metrics import Metric
 from pipeline.mosaic import save_png
 from pipeline.reports.comparison_cell import MARKS, TITLE, text
@@ -32,7 +32,7 @@ def write_comparison(folder: Path, comparison: Comparison, panel: Image.Image | 
     """
     write_text(folder / "table.md", page(comparison, with_panel=panel is not None))
     write_text(folder / "table.tex", latex(comparison))
-    write_text(folder / "table.csv", frame(comparison).to_csv(index=False, lineterminator="\n"))
+    write_text(folder / "table.csv", table_csv(frame(comparison)))
     if panel is None:
         (folder / PANEL).unlink(missing_ok=True)
     else:

@@ -8,11 +8,11 @@ from pipeline.evaluation.cases import Case
 from pipeline.evaluation.controls import UNTOUCHED
 from pipeline.evaluation.evaluate import Evaluation
 from pipeline.evaluation.healthy import HealthyEvaluation
-from pipeline.files import write_json, write_text
+from pipeline.files import table_csv, write_json, write_text
 from pipeline.metrics import A_DICE, Metric
 from pipeline.mosaic import body_box, difference, grey, mosaic, outlined, save_png, square
 from pipeline.preprocessing.foreground import AIR
-from pipeline.reports.markdown import count, table
+from pipeline.reports.markdown import count, escaped, table
 
 # Below this Dice the judge overlooks about as much as it finds, and healthiness says little.
 WEAK_JUDGE = 0.5
@@ -25,8 +25,8 @@ def write_report(folder: Path, evaluation: Evaluation) -> None:
         folder: where; made if it is not there.
         evaluation: what was measured.
     """
-    write_text(folder / "slices.csv", evaluation.slices.to_csv(index=False, lineterminator="\n"))
-    write_text(folder / "patients.csv", evaluation.volumes.to_csv(index=False, lineterminator="\n"))
+    write_text(folder / "slices.csv", table_csv(evaluation.slices))
+    write_text(folder / "patients.csv", table_csv(evaluation.volumes))
     if evaluation.cases:
         save_png(folder / "cases.png", _picture(evaluation.cases, evaluation.summary["cases_by"]))
     write_text(folder / "report.md", page(evaluation.summary, evaluation.cases))
@@ -40,7 +40,7 @@ def write_healthy_report(folder: Path, evaluation: HealthyEvaluation) -> None:
         folder: where; made if it is not there.
         evaluation: what was measured.
     """
-    write_text(folder / "patients.csv", evaluation.volumes.to_csv(index=False, lineterminator="\n"))
+    write_text(folder / "patients.csv", table_csv(evaluation.volumes))
     write_text(folder / "report.md", healthy_page(evaluation.summary))
     write_json(folder / "summary.json", evaluation.summary)
 
@@ -53,14 +53,17 @@ def healthy_page(summary: dict[str, Any]) -> str:
     """
     metrics = [Metric.from_record(record) for record in summary["metrics"]]
     rows = [[metric.label, _cell(metric, summary["scores"][metric.name])] for metric in metrics]
-    told = [f"- {subject}: {text}" for subject, texts in summary["warnings"].items() for text in texts]
-    failed = [f"- {subject}: {text}" for subject, text in summary["failed"].items()]
+    name = escaped(summary["method"])
+    told = [
+        f"- {escaped(subject)}: {escaped(text)}" for subject, texts in summary["warnings"].items() for text in texts
+    ]
+    failed = [f"- {escaped(subject)}: {escaped(text)}" for subject, text in summary["failed"].items()]
     who = f"{count(summary['slices'], 'slice')} of {count(summary['patients'], 'patient')}"
     parts = [
-        f"# {summary['method']}: identity on the healthy",
+        f"# {name}: identity on the healthy",
         f"**{summary['warning']}** Pseudo-healthy images are synthetic.",
         f"{who}: {summary['of']}. Mean ± standard deviation over patients (n).",
-        table(["", summary["method"]], rows),
+        table(["", name], rows),
         "There is no disease in these slices, so whatever changes was made up or taken away. Tissue is head or body.",
         *(["## Unlike the training", "\n".join(told)] if told else []),
         *(["## Not used", "\n".join(failed)] if failed else []),
@@ -86,7 +89,7 @@ def page(summary: dict[str, Any], cases: list[Case]) -> str:
     judged = [] if summary["judge"] is None else ["## The judge", judge_text(summary["judge"], cohort["split"])]
     synthetic = " Pseudo-healthy images are synthetic." if judged else ""
     parts = [
-        f"# {summary['method']}: {summary['task']} evaluated",
+        f"# {escaped(summary['method'])}: {summary['task']} evaluated",
         f"**{summary['warning']}**{synthetic}",
         f"{who}, {cohort['split']} split. Mean ± standard deviation over patients (n).",
         _table(metrics, methods),
@@ -112,7 +115,7 @@ def _files(unit: str) -> str:
 
 def _provenance(summary: dict[str, Any], more: dict[str, Any]) -> str:
     terms = {"pipeline": summary["pipeline_version"], **summary["provenance"], **more}
-    return "\n".join(f"- {term}: {value}" for term, value in terms.items())
+    return "\n".join(f"- {term}: {escaped(str(value))}" for term, value in terms.items())
 
 
 def _definitions(metrics: list[Metric], general: dict[str, str]) -> str:
@@ -126,7 +129,7 @@ def _table(metrics: list[Metric], methods: dict[str, Any]) -> str:
         cells = [scores["metrics"].get(metric.name) for scores in methods.values()]
         if metric.name != A_DICE.name and any(cell and cell["n"] for cell in cells):
             rows.append([metric.heading, *(_cell(metric, cell) for cell in cells)])
-    return table(["", *methods], rows)
+    return table(["", *map(escaped, methods)], rows)
 
 
 def _cell(metric: Metric, score: dict[str, Any] | None) -> str:

@@ -3,6 +3,8 @@
 import re
 from collections.abc import Sequence
 
+from pipeline.errors import printable
+
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]], numbers: bool = True) -> str:
     """A table in Markdown.
@@ -20,7 +22,7 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]], numbers: bool 
 
 def escaped(text: str) -> str:
     """Text that is no markup and breaks no table, whatever a method, a file or a rater is called."""
-    return re.sub(r"([\\`*_\[\]<>|~$&!#])", r"\\\1", text)
+    return re.sub(r"([\\`*_\[\]<>|~$&!#])", r"\\\1", printable(text))
 
 
 def count(number: int, noun: str) -> str:

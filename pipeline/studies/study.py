@@ -10,7 +10,7 @@ import pandas as pd
 from pipeline import RESEARCH_ONLY, __version__
 from pipeline.bundles import read_config
 from pipeline.errors import UsageError
-from pipeline.files import PARTIAL, write_json, write_text, written_aside
+from pipeline.files import PARTIAL, table_csv, write_json, write_text, written_aside
 
 SETTINGS = "study.json"
 
@@ -94,7 +94,7 @@ def write_study(
         draw: writes the picture to a file.
     """
     write_text(folder / "table.md", f"{page}\n\n{RESEARCH_ONLY} phs-pipeline {__version__}.\n")
-    write_text(folder / "table.csv", frame.to_csv(index=False, lineterminator="\n"))
+    write_text(folder / "table.csv", table_csv(frame))
     with written_aside(folder / "plot.png") as aside:
         draw(aside)
     write_json(
