@@ -44,7 +44,7 @@ LABELS = (PATHOLOGICAL, HEALTHY)
 METRICS = {"mass": ("share of the saliency inside the lesion ↑", 3), "overlap": ("overlap with the lesion, Dice ↑", 3)}
 # Name, and the layer that is looked at: the coarsest, where such maps are usually taken, and the finest.
 CLASSIFIER = {"Grad-CAM, stride 16": "layer4", "Grad-CAM, stride 2": "layer1"}
-SEGMENTOR = {"Seg-Grad-CAM, stride 16": "segmentor.unet.down_4", "Seg-Grad-CAM, stride 1": "segmentor.upcat_1"}
+SEGMENTOR = {"Seg-Grad-CAM, stride 16": "segmentor.unet.down_4", "Seg-Grad-CAM, stride 1": "segmentor.unet.upcat_1"}
 UNIFORM = "the whole body alike"
 
 # From images (B, 1, H, W) to maps of the same shape.
