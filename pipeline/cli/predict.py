@@ -11,5 +11,5 @@ from pipeline.cli.scans import ScanOptions, run_over_scans, scan_options, whole_
 @scan_options(None, "predicted")
 @whole_option
 def predict(**options: Any) -> None:
-    """Estimate a number or a class, such as age, from each SCAN; scores.csv has those of all scans."""
+    """Estimate a number or a class, such as age, from each SCAN; of several scans, scores.csv has them all."""
     run_over_scans("scorer", ScanOptions(**options))

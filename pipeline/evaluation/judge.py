@@ -42,6 +42,8 @@ SEED = 1234  # trainings start from 0: the judge is never the segmentor that a m
 ITERATIONS = JUDGE_ITERATIONS
 
 RECORD = "judge.json"
+# Of the weights: a judge of another one is trained anew.
+FORMAT = 2
 TESTED = ("validation", "test")  # the splits whose patients it was not trained on
 
 
@@ -146,6 +148,7 @@ def load_judge(
     cohort, device = Path(cohort), torch.device(device)
     grid = cohort_grid(cohort, scale.spacing_mm or finest_spacing(cohort))
     settings = {
+        "format": FORMAT,
         "network": scale.name,
         "loss": "two-class cross-entropy + Dice loss",
         "spacing_mm": grid.spacing_mm,
