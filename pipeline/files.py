@@ -187,18 +187,21 @@ def read_json(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def require_empty(folder: Path, overwrite: bool = False) -> None:
+def require_empty(
+    folder: Path, overwrite: bool = False, remedy: str = "choose another folder, or give --overwrite"
+) -> None:
     """Refuse to mix results with what a folder holds.
 
     Args:
         folder: where results are to go; it need not exist.
         overwrite: the user wants them there all the same.
+        remedy: what to do else.
 
     Raises:
         UsageError: if it holds something or is no folder.
     """
     if folder.exists() and not overwrite and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder}: exists and is not empty; choose another folder, or give --overwrite")
+        raise UsageError(f"{folder}: exists and is not empty; {remedy}")
 
 
 def sha256(path: Path) -> str:

@@ -19,7 +19,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from pipeline import __version__
 from pipeline.bundles import Bundle, find_bundle, foreign_code, is_plain, read_config
 from pipeline.errors import PipelineError, UsageError
-from pipeline.files import read_json, remove_left, remove_partials, sha256, write_json, written_aside
+from pipeline.files import read_json, remove_left, remove_partials, require_empty, sha256, write_json, written_aside
 from pipeline.preprocessing.cohort_format import COHORT_FILE, Cohort, known_patients, patient_hashes, read_cohort
 from pipeline.preprocessing.domain import describe
 from pipeline.training.checkpoint import CHECKPOINT
@@ -85,8 +85,7 @@ def train(
                 write_json(run / "configs" / "train.json", {**read_config(run / "configs" / "train.json"), **longer})
             _play(workflow, run, bundle, cohort, go_on)
         return
-    if run.exists() and (not run.is_dir() or any(run.iterdir())):
-        raise UsageError(f"{run}: exists and is not empty; give --resume to go on with it, or another folder")
+    require_empty(run, remedy="give --resume to go on with it, or another folder")
     remove_partials([run])
     # Written aside: a run's folder holds all of its configs, and what was built from them, or is not there.
     with written_aside(run) as aside:

@@ -149,7 +149,8 @@ def _symmetry(tissue: Tensor, lesion: Tensor, tilt: Tensor) -> Tensor:
     products = torch.fft.irfft((spectrum * spectrum).sum(dim=2), 2 * height, dim=1)
     squares_on_lesion = torch.fft.irfft((of_squares * of_hidden).sum(dim=2), 2 * height, dim=1)
     squares = (y * y).sum(dim=(1, 2))[:, None] - squares_on_lesion
-    return products / squares.clamp_min(torch.finfo(squares.dtype).eps)
+    symmetry: Tensor = products / squares.clamp_min(torch.finfo(squares.dtype).eps)
+    return symmetry
 
 
 UNTOUCHED = "untouched input"

@@ -6,7 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.errors import UsageError
@@ -85,9 +87,39 @@ def kind_of(predictor: Any) -> Kind:
     return kind
 
 
+def shown_to(predictor: Any, volume: Volume) -> tuple[NDArray[np.float32], list[int]]:
+    """The slices that a predictor is shown, with the sequences that it takes, and which of them are the volume's.
+
+    One that sees neighbouring slices is shown the whole slab: the volume's slices are none without gaps.
+
+    Returns:
+        Float32 in [0, 1], shape (slices, C, H, W), and indices of its slices.
+
+    Raises:
+        UsageError: if the cohort lacks a sequence.
+    """
+    if volume.slab is None:
+        return volume.image.numpy(), list(range(len(volume.image)))
+    names = tuple(getattr(predictor, "channels", ("image",)))
+    if len(names) == 1 and names[0] not in volume.slab:
+        names = (next(iter(volume.slab)),)  # a bundle that takes any sequence
+    missing = [name for name in names if name not in volume.slab]
+    if missing:
+        raise UsageError(
+            f"{volume.subject}: the cohort has {', '.join(volume.slab)}, expected {', '.join(missing)} too, which the "
+            "bundle takes; preprocess it with --channels"
+        )
+    slab = np.stack([volume.slab[name] for name in names], axis=1)
+    runner = getattr(predictor, "runner", None)
+    if runner is not None and runner.sees_neighbours:
+        return slab, volume.places
+    return slab[volume.places], list(range(len(volume.places)))
+
+
 def pseudo_healthy(translator: Any, volume: Volume) -> Tensor:
     """x_s = x_p + residual inside the foreground, in [0, 1], shape (N, 1, H, W), on the translator's device."""
-    residual = torch.from_numpy(translator.residual(volume.image.numpy(), volume.voxel_mm))[:, None]
+    windowed, chosen = shown_to(translator, volume)
+    residual = torch.from_numpy(translator.residual(windowed, volume.voxel_mm)[chosen])[:, None]
     return (volume.image + residual * volume.foreground).clamp(0, 1).to(translator.device)
 
 
@@ -117,7 +149,8 @@ def _translate(translator: Any, item: Item) -> Fields:
 
 def _segment(segmenter: Any, item: Item) -> Fields:
     volume = volume_of(item)
-    probabilities = segmenter.probabilities(volume.image.numpy(), volume.voxel_mm)
+    windowed, chosen = shown_to(segmenter, volume)
+    probabilities = segmenter.probabilities(windowed, volume.voxel_mm)[chosen]
     return {"prediction": torch.from_numpy(probabilities[:, :1]) >= segmenter.threshold}
 
 

@@ -18,10 +18,10 @@ from pipeline.errors import UsageError
 from pipeline.evaluation.volumes import Volume
 from pipeline.inference import Translator
 from pipeline.inference.change import CHANGE
+from pipeline.inference.translator import MARGIN_MM
 from pipeline.preprocessing.grid import Grid
 
 AREA_MM2 = 20.0  # smaller specks are noise
-MARGIN_MM = 5.0  # around a lesion its surroundings may change, too
 BITS = (8, 6, 5, 4)  # grey levels of the intermediate image: 256, 64, 32, 16
 
 

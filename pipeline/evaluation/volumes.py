@@ -1,6 +1,7 @@
 """The slices of a preprocessed cohort, one volume at a time, on the scans' own pixels."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ class Volume:
         foreground: head or body, found in the whole slab, bool, same shape.
         truth: the same slices before the lesion, where that is known; as `image`.
         slice_mm: distance of neighbouring slices of the slab.
+        slab: all slices of the slab in [0, 1], float32, shape (slices, H, W), by sequence; None where `image` is all.
     """
 
     subject: str
@@ -46,6 +48,7 @@ class Volume:
     foreground: Tensor
     truth: Tensor | None
     slice_mm: float = math.nan
+    slab: Mapping[str, NDArray[np.float32]] | None = None
 
     @property
     def voxel_ml(self) -> float:
@@ -125,7 +128,8 @@ def read_volume(cohort: Path, record: Subject, *labels: str) -> Volume:
     def chosen(axial: NDArray[Any]) -> Tensor:
         return torch.from_numpy(axial[places, None])
 
-    image = _levels(cohort / record.images)
+    slab = {name: _levels(cohort / path) for name, path in record.channels.items()}
+    image = next(iter(slab.values()))
     return Volume(
         subject=record.subject,
         patient=record.patient,
@@ -136,6 +140,7 @@ def read_volume(cohort: Path, record: Subject, *labels: str) -> Volume:
         foreground=chosen(foreground(image)),
         truth=chosen(_levels(cohort / record.truth)) if record.truth is not None else None,
         slice_mm=record.spacing_mm[0],
+        slab=slab,
     )
 
 

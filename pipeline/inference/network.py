@@ -48,6 +48,11 @@ class GridNetwork:
         self.batch_size = batch_size
         self.neighbours = neighbours
 
+    @property
+    def sees_neighbours(self) -> bool:
+        """Whether what it makes of a slice depends on others."""
+        return self.neighbours > 0 or isinstance(self.grid, VolumeGrid)
+
     @torch.inference_mode()
     def outputs(
         self, windowed: NDArray[np.float32], spacing_mm: tuple[float, float, float]

@@ -14,7 +14,7 @@ from pipeline import __version__
 from pipeline.comparison import Report, read_report
 from pipeline.errors import UsageError
 from pipeline.evaluation.twins import FOLDER, Twins, read_twins
-from pipeline.files import sha256, write_json, write_text
+from pipeline.files import require_empty, sha256, write_json, write_text
 from pipeline.rating.page import Panels, page, panels
 
 KEY_FILE = "key.json"
@@ -72,8 +72,7 @@ def draw_study(
     """
     study_dir = Path(study_dir)
     # Ratings under way are worth nothing without the key they were made for.
-    if study_dir.exists() and (not study_dir.is_dir() or any(study_dir.iterdir())):
-        raise UsageError(f"{study_dir}: exists and is not empty; choose another folder for the study")
+    require_empty(study_dir, remedy="choose another folder for the study")
     read = [read_report(Path(folder)) for folder in reports]
     check_together(read)
     hashes = [sha256(report.folder / "summary.json") for report in read]

@@ -23,6 +23,7 @@ from torch.utils.data import Dataset
 from pipeline.bundles import Bundle
 from pipeline.errors import UsageError
 from pipeline.evaluation import Judge
+from pipeline.evaluation.predictions import shown_to
 from pipeline.evaluation.volumes import (
     HEALTHY,
     PATHOLOGICAL,
@@ -166,7 +167,8 @@ class EnhancedCohort:
         return [(volume, self._residual(volume)) for volume in volumes]
 
     def _residual(self, volume: Volume) -> Tensor:
-        residual = self.synthesizer.residual(volume.image.numpy(), volume.voxel_mm)
+        windowed, chosen = shown_to(self.synthesizer, volume)
+        residual = self.synthesizer.residual(windowed, volume.voxel_mm)[chosen]
         return torch.from_numpy(residual)[:, None] * volume.foreground
 
     def _residuals_on_grid(self, record: Subject, wanted: list[int]) -> NDArray[np.float16]:

@@ -9,13 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from pipeline.errors import UsageError
 from pipeline.evaluation import Settings, evaluate
-from pipeline.evaluation.volumes import pathological_subjects, read_volume, subjects_with
+from pipeline.evaluation.predictions import pseudo_healthy, shown_to
+from pipeline.evaluation.volumes import Volume, pathological_subjects, read_volume, subjects_with
+from pipeline.inference import Translator
 from pipeline.metrics.catalogue import SEGMENTATION
+from pipeline.preprocessing.grid import Grid
+from pipeline.preprocessing.window import WindowRule
 from pipeline.reports.cohort_evaluation import evaluate_and_report
 
+GRID = Grid(4.0, (48, 64))
 SETTINGS = Settings("ours", {"Bundle": "ours"})
 
 
@@ -162,3 +168,34 @@ def test_a_kind_that_cannot_be_scored_on_a_cohort_is_told_so(cohort: Path) -> No
 
     with pytest.raises(UsageError, match="holds a sampler, expected a translator, segmenter or scorer"):
         evaluate(Samples(), cohort, SETTINGS)
+
+
+class TestWhatAPredictorIsShown:
+    @pytest.fixture
+    def volume(self, cohort: Path) -> Volume:
+        return read_volume(cohort, pathological_subjects(cohort, "test")[0])
+
+    def test_slices_one_by_one_are_the_pathological_ones(self, volume: Volume) -> None:
+        windowed, chosen = shown_to(Translator(nn.Identity(), GRID, WindowRule()), volume)
+        assert np.array_equal(windowed, volume.image.numpy())
+        assert chosen == list(range(len(volume.places)))
+
+    def test_with_neighbours_it_is_the_whole_slab_without_gaps(self, volume: Volume) -> None:
+        class Below(nn.Module):
+            """The slice below, of three."""
+
+            def forward(self, images: Tensor) -> Tensor:
+                return images[:, :1]
+
+        translator = Translator(Below(), GRID, WindowRule(), neighbours=1)
+        windowed, chosen = shown_to(translator, volume)
+        assert len(windowed) == 6 > len(volume.places)
+        assert chosen == volume.places
+        below = windowed[[max(0, place - 1) for place in volume.places], 0]
+        expected = np.where(volume.foreground[:, 0], below, volume.image[:, 0])
+        np.testing.assert_allclose(pseudo_healthy(translator, volume)[:, 0], expected, atol=1e-6)
+
+    def test_a_sequence_that_the_cohort_lacks_is_named(self, volume: Volume) -> None:
+        translator = Translator(nn.Identity(), GRID, WindowRule(), channels=("FLAIR", "T1w"))
+        with pytest.raises(UsageError, match=r"expected .*T1w too"):
+            shown_to(translator, volume)
