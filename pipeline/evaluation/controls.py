@@ -148,8 +148,9 @@ def _symmetry(tissue: Tensor, lesion: Tensor, tilt: Tensor) -> Tensor:
     spectrum, of_squares, of_hidden = (torch.fft.rfft(image, 2 * height, dim=1) for image in (y, y * y, hidden))
     products = torch.fft.irfft((spectrum * spectrum).sum(dim=2), 2 * height, dim=1)
     squares_on_lesion = torch.fft.irfft((of_squares * of_hidden).sum(dim=2), 2 * height, dim=1)
-    squares = (y * y).sum(dim=(1, 2))[:, None] - squares_on_lesion
-    return products / squares.clamp_min(torch.finfo(squares.dtype).eps)
+    squares: Tensor = (y * y).sum(dim=(1, 2))[:, None] - squares_on_lesion
+    ratios: Tensor = products / squares.clamp_min(torch.finfo(squares.dtype).eps)
+    return ratios
 
 
 UNTOUCHED = "untouched input"

@@ -15,10 +15,11 @@ from torch import Tensor
 from pipeline import RESEARCH_ONLY, __version__
 from pipeline.errors import OutputError, PipelineError, ScanError, UsageError
 from pipeline.evaluation.predictions import pseudo_healthy
-from pipeline.evaluation.probes import AREA_MM2, CHANGE, regions
+from pipeline.evaluation.probes import AREA_MM2, regions
 from pipeline.evaluation.scores import DEFINITIONS, over_patients, patient_values, score_rows, score_volumes
 from pipeline.evaluation.volumes import HEALTHY, Volume, read_volume, subjects_with
 from pipeline.inference import Translator
+from pipeline.inference.change import CHANGE
 from pipeline.inference.outputs import BIDS
 from pipeline.metrics import Metric, psnr, ssim
 from pipeline.metrics.catalogue import IDENTICAL

@@ -85,4 +85,5 @@ def read_twins(path: Path) -> Twins:
 
 
 def _levels(image: NDArray[np.float32]) -> NDArray[np.uint16]:
-    return np.rint(image.clip(0, 1) * LEVELS).astype(np.uint16)
+    levels: NDArray[np.uint16] = np.rint(image.clip(0, 1) * LEVELS).astype(np.uint16)
+    return levels

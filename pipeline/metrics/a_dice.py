@@ -225,4 +225,5 @@ def _overlaps(lesion: Tensor, inside: Tensor) -> Tensor:
     height, width = lesion.shape
     size = (2 * height, 2 * width)
     spectrum = torch.fft.rfft2(inside.double(), size) * torch.fft.rfft2(lesion.double(), size).conj()
-    return torch.fft.irfft2(spectrum, size).roll((height, width), (0, 1)).round()
+    overlaps: Tensor = torch.fft.irfft2(spectrum, size)
+    return overlaps.roll((height, width), (0, 1)).round()

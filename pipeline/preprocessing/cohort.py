@@ -470,7 +470,8 @@ def _plain(name: str) -> str:
 
 
 def _levels(windowed: NDArray[np.float32]) -> NDArray[np.uint16]:
-    return np.rint(windowed * np.float32(LEVELS)).astype(np.uint16)
+    levels: NDArray[np.uint16] = np.rint(windowed * np.float32(LEVELS)).astype(np.uint16)
+    return levels
 
 
 def _write_axial(path: Path, axial: NDArray[np.generic], scan: Scan, first: int) -> None:

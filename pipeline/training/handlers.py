@@ -56,11 +56,9 @@ class ProgressBar:
     def _attach_lines(self, engine: PlayerTrainer) -> None:
         started: dict[str, float] = {}
 
-        @engine.on(Events.EPOCH_STARTED)
         def start() -> None:
             started["epoch"] = time.monotonic()
 
-        @engine.on(Events.EPOCH_COMPLETED)
         def line(engine: PlayerTrainer) -> None:
             seconds = time.monotonic() - started["epoch"]
             left = seconds * (engine.state.max_epochs - engine.state.epoch)
@@ -72,6 +70,9 @@ class ProgressBar:
                 seconds,
                 left / 60,
             )
+
+        engine.add_event_handler(Events.EPOCH_STARTED, start)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, line)
 
 
 class Curves:
