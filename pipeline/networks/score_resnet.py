@@ -1,5 +1,6 @@
 """A residual network (He et al. 2016) with one number at its end."""
 
+from jaxtyping import Float
 from monai.networks.nets import ResNet
 from torch import Tensor, nn
 
@@ -42,5 +43,7 @@ class _ScaledLinear(nn.Linear):
         self.mean = float(mean)
         self.deviation = float(deviation)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Float[Tensor, "batch features"]) -> Float[Tensor, "batch 1"]:
+        """Features of each image to its score, on the target's scale."""
+        # type: (Tensor) -> Tensor
         return self.mean + self.deviation * nn.functional.linear(features, self.weight, self.bias)

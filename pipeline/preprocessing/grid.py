@@ -138,7 +138,9 @@ class VolumeGrid:
         if self.spacing_mm is not None and not 0.1 <= self.spacing_mm <= 20:
             raise ValueError(f"a volume's grid needs a spacing of 0.1 to 20 mm, found {self.spacing_mm}")
 
-    def images(self, volumes: Tensor, spacing_mm: tuple[float, float, float]) -> Tensor:
+    def images(
+        self, volumes: Float[Tensor, "batch channel depth height width"], spacing_mm: tuple[float, float, float]
+    ) -> Float[Tensor, "batch channel _ _ _"]:
         """Volumes (N, C, D, H, W) of voxels of `spacing_mm` onto the grid; averaged where the grid is coarser."""
         if self.spacing_mm is None:
             return volumes
@@ -149,7 +151,12 @@ class VolumeGrid:
         coarser = all(new <= old for new, old in zip(size, volumes.shape[2:], strict=True))
         return functional.interpolate(volumes, size=size, mode="area" if coarser else "trilinear")
 
-    def back(self, volumes: Tensor, shape: tuple[int, int, int], spacing_mm: tuple[float, float, float]) -> Tensor:
+    def back(
+        self,
+        volumes: Float[Tensor, "batch channel depth height width"],
+        shape: tuple[int, int, int],
+        spacing_mm: tuple[float, float, float],
+    ) -> Float[Tensor, "batch channel {shape[0]} {shape[1]} {shape[2]}"]:
         """Volumes on the grid back onto a scan's voxels, shape (N, C, *shape)."""
         del spacing_mm
         if tuple(volumes.shape[2:]) == shape:
