@@ -54,7 +54,7 @@ class PageMaker(Protocol):
 def output_names(
     sources: Sequence[Source], keep_names: bool = False, part: tuple[int, int] = (0, 1)
 ) -> dict[str, Source]:
-    """A name for the results of each scan: its own, with its folder's in front where two scans share theirs.
+    """A name for the results of each scan: its own, with so many of its folders in front as tell it from others.
 
     Folders and archives of DICOM files are often named after the patient, so what comes of them is named by digits of
     its hash, unless `keep_names` says that names may be kept. A scan that is named twice counts once.
@@ -70,21 +70,19 @@ def output_names(
     """
     sources = list(dict.fromkeys(sources))
     # In a BIDS dataset, results lie in folders of their own; elsewhere, all in one.
-    shared = Counter((source.dataset, source.stem) for source in sources)
+    own = _telling_names([source for source in sources if keep_names or source.kind != "dicom"])
     copies = Counter((source.series.uid, source.series.label) for source in sources if source.series)
     first, step = part
     named: dict[str, Source] = {}
     ours: list[str] = []
-    for place, source in enumerate(sources):
-        in_share = place % step == first
+    for index, source in enumerate(sources):
+        in_share = index % step == first
         if source.kind == "dicom" and not keep_names:
             if not in_share and source.series and copies[source.series.uid, source.series.label] == 1:
                 continue
             name = f"dicom-{_digits(source)}"
-        elif shared[source.dataset, source.stem] == 1:
-            name = source.stem
         else:
-            name = f"{source.path.absolute().parent.name}_{source.stem}"
+            name = own[source]
         if name in named:
             raise UsageError(
                 f"{named[name].path} and {source.path}: found two scans whose results would have one name, expected a "
@@ -94,6 +92,24 @@ def output_names(
         if in_share:
             ours.append(name)
     return {name: named[name] for name in ours}
+
+
+def _telling_names(sources: Sequence[Source]) -> dict[Source, str]:
+    """By its stem, the names of as many folders above it as are needed, and if that does not do, its whole name."""
+    names: dict[Source, str] = {}
+    same: dict[tuple[Path | None, str], list[Source]] = {}
+    for source in sources:
+        same.setdefault((source.dataset, source.stem), []).append(source)
+    for (_, stem), group in same.items():
+        above = {source: source.path.absolute().parent.parts for source in group}
+        for depth in range(max(map(len, above.values())) + 1 if len(group) > 1 else 1):
+            told = {source: "_".join([*parts[len(parts) - depth :], stem]) for source, parts in above.items()}
+            if len(set(told.values())) == len(group):
+                break
+        else:  # a.nii beside a.nii.gz
+            told = {source: source.path.name.replace(".", "-") for source in group}
+        names |= told
+    return names
 
 
 def _digits(source: Source) -> str:

@@ -51,12 +51,14 @@ class TestNames:
         scans = [nifti("a/flair.nii.gz"), nifti("a/t2.nii"), nifti("a/flair.nii.gz")]
         assert output_names(scans) == {"flair": scans[0], "t2": scans[1]}
 
-    def test_scans_that_would_still_share_a_name_are_refused(self) -> None:
-        scans = [nifti("1/anat/flair.nii.gz"), nifti("2/anat/flair.nii.gz")]
-        with pytest.raises(UsageError, match=r"1/anat/flair.* and .*2/anat/flair.*: found two scans whose.*"):
-            output_names(scans)
-        with pytest.raises(UsageError, match="would have one name"):  # also where each has one of them
-            output_names(scans, part=(1, 2))
+    def test_more_of_the_path_tells_scans_whose_folders_share_a_name(self) -> None:
+        scans = [nifti("P01/anat/FLAIR.nii.gz"), nifti("P02/anat/FLAIR.nii.gz"), nifti("other/T1w.nii.gz")]
+        assert list(output_names(scans)) == ["P01_anat_FLAIR", "P02_anat_FLAIR", "T1w"]
+        assert list(output_names(scans, part=(1, 2))) == ["P02_anat_FLAIR"]
+
+    def test_what_a_file_is_called_in_full_tells_scans_of_one_folder(self) -> None:
+        scans = [nifti("a/x.nii"), nifti("a/x.nii.gz"), nifti("a/y.nii.gz")]
+        assert list(output_names(scans)) == ["x-nii", "x-nii-gz", "y"]
 
     def test_runs_that_share_the_scans_name_them_as_one_run_would(self) -> None:
         scans = [nifti(f"{folder}/flair.nii.gz") for folder in "abcde"]
