@@ -610,6 +610,7 @@ class TestReading:
         with pytest.raises(UsageError, match="is missing or damaged"):
             read_stored(path)
 
+    @pytest.mark.slow
     def test_workers_import_neither_torch_nor_monai(self) -> None:
         heavy = "{'torch', 'monai', 'pandas', 'matplotlib'}"
         program = f"import sys, pipeline.preprocessing.cohort; print(sorted({heavy} & set(sys.modules)))"
