@@ -171,6 +171,7 @@ def without(*keys: str) -> Callable[[dict[str, Any]], str]:
     return lambda record: json.dumps({key: value for key, value in record.items() if key not in keys})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "spoil",
     [
