@@ -33,6 +33,7 @@ class TestPrintable:
         assert printable(every).encode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [b"\x1b]0;x\x07.nii.gz", b"a\nError: all lost.nii.gz", b"m\xfcller.nii.gz"])
 def test_a_command_names_a_file_without_obeying_it(name: bytes, tmp_path: Path) -> None:
     path = os.path.join(os.fsencode(tmp_path), name)  # noqa: PTH118

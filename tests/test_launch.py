@@ -64,6 +64,7 @@ def test_a_run_holds_what_a_bundle_holds(laptop_run):
     assert all("tensorboard" in name for name in files - expected)
 
 
+@pytest.mark.slow
 def test_a_run_s_inference_follows_its_training_not_the_weights_that_the_bundle_ships(phantom_cohort, tiny, tmp_path):
     root = Path(shutil.copytree(find_bundle("gvs").root, tmp_path / "bundle"))
     shipped = read_config(root / "configs" / "inference.json")
@@ -283,6 +284,7 @@ def test_a_resumed_training_has_no_fewer_epochs(go, laptop_run):
         go(laptop_run, resume=True, epochs=1)
 
 
+@pytest.mark.slow
 def test_a_finished_training_is_prolonged_with_its_schedule_stretched(go, laptop_run, tmp_path):
     shutil.copytree(laptop_run, tmp_path / "run")
     epochs = read_config(laptop_run / "configs" / "train.json")["epochs"]
@@ -357,6 +359,7 @@ def test_files_that_a_link_in_a_bundle_leads_to_are_not_copied(go, tmp_path, pha
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_network_that_destroys_the_scan_is_told_of(go, tmp_path, caplog):
     go(tmp_path / "run", generator_rate=1000, epochs=1)
     assert "normal tissue is destroyed" in caplog.text

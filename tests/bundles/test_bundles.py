@@ -576,6 +576,7 @@ def test_monais_commands_do_to_the_bit_what_phs_pipeline_does(
     check_both_doors(find_bundle(str(run)), scan, monai_run, tmp_path, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bundle", [b for b in list_bundles() if not b.trainable], ids=lambda bundle: bundle.name)
 def test_what_needs_no_training_does_the_same_through_both_doors(bundle, phantom_scans, monai_run, tmp_path):
     mask = phantom_scans / "derivatives/manual/sub-0/anat/sub-0_label-lesion_mask.nii.gz"

@@ -115,6 +115,7 @@ class TestWhatCannotStart:
         assert code == 2
         assert "belongs to one scan, found 2" in said
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("bundle", "command"), [("gvs", "synthesize"), (None, "segment")])
     def test_a_bundle_of_another_kind_says_which_command_it_is_for(
         self,

@@ -78,6 +78,7 @@ def test_errors_are_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[s
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("debug", [False, True])
 def test_traceback_is_shown_on_demand(debug: bool, tmp_path: Path) -> None:
     arguments = [*(["--debug"] if debug else []), "preprocess", str(tmp_path / "absent"), "-o", str(tmp_path / "out")]

@@ -210,6 +210,7 @@ class TestNothingStarted:
         assert len(err.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_from_the_shell_with_all_cores(cohort: Path, tmp_path: Path) -> None:
     (cohort / "D" / "D_seg.nii.gz").write_text("lost")
     program = "from pipeline.cli.main import main; main()"

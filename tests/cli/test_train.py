@@ -77,6 +77,7 @@ def test_a_killed_training_resumes_and_ends_bit_by_bit_where_an_uninterrupted_on
     assert sha256(run / "configs" / "train.json") == sha256(laptop_run / "configs" / "train.json")
 
 
+@pytest.mark.slow
 def test_training_says_where_the_result_is_and_what_to_do_next(phantom_cohort, tiny, tmp_path, caplog):
     command = [*arguments(phantom_cohort, tmp_path / "run", tiny), "--epochs", "1"]
     done = CliRunner().invoke(cli, command, catch_exceptions=False)

@@ -97,6 +97,7 @@ def test_a_collapsed_training_is_named_and_does_not_count(
     assert (scores["mean"], scores["per_seed"], scores["collapsed"]) == (0.4, [0.4, None], [False, True])
 
 
+@pytest.mark.slow
 def test_a_setting_is_measured_with_and_told(own_cohort: Path, images: tuple[Tensor, Tensor]) -> None:
     settings = ADiceSettings((0,), epochs=2, rate=0.05, filters=4)
     x, masks = images

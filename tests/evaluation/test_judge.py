@@ -56,6 +56,7 @@ def weights(cohort: Path, iterations: int) -> dict[str, torch.Tensor]:
     return load_judge(cohort, iterations=iterations).network.state_dict()
 
 
+@pytest.mark.slow
 def test_it_is_kept_with_the_cohort_and_trained_only_once(own: Path) -> None:
     first = load_judge(own, iterations=ITERATIONS)
     (folder,) = kept(own)
@@ -90,6 +91,7 @@ def test_its_record_says_what_it_is_and_how_well_it_segments_patients_it_never_s
     assert (record["dice"]["test"]["slices"], record["dice"]["test"]["patients"]) == (len(by_slice), 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{"seed": 5}, {"iterations": 1}])
 def test_other_settings_give_another_judge(own: Path, change: dict[str, Any]) -> None:
     load_judge(own, iterations=ITERATIONS)
@@ -100,6 +102,7 @@ def test_other_settings_give_another_judge(own: Path, change: dict[str, Any]) ->
     shutil.rmtree(new)
 
 
+@pytest.mark.slow
 def test_a_changed_cohort_gets_another_judge(own: Path, tmp_path: Path) -> None:
     load_judge(own, iterations=ITERATIONS)
     other = tmp_path / "cohort"
@@ -113,6 +116,7 @@ def test_a_changed_cohort_gets_another_judge(own: Path, tmp_path: Path) -> None:
     assert judge.about["dice"]["validation"] is None
 
 
+@pytest.mark.slow
 def test_it_neither_uses_nor_changes_the_global_random_state(own: Path, tmp_path: Path) -> None:
     load_judge(own, iterations=ITERATIONS)
     for name, seed in (("a", 1), ("b", 2)):
@@ -167,6 +171,7 @@ def without(*keys: str) -> Callable[[dict[str, Any]], str]:
     return lambda record: json.dumps({key: value for key, value in record.items() if key not in keys})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "spoil",
     [

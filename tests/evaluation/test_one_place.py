@@ -19,6 +19,8 @@ from pipeline.preprocessing.grid import Grid
 from pipeline.preprocessing.window import WindowRule
 from pipeline.reports.cohort_evaluation import evaluate_and_report
 
+pytestmark = pytest.mark.slow
+
 TOY = Metric(
     "toy_error",
     "mean change",

@@ -158,6 +158,7 @@ class TestValidator:
         write_dataset_description(out, raw)
         return out
 
+    @pytest.mark.slow
     def test_finds_no_error(self, raw: Path, derivative: Path) -> None:
         errors, _ = findings(raw)
         assert not errors
@@ -165,6 +166,7 @@ class TestValidator:
         assert not errors
         assert summary["subjects"] == ["001"]
 
+    @pytest.mark.slow
     def test_finds_none_in_a_dataset_that_holds_its_derivative(self, raw: Path, derivative: Path) -> None:
         nested = raw / "derivatives" / "phs-pipeline"
         shutil.copytree(derivative, nested)
@@ -176,6 +178,7 @@ class TestValidator:
         finally:
             shutil.rmtree(raw / "derivatives")
 
+    @pytest.mark.slow
     def test_would_find_a_missing_statement(self, derivative: Path) -> None:
         write_json(derivative / "sub-001/anat/sub-001_desc-anomaly_FLAIR.json", {"Description": "What was taken out"})
         errors, _ = findings(derivative)

@@ -43,6 +43,7 @@ def results() -> dict[str, ADice]:
     return {lesion: a_dice(with_lesion, lesions, **SMALL) for lesion, with_lesion in images.items()}
 
 
+@pytest.mark.slow
 def test_it_is_the_mean_over_all_epochs_of_the_dice_after_each(results: dict[str, ADice]) -> None:
     (curve,) = results["visible"].curves
     assert len(curve) == 16
@@ -52,6 +53,7 @@ def test_it_is_the_mean_over_all_epochs_of_the_dice_after_each(results: dict[str
     assert a_dice(bright, lesions, **{**SMALL, "epochs": 6}).curves == [curve[:6]]
 
 
+@pytest.mark.slow
 def test_visible_lesions_are_fitted_faster_than_faint_ones_and_these_faster_than_none(
     results: dict[str, ADice],
 ) -> None:
@@ -59,10 +61,12 @@ def test_visible_lesions_are_fitted_faster_than_faint_ones_and_these_faster_than
     assert results["faint"].per_seed[0] > results["none"].per_seed[0] + 0.1
 
 
+@pytest.mark.slow
 def test_an_artifact_in_place_of_the_lesion_is_not_healthy(results: dict[str, ADice]) -> None:
     assert results["cut out"].per_seed[0] > results["none"].per_seed[0] + 0.2
 
 
+@pytest.mark.slow
 def test_images_without_a_trace_of_lesion_have_a_dice_near_zero_and_no_collapse(results: dict[str, ADice]) -> None:
     assert results["none"].collapsed == [False]
     assert 0 <= results["none"].per_seed[0] < 0.1
@@ -91,6 +95,7 @@ def test_mean_and_deviation_run_over_the_seeds_that_did_not_collapse() -> None:
     assert ADice([0.5, math.nan], [[]] * 2, [False, True]).sd is None
 
 
+@pytest.mark.slow
 def test_each_seed_is_a_training_of_its_own_that_can_be_repeated() -> None:
     settings = {**BRIEF, "epochs": 3}
     both = a_dice(bright, lesions, **{**settings, "seeds": (3, 4)})

@@ -159,6 +159,7 @@ def test_another_output_is_refused_with_its_value(output):
         MapGenerator(output=output)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("output", ["shortcut", "residual"])
 @pytest.mark.usefixtures("without_shape_checks")
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")

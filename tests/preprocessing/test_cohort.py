@@ -365,6 +365,7 @@ class TestOutput:
         run(cohort, tmp_path / "new")
         assert contents(tmp_path / "out") == contents(tmp_path / "new")
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("cores", [1, 2])
     def test_full_disk_ends_the_run_with_nothing_half_written(self, cores: int, cohort: Path, small_disk: Path) -> None:
         for number in range(20):
@@ -610,6 +611,7 @@ class TestReading:
         with pytest.raises(UsageError, match="is missing or damaged"):
             read_stored(path)
 
+    @pytest.mark.slow
     def test_workers_import_neither_torch_nor_monai(self) -> None:
         heavy = "{'torch', 'monai', 'pandas', 'matplotlib'}"
         program = f"import sys, pipeline.preprocessing.cohort; print(sorted({heavy} & set(sys.modules)))"

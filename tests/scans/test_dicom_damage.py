@@ -26,6 +26,8 @@ from pipeline.scans import Scan
 from pipeline.scans.dicom import find_series, read_series
 from pipeline.scans.sources import open_sources
 
+pytestmark = pytest.mark.slow
+
 SLICES = 12
 VOLUME: NDArray[np.int16] = np.random.default_rng(0).integers(0, 200, (12, 10, SLICES)).astype(np.int16)
 Change = Callable[[pydicom.Dataset], None]

@@ -145,6 +145,7 @@ def test_a_player_without_a_turn_leaves_its_cell_empty_and_its_mean_counts_its_t
     assert second["idle/factor"] == ""
 
 
+@pytest.mark.slow
 def test_tensorboard_reads_losses_and_validation(tmp_path):
     run(panel(tmp_path), Curves(tmp_path), epochs=2, iterations=LOG_EVERY)
     events = EventAccumulator(str(tmp_path / "tensorboard"))

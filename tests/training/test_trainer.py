@@ -277,6 +277,7 @@ def test_an_iteration_in_which_nobody_plays_is_no_error():
     assert method.networks["left"].weight.item() == start
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("parts", [2, 3, 8])
 def test_accumulating_parts_of_a_batch_gives_the_step_of_the_whole_batch(parts, device):
