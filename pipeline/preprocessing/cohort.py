@@ -177,7 +177,7 @@ def preprocess(
         splits = _splits([record.patient for record in records], found.cases, settings, previous)
     except UsageError as error:
         skipped = [f"skipped {problem.subject}: {problem.reason}" for problem in problems]
-        raise UsageError("\n".join([str(error), *skipped])) from error
+        raise UsageError("\n  ".join([str(error), *skipped])) from error
     subjects = [Subject(**record.model_dump(exclude_unset=True), split=splits[record.patient]) for record in records]
     notes += [*told, *_missing_labels(subjects)]
     _tell(notes)

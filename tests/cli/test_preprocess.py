@@ -183,7 +183,7 @@ class TestNothingStarted:
         assert code == 2
         error, *skipped = err.splitlines()
         assert "found 2 patient(s) with usable scans, expected at least 3" in error
-        assert [line.split(" found ")[0] for line in skipped] == [
+        assert [line.strip().split(" found ")[0] for line in skipped] == [
             f"skipped {name}: {cohort}/{name}/{name}_seg.nii.gz:" for name in "DE"
         ]
 

@@ -39,7 +39,7 @@ def write(root: Path, lesions: dict[str, range], splits: tuple[str, ...] = SPLIT
     rows = ["subject,image,mask,split"]
     for number, (name, split) in enumerate(zip(lesions, splits, strict=True)):
         image = np.zeros((SIDE, SIDE, SLICES), np.float32)
-        image[:-1] = 100 * (number + 1) + np.arange(SLICES)
+        image[:24] = 100 * (number + 1) + np.arange(SLICES)  # beyond it is air
         image[-1] = 1000
         mask = np.zeros(image.shape, np.uint8)
         for place in lesions[name]:
