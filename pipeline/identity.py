@@ -38,13 +38,16 @@ class Sidecar:
     def account(self) -> list[str]:
         """From what, by what and with what settings the outputs were made, a line each."""
         name, digest = self.source
+        source = f"source: {name or 'unknown'}, SHA-256 {digest or 'unknown'}"
+        if facts(self.content).get("Source", "") is None:  # recorded, by a sampler
+            source = "source: no scan"
         known = {key: plain(facts(self.content).get(key, "unknown")) for key in MODEL}
         version = plain(_ourselves(self.content)[0].get("Version", "unknown"))
         request = self.content.get("Request")
         settings = request if isinstance(request, dict) else {}
         chosen = [f"{plain(key)} {plain(settings[key])}" for key in settings if key not in ("Source", *MODEL)]
         return [
-            f"source: {name or 'unknown'}, SHA-256 {digest or 'unknown'}",
+            source,
             f"model: {known['Bundle']} {known['BundleVersion']}, by {NAME} {version}",
             f"weights: SHA-256 {known['WeightsSha256']}; config: SHA-256 {known['ConfigSha256']}",
             f"settings: {', '.join(chosen) or 'unknown'}",

@@ -66,7 +66,7 @@ def test_a_service_sees_the_folders_that_its_options_name() -> None:
 def test_no_gpu_is_reserved_unless_the_second_file_is_chosen() -> None:
     assert not re.search(r"nvidia|gpus:|devices:|deploy:|runtime:", COMPOSE)
     assert "capabilities: [gpu]" in GPU
-    predicting = {"synthesize", "enhance", "fill", "segment", "predict"}
+    predicting = {"synthesize", "enhance", "fill", "segment", "predict", "sample"}
     assert set(services(GPU)) == {"demo", "train", *predicting, "evaluate", "select", "study", "doctor"}
 
 

@@ -23,6 +23,7 @@ COMMANDS = {
     "fill": "Fill a lesion mask with healthy tissue.",
     "segment": "Write masks of what a network finds in each scan.",
     "predict": "Estimate a number or a class from each scan.",
+    "sample": "Draw synthetic images from a trained generator.",
     "evaluate": "Measure healthiness and identity on a cohort's test patients.",
     "select": "Choose the best epoch of a training on validation patients.",
     "compare": "Put methods side by side in a table, with significance.",

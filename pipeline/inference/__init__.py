@@ -7,6 +7,7 @@ from pipeline.inference.inputs import Inputs
 from pipeline.inference.load import Predictor, load_export, load_predictor, load_weights
 from pipeline.inference.products import Product, Result
 from pipeline.inference.run import Outcome, Request, predict_scans
+from pipeline.inference.sampler import Sampler
 from pipeline.inference.scorer import Scorer
 from pipeline.inference.segmenter import Segmenter
 from pipeline.inference.steps import Steps
@@ -22,6 +23,7 @@ __all__ = [
     "Product",
     "Request",
     "Result",
+    "Sampler",
     "ScanDataset",
     "Scorer",
     "Segmenter",

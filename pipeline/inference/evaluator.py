@@ -8,7 +8,7 @@ from typing import Any
 from monai.engines import Workflow
 from torch.utils.data import DataLoader, Dataset
 
-from pipeline.bundles import Bundle, find_bundle
+from pipeline.bundles import COMMANDS, Bundle, find_bundle
 from pipeline.errors import ScanError, UsageError
 from pipeline.inference.load import Predictor, check_kind, load_bundle_weights, provenance
 from pipeline.inference.outputs import Form, PageMaker
@@ -63,6 +63,9 @@ class PredictionEvaluator(Workflow):
         output_dir: where the products go.
         page: makes the page of each scan; None makes none.
         weights: of the main network; None takes the bundle's.
+
+    Raises:
+        UsageError: if the predictor takes no scans.
     """
 
     def __init__(
@@ -74,6 +77,11 @@ class PredictionEvaluator(Workflow):
         page: PageMaker | None = None,
         weights: Path | str | None = None,
     ) -> None:
+        if predictor.kind == "sampler":
+            raise UsageError(
+                f"{bundle_root}: is a sampler, which takes no scans, expected another predictor; use `phs-pipeline "
+                f"{COMMANDS[predictor.kind]}`"
+            )
         loader = DataLoader(dataset, batch_size=1, collate_fn=lambda items: items[0])
         super().__init__(device=predictor.device, max_epochs=1, data_loader=loader, decollate=False)
         self.predictor = predictor

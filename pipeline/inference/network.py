@@ -39,8 +39,8 @@ class GridNetwork:
         batch_size: int = 4,
         neighbours: int = 0,
     ) -> None:
-        _check_whole("batch_size", batch_size, 1, MOST_SLICES_AT_ONCE)
-        _check_whole("neighbours", neighbours, 0, 16)
+        check_whole("batch_size", batch_size, 1, MOST_SLICES_AT_ONCE)
+        check_whole("neighbours", neighbours, 0, 16)
         self.device = torch.device(device)
         self.network = network.to(self.device).eval()
         self.grid = grid
@@ -108,6 +108,11 @@ class GridNetwork:
             yield slice(first, first + len(indices)), self.grid.images(slices, spacing_mm[1:])
 
 
-def _check_whole(name: str, value: object, low: int, high: int) -> None:
+def check_whole(name: str, value: object, low: int, high: int) -> None:
+    """Refuse what is no whole number of a range, both ends included.
+
+    Raises:
+        UsageError: see above.
+    """
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
         raise UsageError(f"{name}: found {value!r}, expected a whole number from {low} to {high}")
