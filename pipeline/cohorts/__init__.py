@@ -5,8 +5,8 @@ The order is that in which layouts are tried: masks tell them apart, since image
 """
 
 from pipeline.cohorts import bids, brats, isles, lits, nnunet, challenges, healthy, datalist  # noqa: F401, I001 - registers them, in this order
-from pipeline.cohorts.case import Case, Found, Problem
+from pipeline.cohorts.case import Case, FoundCases, Problem
 from pipeline.cohorts.find import find_cases
 from pipeline.cohorts.layout import LAYOUTS
 
-__all__ = ["LAYOUTS", "Case", "Found", "Problem", "find_cases"]
+__all__ = ["LAYOUTS", "Case", "FoundCases", "Problem", "find_cases"]

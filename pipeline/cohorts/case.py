@@ -59,7 +59,7 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundCases:
     """What a cohort holds: usable cases and the scans that are not, both sorted by subject, and what was assumed."""
 
     layout: str

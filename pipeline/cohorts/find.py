@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.cohorts.case import Case, Entry, Found, Problem, the_file
+from pipeline.cohorts.case import Case, Entry, FoundCases, Problem, the_file
 from pipeline.cohorts.layout import LAYOUTS
 from pipeline.cohorts.people import people
 from pipeline.errors import ScanError, UsageError
@@ -21,7 +21,7 @@ def find_cases(
     channels: Sequence[str] = (),
     target: str | None = None,
     masks_optional: bool = False,
-) -> Found:
+) -> FoundCases:
     """Find every scan of a cohort that has a lesion mask, by file names alone.
 
     Args:
@@ -93,7 +93,7 @@ def find_cases(
         else:
             cases[subject] = case
     notes += dict.fromkeys(note for entry in entries for note in entry.notes)
-    return Found(layout, list(cases.values()), problems, notes)
+    return FoundCases(layout, list(cases.values()), problems, notes)
 
 
 def _key(entry: Entry) -> tuple[str, Path]:

@@ -5,12 +5,12 @@ from pipeline.inference.evaluator import PredictionEvaluator, ScanDataset
 from pipeline.inference.filler import Filler, HarmonicFiller
 from pipeline.inference.inputs import Inputs
 from pipeline.inference.load import Predictor, load_export, load_predictor, load_weights
+from pipeline.inference.preparation import Preparation
 from pipeline.inference.products import Product, Result
 from pipeline.inference.run import Outcome, Request, predict_scans
 from pipeline.inference.sampler import Sampler
 from pipeline.inference.scorer import Scorer
 from pipeline.inference.segmenter import Segmenter
-from pipeline.inference.steps import Steps
 from pipeline.inference.translator import Translator
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Outcome",
     "PredictionEvaluator",
     "Predictor",
+    "Preparation",
     "Product",
     "Request",
     "Result",
@@ -27,7 +28,6 @@ __all__ = [
     "ScanDataset",
     "Scorer",
     "Segmenter",
-    "Steps",
     "Translator",
     "enhance",
     "load_export",

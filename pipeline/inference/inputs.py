@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import ScanError
-from pipeline.inference.steps import Steps, View
+from pipeline.inference.preparation import Preparation, View
 from pipeline.preprocessing.foreground import foreground
 from pipeline.preprocessing.labels import lesion_voxels
 from pipeline.preprocessing.slab import Slab
@@ -35,7 +35,7 @@ class Inputs:
     scan: Scan
     channels: Mapping[str, Scan] = field(default_factory=dict)
     mask: Scan | None = None
-    steps: Steps = field(default_factory=Steps)
+    steps: Preparation = field(default_factory=Preparation)
     uncertainty: bool = False
     check: Check | None = None
 

@@ -22,8 +22,8 @@ from pipeline.inference.bids import write_dataset_description
 from pipeline.inference.inputs import Inputs
 from pipeline.inference.load import Predictor
 from pipeline.inference.outputs import BIDS, Form, Outputs, output_names
+from pipeline.inference.preparation import Preparation
 from pipeline.inference.products import ProductKind, Result
-from pipeline.inference.steps import Steps
 from pipeline.memory import PeakMemory
 from pipeline.preprocessing.domain import Features, compare, measure
 from pipeline.scans import Scan, is_nifti, read_nifti, stem
@@ -216,7 +216,7 @@ class _Work:
         self.folder = folder
         self.request = request
         self.metadata = metadata
-        self.steps = Steps(
+        self.steps = Preparation(
             brain=read_nifti(request.brain, constant_ok=True) if request.brain else None,
             bias_correction=request.bias_correction,
             template=read_nifti(request.template) if request.template else None,
@@ -293,7 +293,7 @@ class _Work:
             )
         return found
 
-    def _steps(self, source: Source) -> Steps:
+    def _steps(self, source: Source) -> Preparation:
         """For DICOM without the names of files, which may be a patient's."""
         if source.kind != "dicom":
             return self.steps

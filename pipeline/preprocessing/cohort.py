@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from pipeline import __version__
-from pipeline.cohorts import Case, Found, Problem, find_cases
+from pipeline.cohorts import Case, FoundCases, Problem, find_cases
 from pipeline.errors import OutputError, PipelineError, ScanError, UsageError
 from pipeline.files import PARTIAL, sha256, small_text, write_json, write_text, written_aside
 from pipeline.preprocessing.cohort_format import (
@@ -192,10 +192,10 @@ def _tell(notes: list[str]) -> None:
         logger.warning("%s", note)
 
 
-def _find(cohort: Path, settings: Settings, layout: str | None) -> tuple[Found, Settings]:
+def _find(cohort: Path, settings: Settings, layout: str | None) -> tuple[FoundCases, Settings]:
     """The cases; scans without masks are among them if they are healthy, or if no scan at all has one."""
 
-    def look(masks_optional: bool) -> Found:
+    def look(masks_optional: bool) -> FoundCases:
         return find_cases(cohort, layout, settings.modality, settings.channels, settings.target, masks_optional)
 
     found = look(masks_optional=settings.healthy)
@@ -218,7 +218,7 @@ def _find(cohort: Path, settings: Settings, layout: str | None) -> tuple[Found, 
     return found, settings
 
 
-def _refuse_two_ways_to_split(cohort: Path, found: Found, settings: Settings) -> None:
+def _refuse_two_ways_to_split(cohort: Path, found: FoundCases, settings: Settings) -> None:
     given = sorted({case.split for case in found.cases if case.split})
     if settings.split is not None and given:
         raise UsageError(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cohorts import LAYOUTS, Case, Found, find_cases
+from pipeline.cohorts import LAYOUTS, Case, FoundCases, find_cases
 from pipeline.errors import UsageError
 
 
@@ -18,15 +18,15 @@ def lay(root: Path, *paths: str) -> None:
         (root / path).touch()
 
 
-def subjects(found: Found) -> list[str]:
+def subjects(found: FoundCases) -> list[str]:
     return [case.subject for case in found.cases]
 
 
-def mask_names(found: Found) -> list[str]:
+def mask_names(found: FoundCases) -> list[str]:
     return [case.mask.name for case in found.cases if case.mask]
 
 
-def problems(found: Found) -> dict[str, str]:
+def problems(found: FoundCases) -> dict[str, str]:
     return {problem.subject: problem.reason for problem in found.problems}
 
 

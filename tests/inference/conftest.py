@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.inference import Inputs, Result, Steps, Translator
+from pipeline.inference import Inputs, Preparation, Result, Translator
 from pipeline.preprocessing.grid import Grid
 from pipeline.preprocessing.window import Window, WindowRule
 from pipeline.scans import Scan, read_nifti
@@ -65,10 +65,10 @@ class Twin:
 class Synthesizer(Translator):
     """A translator that may also be called with a scan, and then gives its twin."""
 
-    def __call__(self, scan: Any, mask: Scan | None = None, steps: Steps | None = None, **options: Any) -> Any:
+    def __call__(self, scan: Any, mask: Scan | None = None, steps: Preparation | None = None, **options: Any) -> Any:
         if isinstance(scan, Inputs):
             return super().__call__(scan)
-        return Twin(super().__call__(Inputs(scan, mask=mask, steps=steps or Steps(), **options)))
+        return Twin(super().__call__(Inputs(scan, mask=mask, steps=steps or Preparation(), **options)))
 
 
 class Darken(nn.Module):

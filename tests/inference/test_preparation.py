@@ -11,8 +11,8 @@ from nibabel.affines import apply_affine
 from torch import nn
 
 from pipeline.errors import ScanError
-from pipeline.inference import Steps, Translator
-from pipeline.inference.steps import LPS, bias_field, rigid_pose
+from pipeline.inference import Preparation, Translator
+from pipeline.inference.preparation import LPS, bias_field, rigid_pose
 from pipeline.phantoms import write_phantom_cohort
 from pipeline.scans import Scan, read_nifti
 
@@ -34,7 +34,7 @@ def moved(scan: Scan, degrees: float, mm: tuple[float, float, float]) -> Scan:
 
 
 def test_no_step_shows_the_network_the_scan_itself(scan: Scan) -> None:
-    view, notes, record = Steps().view(scan)
+    view, notes, record = Preparation().view(scan)
     assert view.scan is scan
     assert (notes, record) == ([], [])
 
@@ -46,7 +46,7 @@ class TestBrainMask:
         inside = np.zeros(scan.shape, dtype=np.uint8)
         inside[: scan.shape[0] // 2] = 1
         mask = replace(scan, stored=inside, slope=1.0, intercept=0.0)
-        twin = make_synthesizer(darken)(scan, steps=Steps(brain=mask))
+        twin = make_synthesizer(darken)(scan, steps=Preparation(brain=mask))
         assert (twin.stored != scan.stored).any()
         assert np.array_equal(twin.stored[inside == 0], scan.stored[inside == 0])
         assert not twin.edited[inside == 0].any()
@@ -55,12 +55,12 @@ class TestBrainMask:
     def test_an_empty_one_is_refused(self, scan: Scan) -> None:
         empty = replace(scan, stored=np.zeros(scan.shape, dtype=np.uint8), slope=1.0, intercept=0.0)
         with pytest.raises(ScanError, match="the brain mask is empty"):
-            Steps(brain=empty).view(scan)
+            Preparation(brain=empty).view(scan)
 
     def test_one_of_another_grid_is_refused(self, scan: Scan) -> None:
         other = replace(scan, stored=np.ones((3, 3, 3), dtype=np.uint8))
         with pytest.raises(ScanError, match="brain mask has shape"):
-            Steps(brain=other).view(scan)
+            Preparation(brain=other).view(scan)
 
 
 class TestBiasCorrection:
@@ -81,7 +81,7 @@ class TestBiasCorrection:
             def forward(self, image):  # type: ignore[no-untyped-def]
                 return image / 2
 
-        twin = make_synthesizer(Halve())(brain, steps=Steps(bias_correction=True))
+        twin = make_synthesizer(Halve())(brain, steps=Preparation(bias_correction=True))
         # Half of what was seen is gone: with the field undone, half of the scan itself, below the window's end.
         inside = twin.edited & (brain.intensities() < 0.7 * twin.window.high)
         ratio = (twin.anomaly / np.maximum(brain.intensities(), 1))[inside & (brain.intensities() > 50)]
@@ -108,7 +108,7 @@ class TestRegistration:
         self, brain: Scan, make_synthesizer: Callable[..., Translator], darken: nn.Module
     ) -> None:
         plain = make_synthesizer(darken)(brain)
-        twin = make_synthesizer(darken)(moved(brain, 10, (6, -4, 3)), steps=Steps(template=brain))
+        twin = make_synthesizer(darken)(moved(brain, 10, (6, -4, 3)), steps=Preparation(template=brain))
         assert np.array_equal(twin.stored[~twin.edited], brain.stored[~twin.edited])
         both = plain.edited & twin.edited
         assert np.corrcoef(plain.anomaly[both], twin.anomaly[both])[0, 1] > 0.9
@@ -122,7 +122,7 @@ class TestRegistration:
         x, y, z = (size // 2 for size in brain.shape)
         box[x - 4 : x + 4, y - 4 : y + 4, z - 1 : z + 2] = 1
         lesion = replace(away, stored=box, slope=1.0, intercept=0.0)
-        twin = make_synthesizer(darken)(away, lesion, Steps(template=brain))
+        twin = make_synthesizer(darken)(away, lesion, Preparation(template=brain))
         far = np.ones(brain.shape, dtype=bool)
         far[x - 16 : x + 16, y - 16 : y + 16] = False
         assert twin.edited.any()

@@ -66,7 +66,7 @@ class View:
 
 
 @dataclass(frozen=True)
-class Steps:
+class Preparation:
     """Optional steps that a user would otherwise take by hand; none by default.
 
     Args:
