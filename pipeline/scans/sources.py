@@ -31,10 +31,7 @@ FOREIGN = re.compile(
     r"|(nii|nrrd|nhdr|mha|mhd|mnc|img|hdr)\.(gz|bz2|xz|zst|z|lz4|7z|rar)|img)$",
     re.IGNORECASE,
 )
-# Masks, and what we write ourselves.
-NO_SCAN = re.compile(
-    r"_desc-(pseudohealthy|anomaly|enhanced|uncertainty)(_|$)|_label-|(^|[_.-])(mask|msk|seg|dseg|probseg|lesion)$"
-)
+MASK = re.compile(r"_label-|(^|[_.-])(mask|msk|seg|dseg|probseg|lesion)$")
 RAW_BIDS = re.compile(r"sub-[A-Za-z0-9]+/(ses-[A-Za-z0-9]+/)?anat/sub-[^/]+_(?P<suffix>[A-Za-z0-9]+)\.(?i:nii(\.gz)?)")
 DESCRIPTION = "dataset_description.json"
 # BIDS keeps results and unconverted data there.
@@ -209,7 +206,7 @@ class _Search:
 
     def _is_scan(self, file: Path) -> bool:
         """Whether a NIfTI file or image found in a folder is a scan that the user wants."""
-        if self.series is not None or NO_SCAN.search(_stem(file)):
+        if self.series is not None or MASK.search(_stem(file)) or _is_result(file):
             return False
         dataset = _dataset(file)
         if dataset is None:
@@ -299,6 +296,12 @@ def _opens_as_dicom(file: Path) -> bool:
         raise UsageError(
             f"{file}: cannot be read ({error.strerror}); mend its permissions or name the scans"
         ) from error
+
+
+def _is_result(file: Path) -> bool:
+    """Whether a file in a folder is what we made of another, as the sidecar beside it says."""
+    name = _stem(file)
+    return "_desc-" in name and files.read_json(file.with_name(f"{name}.json")).get("SyntheticData") is True
 
 
 def _stem(path: Path) -> str:

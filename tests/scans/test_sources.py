@@ -185,8 +185,13 @@ class TestFolder:
             ".hidden.nii.gz", ".partial-1234-x.nii.gz", ".cache/x.nii.gz", "derivatives/fmriprep/x_T1w.nii.gz",
         ):  # fmt: skip
             nifti(tmp_path / name)
-        nifti(tmp_path / "unmasked.nii.gz")
-        assert stems(tmp_path) == ["unmasked"]
+        # Whatever a product is called: the sidecar beside it says that it is one.
+        for name in ("sub-1_desc-pseudohealthy_FLAIR", "x_desc-anomaly", "x_desc-enhanced", "x_desc-filled"):
+            (tmp_path / f"{name}.json").write_text('{"SyntheticData": true}')
+        nifti(tmp_path / "x_desc-filled.nii.gz")
+        for name in ("unmasked", "x_desc-preproc"):
+            nifti(tmp_path / f"{name}.nii.gz")
+        assert stems(tmp_path) == ["unmasked", "x_desc-preproc"]
 
     def test_bids_dataset_gives_its_anatomical_scans(self, tmp_path: Path) -> None:
         (tmp_path / "dataset_description.json").write_text("{}")
