@@ -1,5 +1,6 @@
 """Translators: image in, image out, by residual transfer."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from pipeline.inference.products import Figure, Product, ProductKind, Result
 from pipeline.inference.stored import add_intensity, stored_difference
 from pipeline.preprocessing.grid import Grid, VolumeGrid
 from pipeline.preprocessing.slab import WHOLE, Slab
-from pipeline.preprocessing.window import WindowRule
+from pipeline.preprocessing.window import Window, WindowRule
 from pipeline.scans import Scan
 
 # Beyond the lesion mask, edits fade out over this distance, so that no seam is seen.
@@ -145,6 +146,10 @@ class Translator:
             ScanError: if the scan holds nothing brighter than air, its slices are too small for the network, the mask
                 lies on another grid or is empty, a step fails, or the network gives no numbers.
         """
+        return self._result(inputs.scan, self._edit(inputs))
+
+    def _edit(self, inputs: Inputs) -> "_Edit":
+        """All that holds the scan as the network saw it, which is let go of before the result is counted."""
         scan = inputs.scan
         seen = see(inputs, self.window, self.channels)
         weight: NDArray[np.float32] | NDArray[np.bool_]
@@ -163,18 +168,21 @@ class Translator:
         span = slice(int(indices[0]), int(indices[-1]) + 1)
         residual = self.residual(seen.windowed[span], seen.spacing_mm)
         where = weight[span] > 0
-        axial = np.zeros(seen.axial.shape, dtype=np.float32)
-        axial[span][where] = seen.window.residual(seen.axial[span][where], residual[where] * weight[span][where])
-        change = seen.on_scan(axial)
+        volume = np.zeros(seen.scan.shape, dtype=np.float32)
+        seen.scan.axial(volume)[span][where] = seen.window.residual(
+            seen.axial[span][where], residual[where] * weight[span][where]
+        )
+        change = seen.view.back(volume)
         edited = seen.region_on_scan(weight > 0)
         deviation = None
         if inputs.uncertainty:
-            axial = np.zeros(seen.axial.shape, dtype=np.float32)
+            volume = np.zeros(seen.scan.shape, dtype=np.float32)
             spread = self.augmented_deviation(seen.windowed[span], seen.spacing_mm)
-            axial[span] = spread * weight[span] * np.float32(seen.window.width)
-            deviation = seen.on_scan(axial)
+            seen.scan.axial(volume)[span] = spread * weight[span] * np.float32(seen.window.width)
+            deviation = seen.view.back(volume)
         stored, more = add_intensity(scan.stored.copy(order="K"), edited, change[edited], scan.slope)
-        return self._result(seen, scan, stored, edited, deviation, left_out, [*seen.notes, *seen.told(notes), *more])
+        notes = [*seen.notes, *seen.told(notes), *more]
+        return _Edit(stored, edited, deviation, seen.window, notes, seen.steps, left_out)
 
     def _check_size(self, seen: Seen, scan: Scan) -> None:
         grid = self.runner.grid
@@ -188,26 +196,19 @@ class Translator:
                 f"expected at least {MIN_PIXELS}×{MIN_PIXELS}; give a larger field of view"
             )
 
-    def _result(
-        self,
-        seen: Seen,
-        scan: Scan,
-        stored: NDArray[np.generic],
-        edited: NDArray[np.bool_],
-        deviation: NDArray[np.float32] | None,
-        left_out: int,
-        notes: list[str],
-    ) -> Result:
+    def _result(self, scan: Scan, edit: "_Edit") -> Result:
+        stored, edited, deviation, window = edit.stored, edit.edited, edit.deviation, edit.window
         anomaly = stored_difference(scan.stored, stored)
-        change = anomaly.astype(np.float32) * np.float32(scan.slope)
-        lesion = lesion_mask(change, seen.window, scan)
-        warning = cut_off(scan, edited, lesion) if left_out else None
+        change = anomaly.astype(np.float32)
+        change *= np.float32(scan.slope)
+        lesion = lesion_mask(change, window, scan)
+        warning = cut_off(scan, edited, lesion) if edit.left_out else None
         products = [
             Product("pseudohealthy", "image", stored, "scan", "pseudo-healthy", IMAGE),
             Product("anomaly", "difference", anomaly, "scan", "anomaly map", ANOMALY),
-            Product("lesion", "mask", lesion.astype(np.uint8), "", "lesion mask", LESION),
+            Product("lesion", "mask", lesion.view(np.uint8), "", "lesion mask", LESION),
         ]
-        figures = amounts(change, edited, lesion, seen.window, scan)
+        figures = amounts(change, edited, lesion, window, scan)
         if deviation is not None:
             products.append(Product("uncertainty", "map", deviation, "scan", "uncertainty", UNCERTAINTY))
             mean = float(deviation[edited].mean()) if edited.any() else 0.0
@@ -219,22 +220,34 @@ class Translator:
                     detail="in what was taken for disease",
                 ),
             )
-        low, high = seen.window.low, seen.window.high
         what = "the volume" if isinstance(self.runner.grid, VolumeGrid) else "axial slices"
-        transfer = TRANSFER.format(what=what, low=low, high=high)
+        transfer = TRANSFER.format(what=what, low=window.low, high=window.high)
         return Result(
             scan=scan,
             products=tuple(products),
             region=edited,
-            window=seen.window,
-            notes=notes,
+            window=window,
+            notes=edit.notes,
             warnings=[warning] if warning else [],
-            steps=seen.steps,
+            steps=edit.steps,
             figures=figures,
             facts={"EditedVoxels": int(edited.sum()), "ChangedVoxels": int((stored != scan.stored).sum())},
             made="A pseudo-healthy version of the scan was synthesised",
             method=(transfer,) if deviation is None else (transfer, SPREAD),
         )
+
+
+@dataclass(frozen=True)
+class _Edit:
+    """What was made of a scan: stored voxels, where they could change, how sure that is, and how it was done."""
+
+    stored: NDArray[np.generic]
+    edited: NDArray[np.bool_]
+    deviation: NDArray[np.float32] | None
+    window: Window
+    notes: list[str]
+    steps: list[dict[str, Any]]
+    left_out: int
 
 
 IMAGE = "The scan with the network's pseudo-healthy residual added"
