@@ -17,7 +17,7 @@ test: lint types tests
 
 # What takes long is left to `make test`; properties are tried on fewer examples.
 quick: $(VENV)/.installed lint
-	$(TESTS) -m "not slow" --hypothesis-profile quick
+	$(TESTS) -m "not slow and not data" --hypothesis-profile quick
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -72,7 +72,7 @@ def test_make_knows_the_targets() -> None:
 def test_make_quick_leaves_the_slow_tests_out() -> None:
     assert "`make quick`" in (ROOT / "CONTRIBUTING.md").read_text()
     plan = subprocess.run(["make", "quick", "-n"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert '-m "not slow"' in plan
+    assert '-m "not slow and not data"' in plan
 
 
 def test_container_commands_are_commands_of_ours() -> None:

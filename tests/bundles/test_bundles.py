@@ -36,6 +36,8 @@ from pipeline.scans import read_nifti
 from pipeline.training import PlayerTrainer
 from pipeline.training.checkpoint import load_tensors
 
+pytestmark = pytest.mark.slow
+
 # By hand after MONAI's bundle specification: the zoo's own schema lies on the network.
 TENSOR = {
     "type": "object",

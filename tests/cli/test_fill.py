@@ -13,6 +13,8 @@ import pytest
 from pipeline.scans import Scan
 from pipeline.scans.dicom import find_series, read_series
 
+pytestmark = pytest.mark.slow
+
 Call = Callable[..., tuple[int, str, str]]
 
 

@@ -20,6 +20,8 @@ from pipeline.cli.main import main
 from pipeline.files import sha256
 from pipeline.inference import Inputs, Translator
 
+pytestmark = pytest.mark.slow
+
 SCANS = 6
 
 

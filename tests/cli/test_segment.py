@@ -10,6 +10,8 @@ import numpy as np
 import pydicom
 import pytest
 
+pytestmark = pytest.mark.slow
+
 Call = Callable[..., tuple[int, str, str]]
 
 

@@ -15,6 +15,8 @@ import torch
 
 from pipeline.cli.main import main
 
+pytestmark = pytest.mark.slow
+
 
 class Result(NamedTuple):
     code: int

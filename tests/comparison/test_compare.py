@@ -17,6 +17,8 @@ from pipeline.evaluation.bracketed import BRACKETS
 from pipeline.evaluation.scores import score_methods
 from pipeline.metrics import A_DICE, METRICS
 
+pytestmark = pytest.mark.slow
+
 ORDER = ("healthiness_pooled", "healthiness", "identity", "ssim_normal", "psnr_normal", "psnr_lesion", "ssim_lesion")
 PATIENTS = [f"p{number}" for number in range(8)]
 # Healthiness of eight patients; each differs from the fill's by another amount.

@@ -16,6 +16,8 @@ from pipeline.inference.preparation import LPS, bias_field, rigid_pose
 from pipeline.phantoms import write_phantom_cohort
 from pipeline.scans import Scan, read_nifti
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def brain(tmp_path_factory: pytest.TempPathFactory) -> Scan:

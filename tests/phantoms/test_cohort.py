@@ -13,6 +13,8 @@ from pipeline.cli.phantom import phantom as phantom_command
 from pipeline.errors import UsageError
 from pipeline.phantoms.cohort import write_phantom_cohort
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:

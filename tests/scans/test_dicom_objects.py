@@ -24,6 +24,8 @@ from pipeline.scans.dicom_objects import write_dicom_map, write_dicom_segmentati
 from pipeline.scans.dicom_out import write_dicom
 from pipeline.scans.lps import scan_from_lps
 
+pytestmark = pytest.mark.slow
+
 ABOUT = {"Bundle": "gvs", "BundleVersion": "1.2.0", "WeightsSha256": "ab12" * 16, "ConfigSha256": "cd34" * 16}
 LESION = "SYNTHETIC lesion mask - NOT FOR DIAGNOSIS"
 MAP = "SYNTHETIC uncertainty - NOT FOR DIAGNOSIS"

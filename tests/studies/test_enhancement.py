@@ -21,6 +21,8 @@ from pipeline.preprocessing.grid import Grid
 from pipeline.studies import enhancement
 from pipeline.studies.enhancement import EnhancedCohort, MixupSegmentation, Scale, score
 
+pytestmark = pytest.mark.slow
+
 GRID = Grid(4.0, (64, 64))
 
 

@@ -15,6 +15,8 @@ from pipeline.metrics import A_DICE
 from pipeline.metrics.catalogue import TRANSLATION
 from pipeline.studies import sweep
 
+pytestmark = pytest.mark.slow
+
 
 def go(cohort: Path, folder: Path, values: list[Any], **options: Any) -> str:
     given: dict[str, Any] = {"seeds": 1, "judge_iterations": 1, "device": "cpu", "setting": "lambda", **options}
