@@ -26,6 +26,7 @@ from pipeline.metrics.catalogue import IDENTICAL
 from pipeline.preprocessing.cohort_format import Subject
 from pipeline.preprocessing.domain import compare
 from pipeline.preprocessing.foreground import foreground
+from pipeline.preprocessing.slab import WHOLE
 from pipeline.scans.sources import Source
 
 FORMAT = 2
@@ -192,7 +193,7 @@ def _from_scan(
     intensities = scan.intensities()
     windowed = translator.window.window(intensities, source.path).apply(scan.axial(intensities))
     slice_mm, *pixel_mm = scan.axial_spacing_mm
-    first, last = translator.slab.range(len(windowed), slice_mm)
+    first, last = (translator.slab or WHOLE).range(len(windowed), slice_mm)
     image = torch.from_numpy(np.ascontiguousarray(windowed[first:last, None]))
     inside = torch.from_numpy(foreground(windowed)[first:last, None])
     if not inside.any():

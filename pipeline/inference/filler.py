@@ -12,7 +12,7 @@ from torch import nn
 
 from pipeline.errors import ScanError
 from pipeline.inference.inputs import Inputs, Seen, see
-from pipeline.inference.network import GridNetwork
+from pipeline.inference.network import GridNetwork, NetworkPredictor
 from pipeline.inference.products import Figure, Product, ProductKind, Result
 from pipeline.inference.stored import add_intensity, stored_difference
 from pipeline.preprocessing.grid import Grid, VolumeGrid
@@ -65,7 +65,7 @@ class HarmonicFiller:
         )
 
 
-class Filler:
+class Filler(NetworkPredictor):
     """Fills a lesion by a network that sees the scan with the hole, and the hole.
 
     Args:
@@ -94,24 +94,8 @@ class Filler:
         channels: tuple[str, ...] = ("image",),
         neighbours: int = 0,
     ) -> None:
-        self.runner = GridNetwork(network, grid, device, inferer, batch_size, neighbours)
-        self.window = window
-        self.channels = tuple(channels)
-
-    @property
-    def networks(self) -> dict[str, nn.Module]:
-        """By the id in the configs, whose weights they take."""
-        return {"network_def": self.runner.network}
-
-    @property
-    def device(self) -> torch.device:
-        """Where it computes."""
-        return self.runner.device
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What a user may change of it, as records keep it."""
-        return {}
+        runner = GridNetwork(network, grid, device, inferer, batch_size, neighbours)
+        super().__init__(runner, window, channels)
 
     def fill(
         self, windowed: NDArray[np.float32], hole: NDArray[np.bool_], spacing_mm: tuple[float, float, float]

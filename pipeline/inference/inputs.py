@@ -11,7 +11,7 @@ from pipeline.errors import ScanError
 from pipeline.inference.preparation import Preparation, View
 from pipeline.preprocessing.foreground import foreground
 from pipeline.preprocessing.labels import lesion_voxels
-from pipeline.preprocessing.slab import Slab
+from pipeline.preprocessing.slab import WHOLE, Slab
 from pipeline.preprocessing.window import Window, WindowRule
 from pipeline.scans import Scan, check_same_grid, on_grid_of
 
@@ -86,9 +86,9 @@ class Seen:
         self.scan.axial(volume)[...] = axial
         return volume
 
-    def slab(self, slab: Slab) -> tuple[NDArray[np.bool_], int, list[str]]:
-        """The foreground inside a slab, how many slices with tissue lie outside it, and a note if some do."""
-        first, end = slab.range(len(self.foreground), self.spacing_mm[0])
+    def slab(self, slab: Slab | None) -> tuple[NDArray[np.bool_], int, list[str]]:
+        """The foreground inside a slab (None keeps all), how many slices of it lie outside, and a note if some do."""
+        first, end = (slab or WHOLE).range(len(self.foreground), self.spacing_mm[0])
         outside = int(self.foreground[:first].any(axis=(1, 2)).sum() + self.foreground[end:].any(axis=(1, 2)).sum())
         region = self.foreground.copy()
         region[:first] = region[end:] = False
@@ -100,6 +100,20 @@ class Seen:
             outside,
             [f"{outside} slices outside the {seen}, which are like those of the training, were left alone"],
         )
+
+    def span(self, region: NDArray[np.bool_] | NDArray[np.float32]) -> slice:
+        """From the first to the last axial slice of a region.
+
+        Raises:
+            ScanError: if it is empty.
+        """
+        indices = np.flatnonzero(region.any(axis=(1, 2)))
+        if not len(indices):
+            raise ScanError(
+                f"{self.view.source.origin}: found nothing brighter than air in any slice, expected a head or body; "
+                "check the window"
+            )
+        return slice(int(indices[0]), int(indices[-1]) + 1)
 
     def mask(self, mask: Scan) -> tuple[NDArray[np.bool_], list[str]]:
         """A mask on the scan's grid as an axial region of the view, and notes on what was assumed of it.

@@ -1,6 +1,7 @@
 """A network on its own grid: slice by slice, with neighbouring slices, or whole volumes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 
 from pipeline.errors import ScanError, UsageError
 from pipeline.preprocessing.grid import Grid, VolumeGrid
+from pipeline.preprocessing.slab import Slab
+from pipeline.preprocessing.window import WindowRule
 
 MOST_SLICES_AT_ONCE = 4096
 
@@ -106,6 +109,42 @@ class GridNetwork:
             stacked = windowed[around].swapaxes(1, 2).reshape(len(indices), -1, *windowed.shape[2:])
             slices = torch.from_numpy(np.ascontiguousarray(stacked)).to(self.device)
             yield slice(first, first + len(indices)), self.grid.images(slices, spacing_mm[1:])
+
+
+class NetworkPredictor:
+    """What predictors that run one network over the slices of scans have in common.
+
+    Args:
+        runner: the network on its grid.
+        window: how the intensity window of a scan is chosen.
+        channels: names of the sequences that the network takes, the one whose grid the results lie on first.
+        slab: the slices that it works on; None where the user's mask decides.
+    """
+
+    def __init__(
+        self, runner: GridNetwork, window: WindowRule, channels: Sequence[str], slab: Slab | None = None
+    ) -> None:
+        self.runner = runner
+        self.window = window
+        self.channels = tuple(channels)
+        self.slab = slab
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """By the id in the configs, whose weights they take."""
+        return {"network_def": self.runner.network}
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.runner.device
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a user may change of it, as records keep it."""
+        if self.slab is None:
+            return {}
+        return {"Slab": {"slices": self.slab.slices, "thickness_mm": self.slab.thickness_mm}}
 
 
 def check_whole(name: str, value: object, low: int, high: int) -> None:

@@ -1,23 +1,21 @@
 """Scorers: image in, a number or class out."""
 
-from typing import Any
-
 import numpy as np
 import torch
 from monai.inferers import Inferer
 from numpy.typing import NDArray
 from torch import nn
 
-from pipeline.errors import ScanError, UsageError
+from pipeline.errors import UsageError
 from pipeline.inference.inputs import Inputs, see
-from pipeline.inference.network import GridNetwork
+from pipeline.inference.network import GridNetwork, NetworkPredictor
 from pipeline.inference.products import Figure, Product, ProductKind, Result
 from pipeline.preprocessing.grid import Grid, VolumeGrid
 from pipeline.preprocessing.slab import WHOLE, Slab
 from pipeline.preprocessing.window import WindowRule
 
 
-class Scorer:
+class Scorer(NetworkPredictor):
     """Applies a trained regression or classification network to whole scans: the mean over the slices of the slab.
 
     The products are the number, or of a classifier the probability of each class.
@@ -57,33 +55,16 @@ class Scorer:
     ) -> None:
         if not target.isidentifier():
             raise UsageError(f"target: found {target!r}, expected a name of letters, digits and _, such as age")
-        self.runner = GridNetwork(network, grid, device, inferer, batch_size, neighbours)
-        self.window = window
-        self.slab = slab or WHOLE
+        runner = GridNetwork(network, grid, device, inferer, batch_size, neighbours)
+        super().__init__(runner, window, channels, slab or WHOLE)
         self.target = target
         self.units = units
         self.classes = tuple(classes) if classes else None
-        self.channels = tuple(channels)
 
     @property
     def main(self) -> tuple[str, ProductKind]:
         """Name and kind of the main product."""
         return self.classes[0] if self.classes else self.target, "number"
-
-    @property
-    def networks(self) -> dict[str, nn.Module]:
-        """By the id in the configs, whose weights they take."""
-        return {"network_def": self.runner.network}
-
-    @property
-    def device(self) -> torch.device:
-        """Where it computes."""
-        return self.runner.device
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What a user may change of it, as records keep it."""
-        return {"Slab": {"slices": self.slab.slices, "thickness_mm": self.slab.thickness_mm}}
 
     def scores(self, windowed: NDArray[np.float32], spacing_mm: tuple[float, float, float]) -> NDArray[np.float32]:
         """The target, or the probability of each class, slice by slice.
@@ -112,10 +93,8 @@ class Scorer:
         scan = inputs.scan
         seen = see(inputs, self.window, self.channels)
         region, _, notes = seen.slab(self.slab)
-        indices = np.flatnonzero(region.any(axis=(1, 2)))
-        if not len(indices):
-            raise ScanError(f"{scan.origin}: found nothing brighter than air in any slice, expected a head or body")
-        scores = self.scores(seen.windowed[indices[0] : indices[-1] + 1], seen.spacing_mm)
+        span = seen.span(region)
+        scores = self.scores(seen.windowed[span], seen.spacing_mm)
         spread = (
             f"; mean over {len(scores)} slices, which deviate by {scores[:, 0].std():.3g}" if len(scores) > 1 else ""
         )

@@ -1,7 +1,5 @@
 """Segmenters: image in, masks out."""
 
-from typing import Any
-
 import numpy as np
 import torch
 from monai.inferers import Inferer
@@ -10,7 +8,7 @@ from torch import nn
 
 from pipeline.errors import ScanError, UsageError
 from pipeline.inference.inputs import Inputs, see
-from pipeline.inference.network import GridNetwork
+from pipeline.inference.network import GridNetwork, NetworkPredictor
 from pipeline.inference.products import Figure, Product, ProductKind, Result
 from pipeline.preprocessing.grid import Grid, VolumeGrid
 from pipeline.preprocessing.slab import WHOLE, Slab
@@ -22,7 +20,7 @@ THRESHOLDED = (
 )
 
 
-class Segmenter:
+class Segmenter(NetworkPredictor):
     """Applies a trained segmentation network to whole scans.
 
     Logits are brought back to the scan's pixels and cut there, so that a mask's border has no steps of the network's
@@ -61,32 +59,15 @@ class Segmenter:
     ) -> None:
         if not 0 < threshold < 1:
             raise UsageError(f"threshold: found {threshold!r}, expected a probability between 0 and 1")
-        self.runner = GridNetwork(network, grid, device, inferer, batch_size, neighbours)
-        self.window = window
-        self.slab = slab or WHOLE
+        runner = GridNetwork(network, grid, device, inferer, batch_size, neighbours)
+        super().__init__(runner, window, channels, slab or WHOLE)
         self.labels = tuple(labels)
         self.threshold = threshold
-        self.channels = tuple(channels)
 
     @property
     def main(self) -> tuple[str, ProductKind]:
         """Name and kind of the main product."""
         return self.labels[0], "mask"
-
-    @property
-    def networks(self) -> dict[str, nn.Module]:
-        """By the id in the configs, whose weights they take."""
-        return {"network_def": self.runner.network}
-
-    @property
-    def device(self) -> torch.device:
-        """Where it computes."""
-        return self.runner.device
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What a user may change of it, as records keep it."""
-        return {"Slab": {"slices": self.slab.slices, "thickness_mm": self.slab.thickness_mm}}
 
     def probabilities(
         self, windowed: NDArray[np.float32], spacing_mm: tuple[float, float, float]
@@ -123,10 +104,7 @@ class Segmenter:
         scan = inputs.scan
         seen = see(inputs, self.window, self.channels)
         region, _, notes = seen.slab(self.slab)
-        indices = np.flatnonzero(region.any(axis=(1, 2)))
-        if not len(indices):
-            raise ScanError(f"{scan.origin}: found nothing brighter than air in any slice, expected a head or body")
-        span = slice(int(indices[0]), int(indices[-1]) + 1)
+        span = seen.span(region)
         found = self.probabilities(seen.windowed[span], seen.spacing_mm)
         searched = seen.region_on_scan(region)
         masks, maps, figures = [], [], []

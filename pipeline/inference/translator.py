@@ -13,7 +13,7 @@ from torch import nn
 from pipeline.errors import ScanError
 from pipeline.inference.change import amounts, cut_off, lesion_mask
 from pipeline.inference.inputs import Inputs, Seen, see
-from pipeline.inference.network import GridNetwork
+from pipeline.inference.network import GridNetwork, NetworkPredictor
 from pipeline.inference.products import Figure, Product, ProductKind, Result
 from pipeline.inference.stored import add_intensity, stored_difference
 from pipeline.preprocessing.grid import Grid, VolumeGrid
@@ -39,7 +39,7 @@ SPREAD = (
 )
 
 
-class Translator:
+class Translator(NetworkPredictor):
     """Applies a trained image-to-image network to whole scans by residual transfer.
 
     The network works on its own grid and intensity range. Only its residual, output − input, is brought back: resampled
@@ -76,25 +76,8 @@ class Translator:
         channels: tuple[str, ...] = ("image",),
         neighbours: int = 0,
     ) -> None:
-        self.runner = GridNetwork(network, grid, device, inferer, batch_size, neighbours)
-        self.window = window
-        self.slab = slab or WHOLE
-        self.channels = tuple(channels)
-
-    @property
-    def networks(self) -> dict[str, nn.Module]:
-        """By the id in the configs, whose weights they take."""
-        return {"network_def": self.runner.network}
-
-    @property
-    def device(self) -> torch.device:
-        """Where it computes."""
-        return self.runner.device
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What a user may change of it, as records keep it."""
-        return {"Slab": {"slices": self.slab.slices, "thickness_mm": self.slab.thickness_mm}}
+        runner = GridNetwork(network, grid, device, inferer, batch_size, neighbours)
+        super().__init__(runner, window, channels, slab or WHOLE)
 
     def residual(self, windowed: NDArray[np.float32], spacing_mm: tuple[float, float, float]) -> NDArray[np.float32]:
         """Network output − network input, on the slices' own pixels.
@@ -158,14 +141,8 @@ class Translator:
         else:
             inside, notes = seen.mask(inputs.mask)
             weight, left_out = _fading(seen, inside), 0
-        indices = np.flatnonzero(weight.any(axis=(1, 2)))
-        if not len(indices):
-            raise ScanError(
-                f"{scan.origin}: found nothing brighter than air in any slice, expected a head or body; check "
-                "the window"
-            )
+        span = seen.span(weight)
         self._check_size(seen, scan)
-        span = slice(int(indices[0]), int(indices[-1]) + 1)
         residual = self.residual(seen.windowed[span], seen.spacing_mm)
         where = weight[span] > 0
         volume = np.zeros(seen.scan.shape, dtype=np.float32)
