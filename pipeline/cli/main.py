@@ -1,6 +1,7 @@
 """`phs-pipeline`: the group of all commands, each loaded when it is called."""
 
 import importlib
+import io
 import logging
 import signal
 import sys
@@ -87,6 +88,10 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line; turn errors of ours into one sentence and an exit code."""
     signal.signal(signal.SIGTERM, terminate)
     arguments = sys.argv[1:] if arguments is None else arguments
+    # A terminal that lacks a letter, of ours or of a file's name, is shown its number instead.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     # Read by click, so that PHS_DEBUG counts as --debug does.
     debug = cli.make_context("phs-pipeline", list(arguments), resilient_parsing=True).params["debug"]
     try:

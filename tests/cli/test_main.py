@@ -55,6 +55,15 @@ def test_every_command_has_a_module_with_help(name: str, capsys: pytest.CaptureF
     assert f"Usage: phs-pipeline {name}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252"])
+def test_a_terminal_that_lacks_letters_shows_their_numbers(encoding: str) -> None:
+    program = "from pipeline.cli.main import main; main(['--help'])"
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONPATH": str(Path(__file__).parents[2])}
+    answer = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, check=False)
+    assert answer.returncode == 0
+    assert b"\\u03bb" in answer.stdout
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert call("--version") == 0
     assert __version__ in capsys.readouterr().out
