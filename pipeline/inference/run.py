@@ -342,7 +342,7 @@ class _Work:
             "SkullStripped": _skull_stripped(result, features[0] if features and not self.request.brain else None),
         }
         numbers = {
-            product.title: f"{product.value:.4g} {product.units.removeprefix('1')}".strip()
+            product.title: f"{product.value:.4g} {'' if product.units == '1' else product.units}".strip()
             for product in result.products
             if product.kind == "number"
         }

@@ -125,7 +125,14 @@ class Scorer(NetworkPredictor):
             notes=[*seen.notes, *seen.told(notes)],
             steps=seen.steps,
             figures=tuple(
-                Figure(each.name, each.title.capitalize(), each.value, each.units.removeprefix("1"), 2, leading=True)
+                Figure(
+                    each.name,
+                    each.title.capitalize(),
+                    each.value,
+                    "" if each.units == "1" else each.units,
+                    2,
+                    leading=True,
+                )
                 for each in products
             ),
             facts={"Slices": len(scores)},
