@@ -70,8 +70,8 @@ def demo(output: Path, device: str) -> None:
         cohort / "summary.png",
         run / "curves.png",
         max((run / "panels").iterdir()),
-        *sorted((output / "out").glob("*.html")),
-        *sorted((output / "out").glob("*.png")),
+        *sorted((output / "out").rglob("*.html")),
+        *sorted((output / "out").rglob("*.png")),
         report / "report.md",
         report / "cases.png",
     ):

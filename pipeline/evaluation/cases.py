@@ -11,7 +11,7 @@ Thing = TypeVar("Thing")
 
 
 @dataclass(frozen=True)
-class Case:
+class Example:
     """One slice to look at.
 
     Attributes:

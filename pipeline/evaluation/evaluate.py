@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pipeline import RESEARCH_ONLY, __version__
 from pipeline.errors import UsageError
 from pipeline.evaluation.bracketed import BRACKETS, ORIGINAL, ADiceSettings, ADiceSlices
-from pipeline.evaluation.cases import Case, best_median_worst
+from pipeline.evaluation.cases import Example, best_median_worst
 from pipeline.evaluation.controls import NAMES, UNTOUCHED
 from pipeline.evaluation.judge import ITERATIONS, SCALES, SEED, Judge, load_judge
 from pipeline.evaluation.predictions import Fields, Item, Kind, Predict, judged, kind_of, pseudo_healthy, volume_of
@@ -67,7 +67,7 @@ class Evaluation:
     summary: dict[str, Any]
     slices: pd.DataFrame
     volumes: pd.DataFrame
-    cases: list[Case]
+    cases: list[Example]
 
 
 def evaluate(
@@ -186,7 +186,7 @@ class _Measures:
         cases = self._cases(volumes[volumes["method"] == name], by, items) if by else []
         return Evaluation(self._summary(slices, metrics, methods, a_dice, by, cases), slices, volumes, cases)
 
-    def _cases(self, volumes: pd.DataFrame, by: str, items: Mapping[str, Callable[[], Item]]) -> list[Case]:
+    def _cases(self, volumes: pd.DataFrame, by: str, items: Mapping[str, Callable[[], Item]]) -> list[Example]:
         """Best, median and worst volume, each by the slice with its largest lesion."""
         ordered = volumes.sort_values(by, ascending=False, kind="stable")[["subject", by]].to_dict("records")
         cases = []
@@ -198,7 +198,7 @@ class _Measures:
             twin = given.get("twin")
             predicted = given["found"] if twin is not None else given["prediction"]
             cases.append(
-                Case(
+                Example(
                     title=title,
                     subject=item.subject,
                     place=volume.places[largest],
@@ -219,7 +219,7 @@ class _Measures:
         methods: dict[str, Any],
         a_dice: dict[str, Any] | None,
         by: str | None,
-        cases: list[Case],
+        cases: list[Example],
     ) -> dict[str, Any]:
         settings = self.settings
         own = slices[slices["method"] == settings.name]

@@ -47,7 +47,7 @@ def _regions(sign: int, twin: Tensor, image: Tensor, foreground: Tensor, spacing
 
 SIZE = f"regions of {AREA_MM2:g} mm² or more"
 FIELDS = ("twin", "image", "foreground")
-METRICS: dict[str, Metric] = {
+HEALTHY_METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
         Metric(
@@ -133,7 +133,7 @@ def evaluate_healthy(
             progress(done, len(loads))
     if not rows:
         raise UsageError(f"no scan could be used: {'; '.join(failed.values())}")
-    metrics = list(METRICS.values())
+    metrics = list(HEALTHY_METRICS.values())
     volumes = score_volumes(pd.DataFrame(rows), metrics)
     patients = patient_values(volumes, metrics)
     summary = {
@@ -222,4 +222,4 @@ def _measured(method: str, volume: Volume, twin: Tensor) -> list[dict[str, Any]]
         "foreground": volume.foreground.to(twin.device),
         "spacing_mm": volume.spacing_mm,
     }
-    return score_rows(keys, volume.places, given, METRICS.values())
+    return score_rows(keys, volume.places, given, HEALTHY_METRICS.values())

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.evaluation.bracketed import LEARNED
-from pipeline.evaluation.cases import Case
+from pipeline.evaluation.cases import Example
 from pipeline.evaluation.controls import UNTOUCHED
 from pipeline.evaluation.evaluate import Evaluation
 from pipeline.evaluation.healthy import HealthyEvaluation
@@ -76,7 +76,7 @@ def healthy_page(summary: dict[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def page(summary: dict[str, Any], cases: list[Case]) -> str:
+def page(summary: dict[str, Any], cases: list[Example]) -> str:
     """The report in Markdown.
 
     Args:
@@ -251,7 +251,7 @@ def _probes(probes: dict[str, Any]) -> list[str]:
     return [*parts, table(header, [exact, *lines]), text]
 
 
-def _cases(cases: list[Case], by: str | None) -> list[str]:
+def _cases(cases: list[Example], by: str | None) -> list[str]:
     if not cases:
         return []
     shown = "; ".join(
@@ -276,7 +276,7 @@ def _padding(padding: list[dict[str, list[int]]]) -> list[str]:
     return [note]
 
 
-def _picture(cases: list[Case], by: str) -> Any:
+def _picture(cases: list[Example], by: str) -> Any:
     order = ", ".join(f"{case.title} {case.score:.2f}" for case in cases)
     told = f"{by}, top to bottom: {order}"
     if cases[0].pseudo_healthy is None:
@@ -287,7 +287,7 @@ def _picture(cases: list[Case], by: str) -> Any:
     return mosaic(titles, [_panels(case) for case in cases], told)
 
 
-def _panels(case: Case) -> list[Any]:
+def _panels(case: Example) -> list[Any]:
     body = body_box(case.image > AIR)
     x_p, lesion, predicted = case.image[body], case.lesion[body], case.predicted[body]
     panels = [outlined(x_p, lesion), grey(x_p)]

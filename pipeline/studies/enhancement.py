@@ -55,7 +55,7 @@ LOSSES = ("ce", "ce+dice", "ce+mixup", "ce+dice+mixup")
 MIXUP = 0.4
 LABELS = (PATHOLOGICAL, HEALTHY)  # healthy slices too: there, whatever is found is a false alarm
 
-METRICS = {
+COLUMNS = {
     "dice": ("Dice, pooled ↑", 3),
     "dice_patients": ("Dice, mean over patients ↑", 3),
     "precision": ("precision ↑", 3),
@@ -309,7 +309,7 @@ def _with_gains(results: list[dict[str, Any]]) -> pd.DataFrame:
     """Mean and deviation over seeds, and those of the gain in Dice over α = 0 with the same seed."""
     plain = {(r["loss"], r["fraction"], r["seed"]): r["dice"] for r in results if r["alpha"] == 0}
     gains = [{**r, "gain": r["dice"] - plain[r["loss"], r["fraction"], r["seed"]]} for r in results]
-    return over_seeds(gains, KEYS, [*METRICS, "gain"])
+    return over_seeds(gains, KEYS, [*COLUMNS, "gain"])
 
 
 def _page(frame: pd.DataFrame, seeds: int, split: str, result: dict[str, Any], scale: Scale) -> str:
@@ -322,7 +322,7 @@ def _page(frame: pd.DataFrame, seeds: int, split: str, result: dict[str, Any], s
         rows.append([f"{loss}, {fraction:.0%} of patients", *cells])
     everything = [
         [f"{row['loss']}, {row['fraction']:.0%}, α = {row['alpha']:g}"]
-        + [mean_sd(row, metric, digits) for metric, (_, digits) in METRICS.items()]
+        + [mean_sd(row, metric, digits) for metric, (_, digits) in COLUMNS.items()]
         for _, row in frame.iterrows()
     ]
     reading = (
@@ -340,7 +340,7 @@ def _page(frame: pd.DataFrame, seeds: int, split: str, result: dict[str, Any], s
         f"{scale.epochs} epochs of all training patients take, whatever share of them was used."
     )
     gains = table(["segmentor trained with", *(f"α = {alpha:g}" for alpha in alphas)], rows)
-    metrics = table(["segmentor", *(heading for heading, _ in METRICS.values())], everything)
+    metrics = table(["segmentor", *(heading for heading, _ in COLUMNS.values())], everything)
     return f"{reading}\n\n{gains}\n\n{metrics}\n\n{tested}\n\n{trained_with}"
 
 
@@ -362,7 +362,7 @@ def _figure(frame: pd.DataFrame) -> Any:
             label = f"{loss}, {fraction:.0%} of patients"
             axes.errorbar(group["alpha"], group[metric], yerr=group[f"{metric}_sd"], marker="o", capsize=3, label=label)
     right.axhline(0, color="grey", linewidth=0.8)
-    for axes, title in ((left, METRICS["dice"][0]), (right, "gain over α = 0")):
+    for axes, title in ((left, COLUMNS["dice"][0]), (right, "gain over α = 0")):
         axes.set_xlabel("α")
         axes.set_title(title, fontsize="medium")
     left.legend(fontsize="small")

@@ -41,7 +41,7 @@ EPOCHS = 20
 FILTERS = 16
 ROWS = 6
 LABELS = (PATHOLOGICAL, HEALTHY)
-METRICS = {"mass": ("share of the saliency inside the lesion ↑", 3), "overlap": ("overlap with the lesion, Dice ↑", 3)}
+COLUMNS = {"mass": ("share of the saliency inside the lesion ↑", 3), "overlap": ("overlap with the lesion, Dice ↑", 3)}
 # Name, and the layer that is looked at: the coarsest, where such maps are usually taken, and the finest.
 CLASSIFIER = {"Grad-CAM, stride 16": "layer4", "Grad-CAM, stride 2": "layer1"}
 SEGMENTOR = {"Seg-Grad-CAM, stride 16": "segmentor.unet.down_4", "Seg-Grad-CAM, stride 1": "segmentor.unet.upcat_1"}
@@ -162,12 +162,12 @@ def saliency(
             picture = _picture(slices, maps, target)
     rows = [row for result in results for row in result["rows"]]
     # Each patient's mean over seeds first: the deviation is that between patients.
-    patients = over_seeds(rows, ["saliency", "patient"], list(METRICS))
-    frame = over_seeds(patients[["saliency", "patient", *METRICS]], ["saliency"], list(METRICS))
+    patients = over_seeds(rows, ["saliency", "patient"], list(COLUMNS))
+    frame = over_seeds(patients[["saliency", "patient", *COLUMNS]], ["saliency"], list(COLUMNS))
     rows_table = table(
-        ["saliency", *(heading for heading, _ in METRICS.values())],
+        ["saliency", *(heading for heading, _ in COLUMNS.values())],
         [
-            [row["saliency"], *(mean_sd(row, m, digits) for m, (_, digits) in METRICS.items())]
+            [row["saliency"], *(mean_sd(row, m, digits) for m, (_, digits) in COLUMNS.items())]
             for _, row in frame.iterrows()
         ],
     )
@@ -242,7 +242,7 @@ def _measure(
                 found = agreement(saliency_of(sample["image"][None].to(judge.device)).cpu(), lesion)
                 values = {metric: float(value) for metric, value in found.items()}
                 rows.append({"saliency": name, "patient": patient, **values})
-    by_patient = over_seeds(rows, ["saliency", "patient"], list(METRICS))
+    by_patient = over_seeds(rows, ["saliency", "patient"], list(COLUMNS))
     return {
         "seed": seed,
         "classifier": {
@@ -251,7 +251,7 @@ def _measure(
         },
         "segmentor_dice": judge.about["dice"].get(split),
         "rows": [
-            {"seed": seed, "slices": row["mass_n"], **{key: row[key] for key in ("saliency", "patient", *METRICS)}}
+            {"seed": seed, "slices": row["mass_n"], **{key: row[key] for key in ("saliency", "patient", *COLUMNS)}}
             for row in by_patient.to_dict("records")
         ],
     }

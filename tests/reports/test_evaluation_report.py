@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from pipeline.evaluation import Evaluation
-from pipeline.evaluation.cases import Case
+from pipeline.evaluation.cases import Example
 from pipeline.metrics.catalogue import METRICS, TRANSLATION
 from pipeline.mosaic import PANEL_PIXELS
 from pipeline.reports.evaluation_report import page, write_report
@@ -79,12 +79,12 @@ SUMMARY: dict[str, Any] = {
 }
 
 
-def case(title: str, healthiness: float) -> Case:
+def case(title: str, healthiness: float) -> Example:
     image = np.zeros((20, 24), np.float32)
     image[4:16, 5:20] = 0.5
     lesion = np.zeros(image.shape, bool)
     lesion[6:9, 8:12] = True
-    return Case(title, f"sub-{title}", 7, healthiness, image, lesion, image, lesion, (1.0, 1.0))
+    return Example(title, f"sub-{title}", 7, healthiness, image, lesion, image, lesion, (1.0, 1.0))
 
 
 CASES = [case("best", 0.99), case("median", 0.9), case("worst", -0.2)]
