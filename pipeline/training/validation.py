@@ -5,6 +5,7 @@ One handler for each kind of main export; a bundle's `train.json` names the one 
 
 import logging
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,7 +32,7 @@ Sample = dict[str, Tensor]
 Picture = NDArray[np.uint8]
 
 
-class Validation:
+class Validation(ABC):
     """Runs the main export over the validation slices on the first process, after each epoch.
 
     A subclass says what its figure is called, how it is computed, and what a row of its panel shows. The figure goes to
@@ -63,17 +64,18 @@ class Validation:
         self.batch_size = batch_size
         self.shown = sorted({round(row * (len(self.dataset) - 1) / max(1, rows - 1)) for row in range(rows)})
 
+    @abstractmethod
     def measure(self, outputs: list[tuple[Sample, Tensor]]) -> float:
         """The figure, from each slice and what the network made of it."""
-        raise NotImplementedError
 
     def row(self, sample: Sample, output: Tensor) -> list[Picture]:
         """The panels of one slice, one for each of `titles`."""
-        raise NotImplementedError
+        del sample, output
+        return []
 
+    @abstractmethod
     def alarm(self, figure: float) -> str | None:
         """What to say of a training that ends with a figure at which its result is of no use."""
-        raise NotImplementedError
 
     def attach(self, engine: PlayerTrainer) -> None:
         """Validate on the first process, after each epoch."""
