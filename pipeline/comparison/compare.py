@@ -15,7 +15,7 @@ from pipeline.errors import UsageError
 from pipeline.evaluation.bracketed import BRACKETS
 from pipeline.evaluation.evaluate import FORMAT
 from pipeline.evaluation.scores import KEYS, patient_values
-from pipeline.files import small_text
+from pipeline.files import small_text, table_cell
 from pipeline.metrics import A_DICE, Metric
 
 LEARNED_METHOD, CONTROL, BRACKET = "learned method", "control", "bracket of A-Dice"
@@ -152,7 +152,9 @@ def read_report(folder: Path) -> Report:
             keep_default_na=False,
             na_values={metric: [""] for metric in paired},
         )  # fmt: skip
-        volumes["method"] = volumes["method"].map(_printable)
+        # As the table's cells have them, which no spreadsheet takes for a formula.
+        names = {table_cell(name): name for name in (summary["method"], *summary["methods"])}
+        volumes["method"] = [_printable(names.get(cell, cell)) for cell in volumes["method"]]
         method = _printable(summary["method"])
         report = Report(folder, method, summary, volumes, metrics, _a_dice(summary["a_dice"]))
         subjects = {method: sorted(rows) for method, rows in volumes.groupby("method")["subject"]}

@@ -14,6 +14,7 @@ from pipeline.cli.compare import compare
 from pipeline.errors import UsageError
 from pipeline.evaluation.scores import score_methods
 from pipeline.evaluation.twins import Twins, write_twins
+from pipeline.files import table_csv
 from pipeline.metrics import METRICS
 from pipeline.mosaic import PANEL_PIXELS
 
@@ -63,7 +64,7 @@ def write_report(folder: Path, method: str, healthiness: float, twins: bool = Tr
     }
     folder.mkdir()
     (folder / "summary.json").write_text(json.dumps(summary))
-    volumes.to_csv(folder / "patients.csv", index=False)
+    (folder / "patients.csv").write_text(table_csv(volumes), encoding="utf-8")
     image = np.full((1, 16, 16), 0.5, np.float32)
     lesion = np.zeros(image.shape, bool)
     lesion[:, 4:8, 4:8] = True
@@ -107,6 +108,15 @@ def test_baseline_cases_and_controls_can_be_chosen(tmp_path: Path) -> None:
     assert [row["cells"]["healthiness"]["mark"] for row in content["rows"]] == ["", "worse", "worse"]
     with Image.open(tmp_path / "t" / "panel.png") as picture:
         assert 4 * PANEL_PIXELS < picture.height < 5 * PANEL_PIXELS
+
+
+@pytest.mark.parametrize("method", ["=1+cmd", "@SUM(A1)"])
+def test_a_method_named_like_a_formula_is_compared_and_stays_text(tmp_path: Path, method: str) -> None:
+    reports = [write_report(tmp_path / "a", method, 0.9), write_report(tmp_path / "b", "vagan", 0.8)]
+    result = call(*reports, "-o", tmp_path / "table", "--no-panel")
+    assert result.exit_code == 0, result.output
+    rows = (tmp_path / "table" / "table.csv").read_text(encoding="utf-8").splitlines()
+    assert rows[1].startswith(f"'{method},")
 
 
 def test_a_report_without_images_needs_no_panel(tmp_path: Path) -> None:
