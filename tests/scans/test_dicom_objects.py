@@ -323,12 +323,10 @@ class TestOtherPrograms:
         on_scan = volume.match_geometry(_geometry(scan))
         np.testing.assert_array_equal(on_scan.array, values_of(scan.shape).transpose(2, 1, 0))
 
-    @pytest.mark.skipif(not shutil.which("segimage2itkimage"), reason="dcmqi is not installed")
     def test_dcmqi_reads_mask_and_grid(self, scan: Scan, out: Path, tmp_path: Path) -> None:
         image = dcmqi("segimage2itkimage", *segmentation(out, scan), tmp_path / "theirs")
         np.testing.assert_array_equal(in_space(image, scan), mask_of(scan.shape))
 
-    @pytest.mark.skipif(not shutil.which("paramap2itkimage"), reason="dcmqi is not installed")
     def test_dcmqi_reads_map_and_grid(self, scan: Scan, out: Path, tmp_path: Path) -> None:
         image = dcmqi("paramap2itkimage", *parametric_map(out, scan), tmp_path / "theirs")
         np.testing.assert_array_equal(in_space(image, scan), values_of(scan.shape))
@@ -362,7 +360,6 @@ class TestRealSeries:
     def scan(self, real_scan: Scan) -> Scan:
         return real_scan
 
-    @pytest.mark.skipif(not shutil.which("segimage2itkimage"), reason="dcmqi is not installed")
     def test_other_programs_read_it_in_its_place(self, scan: Scan, tmp_path: Path) -> None:
         (mask,), (numbers,) = segmentation(tmp_path / "mask", scan), parametric_map(tmp_path / "map", scan)
         theirs = dcmqi("segimage2itkimage", mask, tmp_path / "1"), dcmqi("paramap2itkimage", numbers, tmp_path / "2")
