@@ -34,7 +34,7 @@ def lesion_mask(anomaly: NDArray[np.float32], window: Window, scan: Scan) -> NDA
     mask: NDArray[np.bool_] = np.abs(anomaly) > CHANGE * window.width
     for box in ndimage.find_objects(mask.view(np.uint8)):  # one, or none if nothing changed
         labels, _ = ndimage.label(mask[box], NEIGHBOURS)
-        large = np.bincount(labels.ravel()) * _voxel_ml(scan) >= SMALLEST_ML
+        large = np.bincount(labels.ravel()) * scan.voxel_ml >= SMALLEST_ML
         large[0] = False
         mask[box] = large[labels]
     return mask
@@ -59,7 +59,7 @@ def amounts(
     """
     change = anomaly / np.float32(window.width)
     removed, added, edited = (int(part.sum()) for part in (change > CHANGE, change < -CHANGE, region))
-    ml = _voxel_ml(scan)
+    ml = scan.voxel_ml
     share = 100 * (removed + added) / max(edited, 1)
     mean = float(np.abs(change[region]).mean()) if edited else 0.0
     darker, brighter = removed * ml, added * ml
@@ -95,7 +95,3 @@ def cut_off(scan: Scan, region: NDArray[np.bool_], lesion: NDArray[np.bool_]) ->
     if not any(areas[end] >= CUT * areas.max() for end in ends):
         return None
     return "what was taken for disease reaches the last edited slice, and may go on beyond it; compare with --whole"
-
-
-def _voxel_ml(scan: Scan) -> float:
-    return abs(float(np.linalg.det(scan.affine[:3, :3]))) / 1000

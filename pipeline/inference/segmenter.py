@@ -108,13 +108,12 @@ class Segmenter(NetworkPredictor):
         found = self.probabilities(seen.windowed[span], seen.spacing_mm)
         searched = seen.region_on_scan(region)
         masks, maps, figures = [], [], []
-        voxel_ml = abs(float(np.linalg.det(scan.affine[:3, :3]))) / 1000
         for index, label in enumerate(self.labels):
             axial = np.zeros(seen.axial.shape, dtype=np.float32)
             axial[span] = found[:, index] * region[span]
             probability = seen.on_scan(axial, in_units=False)
             mask = (probability >= self.threshold).astype(np.uint8)
-            volume = int(mask.sum()) * voxel_ml
+            volume = int(mask.sum()) * scan.voxel_ml
             figures.append(Figure(f"{label.capitalize()}Ml", label.capitalize(), volume, "ml", 1, leading=True))
             meaning = f"Where the network finds {label}: 1 {label}, 0 elsewhere"
             masks.append(Product(label, "mask", mask, "", f"{label} mask", meaning))

@@ -122,6 +122,11 @@ class Scan:
         x, y, z = (float(size) for size in voxel_sizes(self.affine))
         return x, y, z
 
+    @property
+    def voxel_ml(self) -> float:
+        """Volume of a voxel in millilitres, of sheared ones too."""
+        return abs(float(np.linalg.det(self.affine[:3, :3]))) / 1000
+
     @cached_property
     def orientation(self) -> NDArray[np.float64]:
         """The flips and swaps that bring the file's axes closest to right, anterior, superior (nibabel's form)."""
