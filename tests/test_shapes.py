@@ -15,7 +15,7 @@ from pipeline.losses import difference_weights, residual_mse, weighted_cross_ent
 from pipeline.networks import JohnsonGenerator, MapCritic, PHSGenerator, UNetSegmentor
 from pipeline.objectives import LeastSquares
 from pipeline.preprocessing.foreground import foreground
-from pipeline.preprocessing.grid import Grid, pad_or_crop
+from pipeline.preprocessing.grid import Grid
 from pipeline.preprocessing.slices import SliceDataset
 from pipeline.preprocessing.window import Window
 
@@ -32,7 +32,7 @@ WRONG: dict[str, Callable[[], Any]] = {
     "a mask without its channel": lambda: weighted_cross_entropy(IMAGES, IMAGES[:, 0]),
     "scores as an array": lambda: LeastSquares().generator(IMAGES.numpy()),
     "slices without a channel for a grid": lambda: GRID.images(IMAGES[:, 0], (1.0, 1.0)),
-    "one number for a slice": lambda: pad_or_crop(torch.tensor(1.0), (2, 2)),
+    "one number for a slice": lambda: GRID.masks(torch.tensor(1.0), (1.0, 1.0)),
     "one slice for a volume": lambda: foreground(np.zeros((8, 8), np.float32)),
     "a foreground of float64": lambda: foreground(np.zeros((8, 8, 8))),
     "a residual of another scan": lambda: Window(0, 1).residual(np.zeros((4, 4), np.float32), np.ones(4, np.float32)),

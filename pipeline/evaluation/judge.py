@@ -117,7 +117,7 @@ class Judge:
         for part in slices.split(SLICES_AT_ONCE):
             logits = self.network(self.grid.images(part.to(self.device), spacing_mm))
             # Logits are smooth where a mask is not: brought back first and cut after, the border has no steps.
-            found.append(self.grid.residuals_back(logits, shape, spacing_mm) > 0)
+            found.append(self.grid.back({self.grid.middle(shape, spacing_mm): logits}, shape, spacing_mm) > 0)
         return torch.cat(found).to(slices.device)
 
 

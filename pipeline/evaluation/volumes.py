@@ -158,7 +158,7 @@ def cohort_grid(cohort: Path, spacing_mm: float) -> Grid:
     """A canvas just large enough for the largest field of view of a cohort's slices."""
     grid = Grid(spacing_mm, (SMALLEST_SIDE, SMALLEST_SIDE))
     for record in read_cohort(cohort).subjects:
-        grid = Grid(spacing_mm, grid.canvas(grid.resampled(in_plane_shape(cohort, record), record.pixel_mm)))
+        grid = grid.enlarged(in_plane_shape(cohort, record), record.pixel_mm)
     return grid
 
 

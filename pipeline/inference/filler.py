@@ -113,9 +113,8 @@ class Filler(NetworkPredictor):
         holed = np.where(hole[:, None], np.float32(0), windowed)
         shown = np.concatenate([holed, hole[:, None].astype(np.float32)], axis=1)
         filled = windowed[:, 0].copy()
-        for batch, _, output in self.runner.outputs(shown, spacing_mm):
-            made = self.runner.back(output, shown, spacing_mm)[:, 0].clip(0, 1)
-            filled[batch] = np.where(hole[batch], made, filled[batch])
+        for batch, made in self.runner.on_pixels(shown, spacing_mm):
+            filled[batch] = np.where(hole[batch], made[:, 0].clip(0, 1), filled[batch])
         return filled
 
     def __call__(self, inputs: Inputs) -> Result:

@@ -1,6 +1,6 @@
 """A network on its own grid: slice by slice, with neighbouring slices, or whole volumes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.errors import ScanError, UsageError
+from pipeline.preprocessing.foreground import foreground
 from pipeline.preprocessing.grid import Grid, VolumeGrid
 from pipeline.preprocessing.slab import Slab
 from pipeline.preprocessing.window import WindowRule
@@ -59,56 +60,90 @@ class GridNetwork:
     @torch.inference_mode()
     def outputs(
         self, windowed: NDArray[np.float32], spacing_mm: tuple[float, float, float]
-    ) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """What the network makes, batch by batch.
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """What the network makes of a scan, or of the middle of it that training saw too, batch by batch.
 
         Args:
             windowed: axial slices in [0, 1], shape (slices, C, right, anterior).
             spacing_mm: voxel size along (slices, right, anterior).
 
         Yields:
-            Which slices, what the network saw and what it put out, both on its grid.
+            Which slices, and what the network put out, on its grid.
 
         Raises:
             ScanError: if it puts out NaN or infinite values.
         """
-        for batch, images in self._inputs(windowed, spacing_mm):
-            output = self.inferer(images, self.network)
-            if not output.isfinite().all():
-                raise ScanError("the network gave NaN or infinite values, expected numbers; train it anew")
-            yield batch, images, output
+        if isinstance(self.grid, VolumeGrid):
+            yield slice(0, len(windowed)), self._run(self.grid.images(self._volume(windowed), spacing_mm))
+            return
+        for batch, slices in self._batches(windowed):
+            yield batch, self._run(self.grid.images(slices, spacing_mm[1:]))
 
-    def back(
-        self, output: Tensor, windowed: NDArray[np.float32], spacing_mm: tuple[float, float, float]
-    ) -> NDArray[np.float32]:
-        """An output (B, K, …) on the scan's pixels, shape (slices, K, right, anterior)."""
+    @torch.inference_mode()
+    def on_pixels(
+        self,
+        windowed: NDArray[np.float32],
+        spacing_mm: tuple[float, float, float],
+        wanted: Callable[[Tensor, Tensor], Tensor] | None = None,
+        beyond: float = 0.0,
+    ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+        """What the network makes of a whole scan, on the scan's pixels, batch by batch.
+
+        Where the head or body is larger than the network's canvas, overlapping canvases cover it.
+
+        Args:
+            windowed: axial slices in [0, 1], shape (slices, C, right, anterior).
+            spacing_mm: voxel size along (slices, right, anterior).
+            wanted: made of what the network saw and put out, (B, C, …) and (B, K, …), before it is resampled; the
+                output itself if None.
+            beyond: the value where there is nothing but air, and the network was shown nothing.
+
+        Yields:
+            Which slices, and an array (B, K, right, anterior).
+
+        Raises:
+            ScanError: if the network puts out NaN or infinite values.
+        """
         slices, _, height, width = windowed.shape
         if isinstance(self.grid, VolumeGrid):
-            volume = self.grid.back(output, (slices, height, width), spacing_mm)[0].transpose(0, 1)
-            values: NDArray[np.float32] = volume.cpu().numpy()
-            return values
-        pixels: NDArray[np.float32] = self.grid.residuals_back(output, (height, width), spacing_mm[1:]).cpu().numpy()
-        return pixels
+            volume = self._made(self.grid.images(self._volume(windowed), spacing_mm), wanted)
+            back = self.grid.back(volume, (slices, height, width), spacing_mm)[0].transpose(0, 1)
+            yield slice(0, slices), back.cpu().numpy()
+            return
+        corners = [self.grid.middle((height, width), spacing_mm[1:])]
+        if not self.grid.holds((height, width), spacing_mm[1:]):
+            corners = self.grid.corners(foreground(windowed.max(axis=1)), spacing_mm[1:])
+        for batch, part in self._batches(windowed):
+            made = {corner: self._made(self.grid.images(part, spacing_mm[1:], corner), wanted) for corner in corners}
+            yield batch, self.grid.back(made, (height, width), spacing_mm[1:], beyond).cpu().numpy()
 
     def main_channel(self, images: Tensor) -> Tensor:
         """The slices in question of the first sequence, of what the network saw: shape (B, 1, …)."""
         return images[:, self.neighbours : self.neighbours + 1]
 
-    def _inputs(
-        self, windowed: NDArray[np.float32], spacing_mm: tuple[float, float, float]
-    ) -> Iterator[tuple[slice, Tensor]]:
-        if isinstance(self.grid, VolumeGrid):
-            volume = torch.from_numpy(np.ascontiguousarray(windowed.swapaxes(0, 1)[None])).to(self.device)
-            yield slice(0, len(windowed)), self.grid.images(volume, spacing_mm)
-            return
+    def _run(self, images: Tensor) -> Tensor:
+        output: Tensor = self.inferer(images, self.network)
+        if not output.isfinite().all():
+            raise ScanError("the network gave NaN or infinite values, expected numbers; train it anew")
+        return output
+
+    def _made(self, images: Tensor, wanted: Callable[[Tensor, Tensor], Tensor] | None) -> Tensor:
+        output = self._run(images)
+        return output if wanted is None else wanted(images, output)
+
+    def _volume(self, windowed: NDArray[np.float32]) -> Tensor:
+        """Slices as one volume (1, C, D, H, W)."""
+        return torch.from_numpy(np.ascontiguousarray(windowed.swapaxes(0, 1)[None])).to(self.device)
+
+    def _batches(self, windowed: NDArray[np.float32]) -> Iterator[tuple[slice, Tensor]]:
+        """Which slices, and these with their neighbours, (B, C · (2n + 1), H, W)."""
         offsets = np.arange(-self.neighbours, self.neighbours + 1)
         for first in range(0, len(windowed), self.batch_size):
             indices = np.arange(first, min(first + self.batch_size, len(windowed)))
             around = np.clip(indices[:, None] + offsets, 0, len(windowed) - 1)
-            # Sequences outermost, then their slices from the lowest: (B, C · (2n + 1), H, W).
+            # Sequences outermost, then their slices from the lowest.
             stacked = windowed[around].swapaxes(1, 2).reshape(len(indices), -1, *windowed.shape[2:])
-            slices = torch.from_numpy(np.ascontiguousarray(stacked)).to(self.device)
-            yield slice(first, first + len(indices)), self.grid.images(slices, spacing_mm[1:])
+            yield slice(first, first + len(indices)), torch.from_numpy(np.ascontiguousarray(stacked)).to(self.device)
 
 
 class NetworkPredictor:

@@ -79,7 +79,7 @@ class Scorer(NetworkPredictor):
         Raises:
             ScanError: if the network gives NaN or infinite values.
         """
-        rows = [output.float().cpu() for _, _, output in self.runner.outputs(windowed, spacing_mm)]
+        rows = [output.float().cpu() for _, output in self.runner.outputs(windowed, spacing_mm)]
         scores = torch.cat(rows)
         values: NDArray[np.float32] = (scores.softmax(dim=1) if self.classes else scores).numpy()
         return values

@@ -14,6 +14,8 @@ from pipeline.preprocessing.grid import Grid, VolumeGrid
 from pipeline.preprocessing.slab import WHOLE, Slab
 from pipeline.preprocessing.window import WindowRule
 
+# A logit where the network was shown nothing: a probability of 1e-9.
+NEVER = -20.0
 THRESHOLDED = (
     "The network's logits were brought to the scan's grid, and voxels with a probability of {:g} or more were taken "
     "for {}."
@@ -86,13 +88,12 @@ class Segmenter(NetworkPredictor):
         """
         shape = windowed.shape[0], len(self.labels), *windowed.shape[2:]
         found = np.empty(shape, dtype=np.float32)
-        for batch, _, logits in self.runner.outputs(windowed, spacing_mm):
+        for batch, logits in self.runner.on_pixels(windowed, spacing_mm, beyond=NEVER):
             if logits.shape[1] != len(self.labels):
                 raise ScanError(
                     f"the network gave {logits.shape[1]} channels, expected one for each of {', '.join(self.labels)}"
                 )
-            values = self.runner.back(logits, windowed, spacing_mm)
-            found[batch] = torch.from_numpy(values).sigmoid().numpy()
+            found[batch] = torch.from_numpy(logits).sigmoid().numpy()
         return found
 
     def __call__(self, inputs: Inputs) -> Result:

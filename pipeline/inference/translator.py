@@ -93,9 +93,10 @@ class Translator(NetworkPredictor):
             ScanError: if the network gives NaN or infinite values.
         """
         residual = np.empty((windowed.shape[0], *windowed.shape[2:]), dtype=np.float32)
-        for batch, images, output in self.runner.outputs(windowed, spacing_mm):
-            change = output - self.runner.main_channel(images)
-            residual[batch] = self.runner.back(change, windowed, spacing_mm)[:, 0].clip(-1, 1)
+        for batch, change in self.runner.on_pixels(
+            windowed, spacing_mm, lambda images, output: output - self.runner.main_channel(images)
+        ):
+            residual[batch] = change[:, 0].clip(-1, 1)
         return residual
 
     def augmented_deviation(

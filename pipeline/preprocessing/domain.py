@@ -198,7 +198,7 @@ def measure(windowed: NDArray[np.float32], spacing_mm: tuple[float, float, float
     """
     indices = np.unique(np.linspace(0, len(windowed) - 1, SLICES).round().astype(int))
     slices = torch.from_numpy(np.ascontiguousarray(windowed[indices, None]))
-    image = GRID.images(slices, spacing_mm[1:])[:, 0].numpy()
+    image = GRID.enlarged(windowed.shape[1:], spacing_mm[1:]).images(slices, spacing_mm[1:])[:, 0].numpy()
     body = _body(image)
     if not body.any():
         return None

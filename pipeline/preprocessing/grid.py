@@ -1,29 +1,34 @@
 """A network's in-plane grid: resampling of images and masks onto it, and of residuals back."""
 
+import itertools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from jaxtyping import Float
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
+
+Corner = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Pixels of `spacing_mm` on a canvas of at least `size`, as a bundle was trained on.
+    """Pixels of `spacing_mm` on a canvas of exactly `size`, in training and in use.
 
-    Resampling keeps the edges of the field of view in place, so that the way back ends exactly on the scan's pixels.
-    Background (0) is padded around the centre: a network with instance norm should see as much of it as in training.
+    A network with instance norm makes something else of a slice when it sees more or less of the background: it is
+    never shown another number of pixels than it was trained on. A smaller field of view is padded with background (0)
+    around its centre. A larger one is cropped around its centre in training; in use, canvases that overlap cover
+    the head or body where one does not hold it. Resampling keeps the edges of the field of view in place, so that the
+    way back ends exactly on the scan's pixels.
 
     Args:
         spacing_mm: pixel size on the network's grid, isotropic.
         size: canvas (right, anterior) in pixels, each divisible by `stride`.
         stride: what the networks need a canvas's sides to be divisible by.
-
-    >>> Grid(2.0, (128, 128)).canvas((91, 109))
-    (128, 128)
-    >>> Grid(1.0, (240, 240)).canvas((256, 250))
-    (256, 256)
     """
 
     spacing_mm: float
@@ -45,55 +50,103 @@ class Grid:
         )
         return height, width
 
-    def canvas(self, resampled: tuple[int, int]) -> tuple[int, int]:
-        """The canvas for a resampled field of view: `size`, or larger if it does not fit."""
+    def holds(self, shape: tuple[int, int], spacing_mm: tuple[float, float]) -> bool:
+        """Whether a whole field of view of `shape` pixels of `spacing_mm` fits on the canvas."""
+        return all(pixels <= side for pixels, side in zip(self.resampled(shape, spacing_mm), self.size, strict=True))
+
+    def enlarged(self, shape: tuple[int, int], spacing_mm: tuple[float, float]) -> "Grid":
+        """The same pixels on the smallest canvas that holds this one's and a field of view.
+
+        >>> Grid(2.0, (128, 128)).enlarged((182, 218), (1.0, 1.0)).size
+        (128, 128)
+        >>> Grid(1.0, (240, 240)).enlarged((256, 250), (1.0, 1.0)).size
+        (256, 256)
+        """
         height, width = (
             max(side, math.ceil(pixels / self.stride) * self.stride)
-            for side, pixels in zip(self.size, resampled, strict=True)
+            for side, pixels in zip(self.size, self.resampled(shape, spacing_mm), strict=True)
         )
-        return height, width
+        return Grid(self.spacing_mm, (height, width), self.stride)
+
+    def middle(self, shape: tuple[int, int], spacing_mm: tuple[float, float]) -> Corner:
+        """Where the canvas begins around the centre of a field of view; negative where background is padded."""
+        top, left = (
+            _centred(pixels, side) for pixels, side in zip(self.resampled(shape, spacing_mm), self.size, strict=True)
+        )
+        return top, left
+
+    def corners(
+        self, tissue: Bool[NDArray[np.bool_], "slices height width"], spacing_mm: tuple[float, float]
+    ) -> list[Corner]:
+        """Where canvases have to lie to cover a head or body; one around the field of view's centre if that does.
+
+        Args:
+            tissue: what to cover in all slices, shape (N, H, W).
+            spacing_mm: pixel size along (H, W).
+        """
+        _, height, width = tissue.shape
+        across, along = self.resampled((height, width), spacing_mm)
+        rows = _starts(self.size[0], across, np.flatnonzero(tissue.any(axis=(0, 2))), across / height)
+        columns = _starts(self.size[1], along, np.flatnonzero(tissue.any(axis=(0, 1))), along / width)
+        return list(itertools.product(rows, columns))
 
     def images(
-        self, slices: Float[Tensor, "slices channel height width"], spacing_mm: tuple[float, float], fit: bool = False
-    ) -> Float[Tensor, "slices channel _ _"]:
-        """Images onto the grid, area-preserving when it is coarser (no aliasing).
+        self,
+        slices: Float[Tensor, "slices channel height width"],
+        spacing_mm: tuple[float, float],
+        corner: Corner | None = None,
+    ) -> Float[Tensor, "slices channel {self.size[0]} {self.size[1]}"]:
+        """Images onto the canvas, area-preserving when the grid is coarser (no aliasing).
 
         Args:
-            slices: shape (N, 1, H, W), values in [0, 1].
+            slices: shape (N, C, H, W), values in [0, 1].
             spacing_mm: pixel size along (H, W).
-            fit: crop to exactly `size` (training batches need one size) instead of growing the canvas.
+            corner: pixel of the resampled slices where the canvas begins; `middle` if None.
 
         Returns:
-            Shape (N, 1, *canvas), values in [0, 1].
+            Shape (N, C, *size), values in [0, 1].
         """
         resampled = self._interpolate(slices, spacing_mm)
-        height, width = resampled.shape[-2:]
-        return pad_or_crop(resampled, self.size if fit else self.canvas((height, width)))
+        if corner is None:
+            corner = self.middle((slices.shape[-2], slices.shape[-1]), spacing_mm)
+        return _placed(resampled, corner, self.size)
 
     def masks(
-        self, slices: Float[Tensor, "slices channel height width"], spacing_mm: tuple[float, float], fit: bool = False
-    ) -> Float[Tensor, "slices channel _ _"]:
-        """Binary masks onto the grid: a pixel is lesion where at least half of it is. Shapes as in `images`."""
-        return (self.images(slices, spacing_mm, fit) >= 0.5).to(slices.dtype)
+        self, slices: Float[Tensor, "slices channel height width"], spacing_mm: tuple[float, float]
+    ) -> Float[Tensor, "slices channel {self.size[0]} {self.size[1]}"]:
+        """Binary masks onto the canvas: a pixel is lesion where at least half of it is. Shapes as in `images`."""
+        return (self.images(slices, spacing_mm) >= 0.5).to(slices.dtype)
 
-    def residuals_back(
+    def back(
         self,
-        residuals: Float[Tensor, "slices channel height width"],
+        outputs: Mapping[Corner, Float[Tensor, "slices channel {self.size[0]} {self.size[1]}"]],
         shape: tuple[int, int],
         spacing_mm: tuple[float, float],
+        beyond: float = 0.0,
     ) -> Float[Tensor, "slices channel {shape[0]} {shape[1]}"]:
-        """Residuals from the grid's canvas back onto a scan's pixels.
+        """What a network made of the canvases of `corners`, on a scan's pixels.
+
+        Canvases that overlap fade into each other, so that no seam is seen.
 
         Args:
-            residuals: shape (N, 1, *canvas) as `images` gave it for this scan.
+            outputs: shape (N, K, *size), by corner.
             shape: the scan's pixels (H, W).
             spacing_mm: their size.
+            beyond: the value where no canvas lies.
 
         Returns:
-            Shape (N, 1, H, W).
+            Shape (N, K, H, W).
         """
-        resampled = pad_or_crop(residuals, self.resampled(shape, spacing_mm))
-        if tuple(resampled.shape[-2:]) == shape:
+        pixels = self.resampled(shape, spacing_mm)
+        placed = {corner: _placed(output, _opposite(corner), pixels, beyond) for corner, output in outputs.items()}
+        resampled = next(iter(placed.values()))
+        if len(placed) > 1:
+            fading = _fading(self.size).to(resampled)
+            weights = {corner: _placed(fading, _opposite(corner), pixels) for corner in placed}
+            total = torch.stack(list(weights.values())).sum(dim=0)
+            blended = torch.stack([placed[corner] * weights[corner] for corner in placed]).sum(dim=0)
+            resampled = torch.where(total > 0, blended / total.clamp(min=1e-6), beyond)
+        if pixels == shape:
             return resampled
         return functional.interpolate(resampled, size=shape, mode="bilinear", align_corners=False)
 
@@ -105,20 +158,43 @@ class Grid:
         return functional.interpolate(slices, size=target, mode="bilinear", align_corners=False, antialias=True)
 
 
-def pad_or_crop(
-    slices: Float[Tensor, "*stack height width"], size: tuple[int, int]
-) -> Float[Tensor, "*stack {size[0]} {size[1]}"]:
-    """Pad with zeros or crop around the centre to `size`; doing it again with the old size undoes a padding."""
-    (top, bottom), (left, right) = (
-        _two_ends(side - pixels) for side, pixels in zip(size, slices.shape[-2:], strict=True)
-    )
-    return functional.pad(slices, (left, right, top, bottom))
+def _centred(pixels: int, side: int) -> int:
+    # Towards zero, so that padding and cropping undo each other.
+    return int((pixels - side) / 2)
 
 
-def _two_ends(change: int) -> tuple[int, int]:
-    # The smaller half first, whether pixels are added or (negative) taken away, so that one undoes the other.
-    first = int(math.copysign(abs(change) // 2, change))
-    return first, change - first
+def _opposite(corner: Corner) -> Corner:
+    return -corner[0], -corner[1]
+
+
+def _placed(slices: Tensor, corner: Corner, size: tuple[int, int], beyond: float = 0.0) -> Tensor:
+    """The part of `slices` of `size` pixels that begins at `corner`; `beyond` where it reaches out of them.
+
+    Doing it again from the opposite corner with the old size undoes a padding.
+    """
+    height, width = slices.shape[-2:]
+    top, left = corner
+    ends = (-left, left + size[1] - width, -top, top + size[0] - height)
+    return functional.pad(slices, ends, value=beyond)
+
+
+def _starts(side: int, pixels: int, tissue: NDArray[np.intp], scale: float) -> list[int]:
+    """Where canvases of `side` begin along an axis of `pixels` to cover tissue, given as pixels of a scan's axis."""
+    first, last = (int(tissue[0] * scale), math.ceil((tissue[-1] + 1) * scale)) if len(tissue) else (0, 0)
+    centre = _centred(pixels, side)
+    if pixels <= side or (centre <= first and last <= centre + side):
+        return [centre]
+    if last - first <= side:
+        return [min(max((first + last - side) // 2, 0), pixels - side)]
+    # Half of each canvas at least lies in the next.
+    count = 1 + math.ceil(2 * (last - first - side) / side)
+    return [round(start) for start in np.linspace(first, last - side, count)]
+
+
+def _fading(size: tuple[int, int]) -> Tensor:
+    """Weights of a canvas's pixels, 1 in its middle and falling towards its edges; shape (H, W)."""
+    rows, columns = (1 - (2 * torch.arange(side) + 1 - side).abs() / side for side in size)
+    return rows[:, None] * columns
 
 
 @dataclass(frozen=True)

@@ -144,12 +144,11 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
             np.stack([read_stored(self.cohort / subject.channels[name])[wanted] for name in self.channels], axis=1)
         ).float()
         lesions = torch.from_numpy(read_mask(self.cohort, subject)[wanted, None].astype(np.float32))
-        whole = self.grid.canvas(self.grid.resampled((stored.shape[2], stored.shape[3]), subject.pixel_mm))
         lost = 0.0
-        if whole != size:
+        if not self.grid.holds((stored.shape[2], stored.shape[3]), subject.pixel_mm):
             lost = self._cut_off(subject, stored[:, :1] / LEVELS, lesions)
-        images = self.grid.images(stored, subject.pixel_mm, fit=True).round().clamp(0, LEVELS)
-        masks = self.grid.masks(lesions, subject.pixel_mm, fit=True)
+        images = self.grid.images(stored, subject.pixel_mm).round().clamp(0, LEVELS)
+        masks = self.grid.masks(lesions, subject.pixel_mm)
         pathological = torch.tensor([subject.labels[place] == "pathological" for place in wanted])
         vanished = pathological & ~masks.flatten(1).any(dim=1) if subject.masks is not None else pathological & False
         kept = (~vanished).numpy()
@@ -167,10 +166,11 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
         Raises:
             UsageError: if it cuts off a lesion.
         """
+        wide = self.grid.enlarged((images.shape[2], images.shape[3]), subject.pixel_mm)
         shares = []
         for slices in (lesions, (images > AIR).float()):
-            whole = float(self.grid.masks(slices, subject.pixel_mm).sum())
-            shares.append(1 - float(self.grid.masks(slices, subject.pixel_mm, fit=True).sum()) / max(whole, 1.0))
+            whole = float(wide.masks(slices, subject.pixel_mm).sum())
+            shares.append(1 - float(self.grid.masks(slices, subject.pixel_mm).sum()) / max(whole, 1.0))
         lesion, body = shares if lesions.any() else (0.0, shares[1])
         if lesion > 0:
             height, width = (round(pixels * mm) for pixels, mm in zip(images.shape[-2:], subject.pixel_mm, strict=True))

@@ -175,7 +175,7 @@ class EnhancedCohort:
         """Those of the slices that `SliceDataset` has, in its order: that of the slab, whatever their label."""
         if record.subject not in self._on_grid:
             pairs = self._with_residuals(record)
-            parts = [self.grid.images(residual, volume.spacing_mm, fit=True) for volume, residual in pairs]
+            parts = [self.grid.images(residual, volume.spacing_mm) for volume, residual in pairs]
             parts = parts or [torch.empty(0, 1, *self.grid.size)]
             indices = [index for volume, _ in pairs for index in volume.places]
             chosen = [indices.index(index) for index in wanted]

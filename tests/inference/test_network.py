@@ -44,7 +44,7 @@ def sequences(slices: int = 5, channels: int = 2) -> np.ndarray:
 
 def run(network: nn.Module, windowed: np.ndarray, grid: Grid | VolumeGrid | None = None, **options) -> np.ndarray:
     runner = GridNetwork(network, grid or Grid(1.0, (32, 32)), **options)
-    made = [runner.back(output, windowed, MM) for _, _, output in runner.outputs(windowed, MM)]
+    made = [pixels for _, pixels in runner.on_pixels(windowed, MM)]
     return np.concatenate(made)
 
 
@@ -52,7 +52,7 @@ def run(network: nn.Module, windowed: np.ndarray, grid: Grid | VolumeGrid | None
 def test_every_slice_comes_once_and_in_order_whatever_the_batch(batch_size):
     windowed = sequences()
     runner = GridNetwork(Pick(0), Grid(1.0, (32, 32)), batch_size=batch_size)
-    batches = [batch for batch, _, _ in runner.outputs(windowed, MM)]
+    batches = [batch for batch, _ in runner.outputs(windowed, MM)]
     assert [index for batch in batches for index in range(batch.start, batch.stop)] == list(range(5))
     assert max(batch.stop - batch.start for batch in batches) <= batch_size
     np.testing.assert_allclose(run(Pick(1), windowed, batch_size=batch_size)[:, 0], windowed[:, 1])
@@ -71,9 +71,12 @@ def test_with_neighbours_a_network_that_picks_one_gets_that_slice_of_that_sequen
 def test_the_main_channel_is_the_slice_itself_of_the_first_sequence(neighbours):
     windowed = sequences()
     runner = GridNetwork(Pick(0), Grid(1.0, (32, 32)), neighbours=neighbours)
-    for batch, images, _ in runner.outputs(windowed, MM):
-        assert images.shape[1] == 2 * (2 * neighbours + 1)
-        np.testing.assert_allclose(runner.main_channel(images)[:, 0].numpy(), windowed[batch, 0])
+    shown = []
+    for batch, main in runner.on_pixels(
+        windowed, MM, lambda images, output: (shown.append(images.shape[1]), runner.main_channel(images))[1]
+    ):
+        np.testing.assert_allclose(main[:, 0], windowed[batch, 0])
+    assert set(shown) == {2 * (2 * neighbours + 1)}
 
 
 @pytest.mark.parametrize("spacing_mm", [1.0, 2.0, 0.7])
@@ -82,6 +85,70 @@ def test_what_a_network_leaves_as_it_is_comes_back_on_the_scan_s_pixels(spacing_
     back = run(Pick(0), smooth, Grid(spacing_mm, (64, 64)))
     assert back.shape == smooth.shape
     np.testing.assert_allclose(back, smooth, atol=0.03)
+
+
+def head(size: tuple[int, int], box: tuple[slice, slice], value: float = 0.5) -> np.ndarray:
+    """Two slices of a field of view with a head in a box of it."""
+    windowed = np.zeros((2, 1, *size), np.float32)
+    windowed[(slice(None), slice(None), *box)] = value
+    return windowed
+
+
+HEADS = {
+    "smaller than the canvas": head((20, 24), (slice(2, 18), slice(3, 20))),
+    "in the middle of a larger field of view": head((80, 48), (slice(30, 50), slice(12, 36))),
+    "at the edge of a larger field of view": head((80, 48), (slice(0, 24), slice(20, 48))),
+    "larger than the canvas along one axis": head((80, 30), (slice(3, 77), slice(2, 28))),
+    "larger than the canvas": head((90, 100), (slice(0, 90), slice(10, 97))),
+    "nothing": head((80, 48), (slice(0, 0), slice(0, 0))),
+}
+
+
+@pytest.mark.parametrize("windowed", HEADS.values(), ids=HEADS)
+def test_a_network_is_shown_its_own_canvas_whatever_the_field_of_view_and_all_of_the_head(windowed):
+    network = Window()
+    made = run(network, windowed)
+    assert {size[2:] for size in network.seen} == {(32, 32)}
+    np.testing.assert_allclose(made[windowed > 0], windowed[windowed > 0], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("case", "canvases"),
+    [
+        ("smaller than the canvas", 1),
+        ("in the middle of a larger field of view", 1),
+        ("at the edge of a larger field of view", 1),
+        ("larger than the canvas along one axis", 4),
+    ],
+)
+def test_more_canvases_than_one_are_computed_only_where_one_does_not_hold_the_head(case, canvases):
+    network = Window()
+    run(network, HEADS[case], batch_size=2)
+    assert len(network.seen) == canvases
+
+
+def test_canvases_that_overlap_fade_into_each_other_without_a_seam():
+    class Number(nn.Module):
+        """Answers with another number for each canvas."""
+
+        calls = 0
+
+        def forward(self, image: Tensor) -> Tensor:
+            self.calls += 1
+            return torch.full_like(image[:, :1], self.calls)
+
+    made = run(Number(), HEADS["larger than the canvas along one axis"], batch_size=2)[0, 0, 3:77, 15]
+    assert made[0] == 1
+    assert made[-1] == 4
+    assert np.diff(made).max() < 0.15  # 1 at a seam
+
+
+def test_what_lies_beyond_every_canvas_has_the_value_that_is_asked_for():
+    windowed = HEADS["in the middle of a larger field of view"]
+    runner = GridNetwork(Pick(0), Grid(1.0, (32, 32)))
+    ((_, made),) = runner.on_pixels(windowed, MM, beyond=-20.0)
+    assert (made[:, :, :24] == -20).all()
+    assert (made[:, :, 24:56, 8:40] >= 0).all()
 
 
 @pytest.mark.parametrize(("spacing_mm", "tolerance"), [(None, 0.0), (2.0, 0.06), (1.0, 0.06)])

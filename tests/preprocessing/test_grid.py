@@ -1,5 +1,6 @@
 """A network's grid: there, and back onto exactly the scan's pixels."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.preprocessing.grid import Grid, pad_or_crop
+from pipeline.preprocessing.grid import Grid
 
 
 def smooth(height: int, width: int, seed: int = 0) -> Tensor:
@@ -23,28 +24,45 @@ def smooth(height: int, width: int, seed: int = 0) -> Tensor:
 def test_there_and_back_ends_on_the_scans_pixels(shape: tuple[int, int], spacing_mm: tuple[float, float]) -> None:
     grid = Grid(1.0, (64, 64))
     there = grid.images(torch.rand(2, 1, *shape), spacing_mm)
-    height, width = there.shape[-2:]
-    assert (height, width) == grid.canvas(grid.resampled(shape, spacing_mm))
-    assert height % 16 == width % 16 == 0
-    assert height >= 64
-    assert width >= 64
+    assert there.shape == (2, 1, 64, 64)
     assert there.min() >= 0
     assert there.max() <= 1
-    assert grid.residuals_back(there, shape, spacing_mm).shape == (2, 1, *shape)
+    assert grid.back({grid.middle(shape, spacing_mm): there}, shape, spacing_mm).shape == (2, 1, *shape)
 
 
-@given(shape=st.tuples(st.integers(1, 100), st.integers(1, 100)))
+def there_and_back(grid: Grid, slices: Tensor, spacing_mm: tuple[float, float]) -> Tensor:
+    shape = (slices.shape[-2], slices.shape[-1])
+    corners = grid.corners(np.ones((1, *shape), dtype=bool), spacing_mm)
+    return grid.back({corner: grid.images(slices, spacing_mm, corner) for corner in corners}, shape, spacing_mm)
+
+
+@given(shape=st.tuples(st.integers(1, 64), st.integers(1, 64)))
 @settings(max_examples=30)
 def test_same_spacing_is_carried_back_without_a_changed_bit(shape: tuple[int, int]) -> None:
     grid = Grid(1.0, (64, 64))
     slices = torch.rand(1, 1, *shape)
-    assert torch.equal(grid.residuals_back(grid.images(slices, (1.0, 1.0)), shape, (1.0, 1.0)), slices)
+    assert torch.equal(there_and_back(grid, slices, (1.0, 1.0)), slices)
+
+
+@given(shape=st.tuples(st.integers(1, 200), st.integers(65, 200)), seed=st.integers(0, 99))
+@settings(max_examples=30)
+def test_canvases_cover_whatever_part_of_a_large_field_of_view_is_tissue(shape: tuple[int, int], seed: int) -> None:
+    grid, random = Grid(1.0, (64, 64)), np.random.default_rng(seed)
+    tissue = np.zeros(shape, dtype=bool)
+    (top, bottom), (left, right) = (sorted(random.integers(0, side, 2)) for side in shape)
+    tissue[top : bottom + 1, left : right + 1] = True
+    covered = np.zeros(shape, dtype=bool)
+    for row, column in grid.corners(tissue[None], (1.0, 1.0)):
+        covered[max(row, 0) : row + 64, max(column, 0) : column + 64] = True
+    assert covered[tissue].all()
+    slices = torch.rand(1, 1, *shape)
+    torch.testing.assert_close(there_and_back(grid, slices, (1.0, 1.0)), slices)
 
 
 @pytest.mark.parametrize("spacing_mm", [(0.5, 0.5), (2.0, 2.0), (0.8, 1.3)])
 def test_smooth_images_survive_there_and_back(spacing_mm: tuple[float, float]) -> None:
     grid, slices = Grid(1.0, (64, 64)), smooth(60, 50)
-    back = grid.residuals_back(grid.images(slices, spacing_mm), (60, 50), spacing_mm)
+    back = there_and_back(grid, slices, spacing_mm)
     assert (back - slices).abs().max() < 0.05
 
 
@@ -76,17 +94,9 @@ def test_masks_stay_binary_and_keep_their_area() -> None:
 def test_training_slices_are_cropped_around_their_centre() -> None:
     slices = torch.zeros(1, 1, 100, 100)
     slices[..., 49:51, 49:51] = 1
-    cropped = Grid(1.0, (64, 64)).images(slices, (1.0, 1.0), fit=True)
+    cropped = Grid(1.0, (64, 64)).images(slices, (1.0, 1.0))
     assert cropped.shape == (1, 1, 64, 64)
     assert cropped[..., 31:33, 31:33].all()
-
-
-@given(pixels=st.integers(1, 40), size=st.integers(1, 40))
-def test_padding_is_undone_by_cropping(pixels: int, size: int) -> None:
-    slices = torch.rand(1, 1, pixels, 3)
-    padded = pad_or_crop(slices, (max(pixels, size), 8))
-    assert torch.equal(pad_or_crop(padded, (pixels, 3)), slices)
-    assert padded.sum() == pytest.approx(float(slices.sum()), rel=1e-5)
 
 
 @pytest.mark.parametrize(("spacing_mm", "size"), [(0.0, (64, 64)), (-1.0, (64, 64)), (1.0, (60, 64)), (1.0, (0, 64))])
