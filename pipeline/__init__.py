@@ -4,6 +4,15 @@ Data flows through the rooms in one direction:
 `scans` → `preprocessing` → `methods` → `training` → `bundles` → `inference` → `evaluation` → `reports`.
 """
 
+import getpass
+import os
+
+try:
+    getpass.getuser()
+except (KeyError, OSError, ImportError):  # by Python version and system
+    # A user id without an entry in passwd, as `docker run --user` gives: MONAI asks for a name when it is imported.
+    os.environ["USER"] = str(os.getuid()) if hasattr(os, "getuid") else "nobody"
+
 __version__ = "0.1.0"
 # What every table, record and report says.
 RESEARCH_ONLY = "Research use only, not for diagnosis."

@@ -120,12 +120,7 @@ def _packages() -> Iterator[Check]:
 
 
 def _user() -> Check:
-    try:
-        name = getpass.getuser()
-    except (KeyError, OSError, ImportError):  # by Python version
-        return Check(
-            "user", "problem", "this user id has no name, without which MONAI cannot be imported", "export USER=phs"
-        )
+    name = getpass.getuser()
     user_id = os.getuid() if hasattr(os, "getuid") else None
     if user_id == 0 and any(mark.exists() for mark in CONTAINER_MARKS):
         return Check(

@@ -30,8 +30,18 @@ SMALL_FILE = 1 << 25
 # What spreadsheets take for the start of a formula, and Unicode's categories of what controls or hides text.
 FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-# Who writes it: the machine, by digits of its name's hash, and the process.
-MACHINE = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+
+
+def _machine() -> str:
+    """Digits of those who share process numbers: since one start of one machine, in one container."""
+    told = [platform.node()]
+    with contextlib.suppress(OSError):  # of Linux
+        told += [Path("/proc/sys/kernel/random/boot_id").read_text().strip(), str(Path("/proc/self/ns/pid").readlink())]
+    return hashlib.sha256(" ".join(told).encode()).hexdigest()[:8]
+
+
+# Who writes it: the machine, and the process.
+MACHINE = _machine()
 WRITER = re.compile(r"(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-z_]{8}(-(?P<name>.*))?", re.DOTALL)
 UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOTEMPTY,
     errno.ENAMETOOLONG, errno.EFBIG, errno.EIO)  # fmt: skip
@@ -85,20 +95,58 @@ def remove_left(folder: Path) -> None:
 
 @contextlib.contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A temporary folder for as long as the block lasts; those of killed processes, which may hold scans, go too."""
+    """A temporary folder for as long as the block lasts; those of killed processes, which may hold scans, go too.
+
+    Each is locked by its process, whose lock ends with it: processes of other containers that share the folder for
+    temporary files have other numbers.
+    """
     for left in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*"):
-        writer = WRITER.fullmatch(left.name.removeprefix(SCRATCH))
-        if writer and _is_left(left, writer):
-            _remove(left)
-    with tempfile.TemporaryDirectory(prefix=f"{SCRATCH}{MACHINE}-{os.getpid()}-") as folder:
+        # An empty one may be new, and not locked yet.
+        with contextlib.suppress(OSError), _locked(left) as nobodys:
+            if nobodys and any(left.iterdir()):
+                _remove(left)
+    with tempfile.TemporaryDirectory(prefix=SCRATCH) as folder, _locked(Path(folder), wait=True):
         yield Path(folder)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, wait: bool = False) -> Iterator[bool]:
+    """Lock a folder for as long as the block lasts, if no other process has.
+
+    Gives whether no process has it; where there are no locks, whether it is older than the longest run.
+
+    Raises:
+        OSError: if it is no folder, or another user's.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield _is_old(folder)
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        free = True
+    except BlockingIOError:
+        free = False
+    except OSError:  # a file system without locks
+        free = _is_old(folder)
+    try:
+        yield free
+    finally:
+        os.close(descriptor)
+
+
+def _is_old(path: Path) -> bool:
+    """Whether nobody can be writing it any more."""
+    return time.time() - path.lstat().st_mtime > LONGEST_WRITE_S
 
 
 def _is_left(path: Path, writer: re.Match[str]) -> bool:
     """Whether its process is no more, or is one that cannot be asked and has not written for a day."""
     try:
         if writer["machine"] != MACHINE or os.name == "nt":  # where asking a process would end it
-            return time.time() - path.lstat().st_mtime > LONGEST_WRITE_S
+            return _is_old(path)
         os.kill(int(writer["process"]), 0)
     except ProcessLookupError:
         return True

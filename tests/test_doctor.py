@@ -1,9 +1,10 @@
 """What the doctor finds on machines that lack something, and what it tells the user to type."""
 
-import getpass
 import importlib.metadata
 import multiprocessing
+import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections import namedtuple
@@ -81,13 +82,19 @@ def test_a_checkout_that_is_not_installed_is_no_problem(monkeypatch):
     assert (check.status, check.remedy) == ("warning", "pip install -c constraints.txt .")
 
 
-def test_a_user_id_without_a_name_is_a_problem(monkeypatch):
-    def nobody() -> str:
-        raise KeyError("getpwuid(): uid not found: 4711")
-
-    monkeypatch.setattr(getpass, "getuser", nobody)
-    (check,) = checks("user")
-    assert (check.status, check.remedy) == ("problem", "export USER=phs")
+def test_a_user_id_without_a_name_is_given_one_before_monai_asks():
+    program = (
+        "import os, pwd\n"
+        "def nobody(uid): raise KeyError(f'getpwuid(): uid not found: {uid}')\n"
+        "pwd.getpwuid = nobody\n"
+        "for name in ('HOME', 'USER', 'LOGNAME', 'LNAME', 'USERNAME'): os.environ.pop(name, None)\n"
+        "import pipeline, monai.bundle\n"
+        "from pipeline.doctor import examine\n"
+        "print(os.environ['USER'], next(check.status for check in examine() if check.name == 'user'))\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    answer = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert answer.stdout.splitlines()[-1] in [f"{os.getuid()} {status}" for status in ("ok", "warning")]
 
 
 def test_root_in_a_container_is_told_that_results_will_be_roots(monkeypatch, tmp_path):

@@ -5,8 +5,10 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -155,19 +157,67 @@ class TestKilled:
         remove_partials([tmp_path / "a.txt", tmp_path / "c.txt"])
         assert names(tmp_path) == sorted(kept)
 
-    def test_unpacked_scans_of_a_killed_process_go(
-        self, dead: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_unpacked_scans_of_a_killed_process_go(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-        left, others = (tmp_path / f"{SCRATCH}{MACHINE}-{process}-0123abcd" for process in (dead, os.getppid()))
-        for folder in (left, others):
-            folder.mkdir()
-            (folder / "1.dcm").write_text("a slice")
-        with scratch_folder() as folder:
-            assert folder.parent == tmp_path
-            assert not left.exists()
-            assert others.is_dir()
-        assert names(tmp_path) == [others.name]
+        with scratch_folder() as others:
+            (others / "1.dcm").write_text("a slice")
+            left, another_file = tmp_path / f"{SCRATCH}0123abcd", tmp_path / f"{SCRATCH}notes"
+            shutil.copytree(others, left)
+            another_file.write_text("of another program")
+            with scratch_folder() as folder:
+                assert folder.parent == tmp_path
+                assert not left.exists()
+                assert (others / "1.dcm").is_file()
+        assert names(tmp_path) == [another_file.name]
+
+
+class TestContainers:
+    """Processes of two containers with one host name and one folder: each has numbers of its own, from 1."""
+
+    @pytest.fixture
+    def start(self, tmp_path: Path) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
+        unshare = ["unshare", "--pid", "--fork", "--kill-child"]
+        if subprocess.run([*unshare, "true"], capture_output=True).returncode:
+            pytest.skip("may not make a namespace of processes here")
+        begun = []
+
+        def start(work: str, before: int) -> "subprocess.Popen[str]":
+            program = f"import sys; from pathlib import Path; from pipeline.files import *\n{work}"
+            shell = ["sh", "-c", f'{"/bin/true; " * before}"$0" -c "$1"; exit $?', sys.executable, program]
+            environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[1])}
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+            begun.append(subprocess.Popen([*unshare, *shell], env=environment, cwd=tmp_path, **pipes))
+            return begun[-1]
+
+        yield start
+        for process in begun:
+            process.kill()
+            process.communicate()
+
+    def test_unpacked_scans_of_another_stay_while_it_works(
+        self, start: Callable[..., "subprocess.Popen[str]"], tmp_path: Path
+    ) -> None:
+        work = "with scratch_folder() as folder: (folder / '1.dcm').write_text('a'); print(folder, flush=True); {}"
+        first = start(work.format("sys.stdin.read()"), before=5)
+        assert first.stdout is not None
+        folder = Path(first.stdout.readline().strip())
+        start(work.format("pass"), before=0).communicate()
+        assert names(folder) == ["1.dcm"]
+        first.kill()
+        first.communicate()
+        start(work.format("pass"), before=0).communicate()
+        assert names(tmp_path) == []
+
+    def test_what_another_writes_stays(self, start: Callable[..., "subprocess.Popen[str]"], tmp_path: Path) -> None:
+        work = (
+            "with written_aside(Path('a.txt')) as aside: aside.write_text('half'); print(flush=True); sys.stdin.read()"
+        )
+        first = start(work, before=5)
+        assert first.stdout is not None
+        first.stdout.readline()
+        start("remove_partials([Path('a.txt')])", before=0).communicate()
+        first.communicate("")
+        assert (tmp_path / "a.txt").read_text() == "half"
 
 
 @pytest.mark.parametrize("text", ["=cmd()", "+1", "-1", "@SUM(A1)", " =cmd()", "＝cmd()"])
