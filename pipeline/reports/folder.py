@@ -15,6 +15,8 @@ from pipeline.inference.run import Outcome, Record
 from pipeline.reports.index_page import FAILED, index_page, scores_csv
 from pipeline.scans.sources import Source
 
+# While other runs go on, each of which will write the pages at its end.
+MOST_LOOKS = 5
 LONGEST_NAME = 50  # characters of up to four bytes
 PACKAGES = ("torch", "monai", "numpy", "nibabel", "pydicom", "SimpleITK")
 
@@ -47,8 +49,14 @@ def write_folder_pages(folder: Path, outcome: Outcome, asked: int) -> Path | Non
             error = _without_path(source, record)
             note = folder / FAILED / f"{record.name[:LONGEST_NAME]}_{digits}.json"
             write_json(note, {"Scan": record.name, "PathSha256": digits, "Error": error})
-    write_text(index, index_page(folder))
-    write_text(folder / "scores.csv", scores_csv(folder))
+    # Runs that end together read the folder before the others' last results lie there: whoever writes last looks again.
+    shown = None
+    for _ in range(MOST_LOOKS):
+        before, shown = shown, (index_page(folder), scores_csv(folder))
+        if shown == before:
+            break
+        write_text(index, shown[0])
+        write_text(folder / "scores.csv", shown[1])
     return index
 
 

@@ -238,6 +238,8 @@ def _link(path: Path, folder: Path) -> str:
 def _thumbnail(picture: Path) -> str | None:
     """The row of a picture of ours that shows the most colour, and so the most to see, as a small PNG."""
     try:
+        if not picture.is_file():
+            return None  # a pipe has no end
         with Image.open(picture) as image:
             panels, rest = divmod(image.width, PANEL_PIXELS)
             rows = (image.height - TITLE_HEIGHT) // PANEL_PIXELS

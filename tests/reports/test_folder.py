@@ -14,7 +14,7 @@ from pipeline.inference.outputs import Form
 from pipeline.inference.products import Result
 from pipeline.inference.run import Record
 from pipeline.preprocessing.window import WindowRule
-from pipeline.reports import ScanPage
+from pipeline.reports import ScanPage, folder
 from pipeline.reports.folder import write_folder_pages, write_run_report
 from pipeline.scans import Scan
 from pipeline.scans.sources import Source, open_sources
@@ -141,3 +141,25 @@ def test_the_record_has_what_was_estimated_how_long_it_took_and_on_what(tmp_path
     assert scan["Seconds"] == {"read": 0.1, "inference": 1.235, "write": 0.2}
     assert scan["PeakMemoryMiB"] == 812.3
     assert scan["Outputs"] == [str(tmp_path / "scan_desc-age.json")]
+
+
+def test_the_index_shows_what_another_run_added_while_it_was_made(
+    result: Result, write_scan: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    first = run([write_scan("one.nii.gz")], out, result)
+    others = [write_scan("two.nii.gz"), write_scan("three.nii.gz")]
+    make = folder.index_page
+
+    def meanwhile(shown: Path) -> str:
+        page = make(shown)
+        if others:
+            run([others.pop()], out, result)
+        return page
+
+    monkeypatch.setattr(folder, "index_page", meanwhile)
+    index = write_folder_pages(out, first, 3)
+    assert index is not None
+    for name in ("one", "two", "three"):
+        assert f">{name}<" in index.read_text()
+        assert f"{name}," in (out / "scores.csv").read_text()
