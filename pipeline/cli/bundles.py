@@ -2,6 +2,8 @@
 
 import click
 
+from pipeline.cli.say import say
+
 
 @click.command()
 def bundles() -> None:
@@ -12,10 +14,11 @@ def bundles() -> None:
     for kind, command in COMMANDS.items():
         ours = [bundle for its_kind, bundle in found if its_kind == kind]
         if ours:
-            click.echo(f"{kind}s, for `phs-pipeline {command}`:")
+            say(f"{kind}s, for `phs-pipeline {command}`:", always=True)
         for bundle in ours:
             weights = "with weights" if bundle.weights.is_file() else "no weights yet, train it first"
             ready = weights if bundle.trainable else "needs no training"
             presets = f"presets: {', '.join(bundle.presets)}; " if bundle.presets else ""
-            click.echo(f"  {bundle.name} ({bundle.metadata['version']}, {ready}): {bundle.metadata['description']}")
-            click.echo(f"    {presets}model card: {bundle.root / 'docs' / 'README.md'}")
+            about = f"{bundle.metadata['version']}, {ready}): {bundle.metadata['description']}"
+            say(f"  {bundle.name} ({about}", always=True)
+            say(f"    {presets}model card: {bundle.root / 'docs' / 'README.md'}", always=True)

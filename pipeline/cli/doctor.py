@@ -18,7 +18,7 @@ def doctor(context: click.Context) -> None:
     problems = 0
     for check in examine():
         problems += check.status == "problem"
-        (say if check.status == "ok" else click.echo)(str(check))
+        say(str(check), always=check.status != "ok")
     if problems:
         context.exit(1)
     say("no problem found")

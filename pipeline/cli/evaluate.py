@@ -133,7 +133,7 @@ def evaluate(
         check_unseen(bundle, data, split)
     stopped = unfinished(bundle)
     if stopped:
-        click.echo(f"warning: {stopped}", err=True)
+        complain(f"warning: {stopped}")
     predictor, provenance = load_predictor(bundle, "translator" if healthy else None, device, trust=trust_bundle)
     name, failed = name or bundle.name, 0
     if healthy:

@@ -11,8 +11,8 @@ from typing import Any
 import click
 
 from pipeline import __version__
-from pipeline.cli.say import complain
-from pipeline.errors import PipelineError, ScanError
+from pipeline.cli.say import Lines, complain
+from pipeline.errors import PipelineError, ScanError, printable
 
 COMMANDS = {
     "demo": "The whole chain on a phantom cohort, in minutes on a CPU.",
@@ -66,7 +66,9 @@ def cli(debug: bool, quiet: bool) -> None:
     For research, not for diagnosis. Exit codes: 0 all done, 1 some scans failed, 2 nothing could be started, 130 or
     143 stopped (Ctrl-C, SIGTERM).
     """
-    logging.basicConfig(level=logging.WARNING if quiet else logging.INFO, format="%(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Lines())
+    logging.basicConfig(level=logging.WARNING if quiet else logging.INFO, handlers=[handler])
     # Libraries report their own progress as information, and errors that we report ourselves.
     for library in ("highdicom", "ignite", "monai", "matplotlib", "nibabel", "PIL", "pydicom"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
@@ -103,6 +105,7 @@ def main(arguments: list[str] | None = None) -> None:
         complain(f"Error: {error}")
         sys.exit(1 if isinstance(error, ScanError) else 2)
     except click.ClickException as error:
+        error.message = printable(error.message)  # type: ignore[misc]  # final for callers
         error.show()
         sys.exit(2)
     except click.exceptions.Exit as error:

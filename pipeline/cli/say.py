@@ -1,13 +1,15 @@
-"""What commands tell a user who did not ask for quiet."""
+"""The one place that prints: what commands tell a user, with nothing in it that a terminal would obey."""
+
+import logging
 
 import click
 
 from pipeline.errors import printable
 
 
-def say(text: str) -> None:
-    """Print a line of results, unless `phs-pipeline --quiet` was called; errors are always printed."""
-    if not click.get_current_context().find_root().params.get("quiet"):
+def say(text: str, always: bool = False) -> None:
+    """Print a line of results, unless `phs-pipeline --quiet` was called and it is not `always` asked for."""
+    if always or not click.get_current_context().find_root().params.get("quiet"):
         click.echo(printable(text))
 
 
@@ -15,6 +17,14 @@ def say_lines(text: str) -> None:
     """Print a table of ours line by line."""
     for line in text.split("\n"):
         say(line)
+
+
+class Lines(logging.Formatter):
+    """What the rooms log, a line each."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The message alone."""
+        return printable(super().format(record))
 
 
 def complain(text: str) -> None:

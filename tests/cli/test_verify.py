@@ -1,6 +1,8 @@
 """`phs-pipeline verify` as a user sees it: what is said of each file, and the exit code."""
 
 import json
+import shutil
+import subprocess
 from pathlib import Path
 
 import nibabel as nib
@@ -103,3 +105,54 @@ class TestNothingStarted:
         code, out, err = verify(*([twin] if options else [tmp_path / "gone.nii.gz"]), *options)
         assert (code, out) == (2, "")
         assert err.endswith("gone.nii.gz: no such file; check the path\n")
+
+
+class TestSigned:
+    """A forged sidecar goes with its file; only a signature tells."""
+
+    @pytest.fixture
+    def key(self, tmp_path: Path) -> Path:
+        if shutil.which("ssh-keygen") is None:
+            pytest.skip("needs OpenSSH")
+        path = tmp_path / "key"
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path], check=True)
+        return path
+
+    def test_a_forged_sidecar_is_told_by_the_signature_alone(self, verify: Terminal, twin: Path, key: Path) -> None:
+        public, sidecar = key.with_suffix(".pub"), twin.with_name("flair_desc-pseudohealthy.json")
+        code, out, _ = verify(twin.parent, "--sign", key)
+        assert (code, out.splitlines()[-1]) == (
+            0, f"{twin.parent}: signed 2 files; give your public key to those who check"
+        )  # fmt: skip
+        assert verify(twin.parent, "--signed-by", public)[0] == 0
+        twin.write_bytes(b"forged")
+        sidecar.write_text(json.dumps({**json.loads(sidecar.read_text()), "Outputs": {twin.name: sha256(twin)}}))
+        assert verify(twin.parent)[0] == 0
+        code, _, err = verify(twin.parent, "--signed-by", public)
+        assert code == 1
+        assert err.splitlines() == [
+            f"{sidecar}: changed since the folder was signed",
+            f"{twin}: changed since the folder was signed",
+            "Error: 2 files are not as they were signed; see above",
+        ]
+
+    def test_what_is_not_as_it_was_written_is_not_signed(self, verify: Terminal, twin: Path, key: Path) -> None:
+        twin.write_bytes(b"other voxels")
+        assert verify(twin.parent, "--sign", key)[0] == 1
+        assert not (twin.parent / "signed.json").exists()
+
+    @pytest.mark.parametrize("option", ["--sign", "--signed-by"])
+    def test_a_file_alone_is_not_signed(self, option: str, verify: Terminal, twin: Path, key: Path) -> None:
+        code, _, err = verify(twin, option, key)
+        assert (code, "is no folder, expected a folder of results" in err) == (2, True)
+
+    def test_the_help_says_what_it_promises(self, verify: Terminal) -> None:
+        assert "It tells no forgery" in " ".join(verify("--help")[1].split())
+
+
+def test_nothing_in_a_name_is_obeyed_by_the_terminal(verify: Terminal, tmp_path: Path) -> None:
+    path = tmp_path / "a\x1b[2J\nError: all lost"
+    path.write_text("not ours")
+    _, out, _ = verify(path)
+    assert "\x1b" not in out
+    assert out.count("\n") == 1
