@@ -17,7 +17,7 @@ import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 
 from pipeline import __version__
-from pipeline.bundles import Bundle, find_bundle, foreign_code, is_plain, read_config
+from pipeline.bundles import Bundle, check_sizes, check_values, find_bundle, foreign_code, is_plain, read_config
 from pipeline.errors import PipelineError, UsageError
 from pipeline.files import read_json, remove_left, remove_partials, require_empty, sha256, write_json, written_aside
 from pipeline.preprocessing.cohort_format import COHORT_FILE, Cohort, known_patients, patient_hashes, read_cohort
@@ -138,7 +138,10 @@ def _prepared(
     """
     if not trust:
         _refuse_foreign_code(folder, named)
-    _check_values(folder / "configs" / "train.json", named)
+    config = read_config(folder / "configs" / "train.json")
+    _check_counts(config, named)
+    check_values(config, named)
+    check_sizes(config, [key for key in config if key.endswith("_def")], named)
     places = {"bundle_root": str(run), "output_dir": str(run), "dataset_dir": str(cohort)}
     return _build(folder, named, {**settings, **places})
 
@@ -207,9 +210,8 @@ def _refuse_foreign_code(run: Path, named: Path) -> None:
         )
 
 
-def _check_values(config: Path, named: Path) -> None:
+def _check_counts(settings: Mapping[str, Any], named: Path) -> None:
     """Refuse counts that are none, which libraries find out late or not at all."""
-    settings = read_config(config)
     for name in COUNTS:
         value = settings.get(name, 1)
         if is_plain(value) and (not isinstance(value, int) or isinstance(value, bool) or value < 1):

@@ -275,6 +275,11 @@ def test_a_network_that_would_fetch_or_read_something_is_refused(foreign, networ
         load_predictor(foreign, device="cpu")
 
 
+# Sixteen million layers of sizes that are small.
+DEEP = {"_target_": "monai.networks.nets.DenseNet", "spatial_dims": 2, "in_channels": 1, "out_channels": 1,
+    "growth_rate": 1, "bn_size": 1, "block_config": [4096] * 4096}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
@@ -286,6 +291,16 @@ def test_a_network_that_would_fetch_or_read_something_is_refused(foreign, networ
         ({"percentile": 1000}, "1000"),
         ({"fixed_window": [5, 5]}, "5"),
         ({"fixed_window": [0, float("nan")]}, "nan"),
+        ({"spacing_mm": float("nan")}, "grid::spacing_mm: found 'nan'"),
+        ({"spacing_mm": 1e-9}, "of 0.1 to 20 mm"),
+        ({"spacing_mm": True}, "grid::spacing_mm: found 'True' .*valid number"),
+        ({"size": [32, 32, 32]}, "grid::size: found '.32, 32, 32.'"),
+        ({"size": [1 << 30, 1 << 30]}, "2048 pixels at most"),
+        ({"slab_mm": float("inf")}, "slab::thickness_mm: found 'inf'"),
+        ({"foreground_only": "no"}, "window::foreground_only: found 'no' .*valid boolean"),
+        ({"upsampling": ["bilinear"]}, "network_def::upsampling"),
+        ({"filters": 2.0}, "network_def::filters: found '2.0' .*valid integer"),
+        ({"network_def": DEEP}, r"network_def: found a network of \d+ layers, expected at most 20000"),
     ],
 )
 def test_values_of_no_use_are_refused_when_the_bundle_is_loaded(foreign, changes, reason):

@@ -2,13 +2,16 @@
 
 from pipeline.bundles.bundle import Bundle, bundles_folder, find_bundle, list_bundles, read_config
 from pipeline.bundles.code import foreign_code, is_plain
-from pipeline.bundles.parts import COMMANDS, build, kind_of
+from pipeline.bundles.parts import COMMANDS, build, check_sizes, kind_of
+from pipeline.bundles.values import check_values
 
 __all__ = [
     "COMMANDS",
     "Bundle",
     "build",
     "bundles_folder",
+    "check_sizes",
+    "check_values",
     "find_bundle",
     "foreign_code",
     "is_plain",

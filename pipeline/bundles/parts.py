@@ -2,17 +2,20 @@
 
 import contextlib
 import pydoc
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from pipeline.bundles.bundle import Bundle, read_config
 from pipeline.bundles.code import foreign_part, is_predictor, strings
+from pipeline.bundles.values import check_values
 from pipeline.errors import PipelineError, UsageError
 
 UNLESS = "with your rights unless you give --trust-bundle, because you trust who wrote it"
 # Of channels, blocks and other sizes of a network.
 LARGEST = 4096
-MOST_PARAMETERS = 1_000_000_000
+MOST = {"layers": 20_000, "parameters": 1_000_000_000}
 # The command that each kind of predictor is for.
 COMMANDS = {
     "translator": "synthesize",
@@ -64,7 +67,8 @@ def build(
                     f"{path}: {config_id}: found {text[:160]!r}, expected plain values and classes of pipeline or "
                     f"MONAI that need nothing else; code from a bundle is not run {UNLESS}"
                 )
-    _check_sizes(config, [key for key in wanted if key.endswith("_def")], path)
+    check_values(wanted, path)
+    check_sizes(config, [key for key in wanted if key.endswith("_def")], path)
     parser = ConfigParser(config if trust else wanted)
     try:
         if trust and "imports" in config:
@@ -77,37 +81,69 @@ def build(
         raise UsageError(f"{path}: the config does not describe a predictor we can build ({reason})") from error
 
 
-def _check_sizes(config: Mapping[str, Any], networks: list[str], path: Any) -> None:
+def check_sizes(config: Mapping[str, Any], networks: Iterable[str], path: Path) -> None:
     """Refuse a network that would take minutes or all memory to build.
 
+    Args:
+        config: that describes it.
+        networks: their ids.
+        path: of the config, for the message.
+
     Raises:
-        UsageError: if a size is beyond `LARGEST`, or the network has more than `MOST_PARAMETERS`.
+        UsageError: if a size is beyond `LARGEST`, or a network has more layers or parameters than `MOST`.
     """
     import torch
     from monai.bundle import ConfigParser
 
     for network in networks:
-        count = 0
         needed = _needed(config, (network,), path)
         for key in needed:
-            for number in _numbers(config[key]):
+            for number in _whole_numbers(config[key]):
                 if not abs(number) <= LARGEST:
                     raise UsageError(f"{path}: {key}: found {number}, expected a size of at most {LARGEST}")
+        if any(text.startswith("$") for key in needed for text in strings(config[key])):
+            continue
         parser = ConfigParser({key: config[key] for key in needed})
         # On this device tensors have a size and no memory; building it in earnest says what is wrong with it.
-        with contextlib.suppress(Exception), torch.device("meta"):
-            count = sum(parameter.numel() for parameter in parser.get_parsed_content(network).parameters())
-        if count > MOST_PARAMETERS:
-            raise UsageError(
-                f"{path}: {network}: found a network of {count} parameters, expected at most {MOST_PARAMETERS}"
-            )
+        with _counted() as counts, contextlib.suppress(Exception), torch.device("meta"):
+            parser.get_parsed_content(network)
+        for what, most in MOST.items():
+            if counts[what] > most:
+                raise UsageError(
+                    f"{path}: {network}: found a network of {counts[what]} {what}, expected at most {most}"
+                )
 
 
-def _numbers(value: Any) -> Iterator[float]:
+@contextlib.contextmanager
+def _counted() -> Iterator[Counter[str]]:
+    """Count layers and parameters of what the block builds, and stop it where they are too many."""
+    from torch.nn.modules import module
+
+    counts: Counter[str] = Counter()
+
+    def count(what: str, number: int) -> None:
+        counts[what] += number
+        if counts[what] > MOST[what]:
+            raise OverflowError(what)
+
+    hooks = (
+        module.register_module_module_registration_hook(lambda *_: count("layers", 1)),
+        module.register_module_parameter_registration_hook(
+            lambda _module, _name, parameter: count("parameters", 0 if parameter is None else parameter.numel())
+        ),
+    )
+    try:
+        yield counts
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _whole_numbers(value: Any) -> Iterator[int]:
     if isinstance(value, dict | list):
         for item in value.values() if isinstance(value, dict) else value:
-            yield from _numbers(item)
-    elif isinstance(value, int | float):
+            yield from _whole_numbers(item)
+    elif isinstance(value, int):
         yield value
 
 

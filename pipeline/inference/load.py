@@ -14,6 +14,7 @@ from pipeline.errors import UsageError
 from pipeline.files import sha256
 from pipeline.inference.inputs import Inputs
 from pipeline.inference.products import ProductKind, Result
+from pipeline.preprocessing.domain_format import check_domain
 from pipeline.training.checkpoint import all_finite, load_tensors
 
 
@@ -143,6 +144,7 @@ def check_kind(bundle: Bundle, predictor: Any, kind: str | None) -> None:
     references = metadata.get("references")
     if not (isinstance(references, list) and references and all(isinstance(each, str) for each in references)):
         raise UsageError(f"{bundle.config('metadata')}: names no references, expected the papers to cite; add them")
+    check_domain(metadata)
     says = _output_type(metadata)
     if says not in predictor.output_types:
         raise UsageError(

@@ -18,13 +18,13 @@ from scipy import ndimage
 
 from pipeline.errors import UsageError
 from pipeline.preprocessing.cohort_format import LEVELS, Subject, read_cohort, read_stored
+from pipeline.preprocessing.domain_format import FORMAT, LAYOUT, QUANTILES, check_domain
 from pipeline.preprocessing.foreground import AIR
 from pipeline.preprocessing.grid import Grid
 from pipeline.preprocessing.slab import Slab
 from pipeline.scans import Scan
 from pipeline.scans.contrast import named_contrast
 
-FORMAT = 1
 KINDS = {"whole": "whole heads", "stripped": "skull-stripped brains"}
 # Of scans whose names tell no contrast.
 UNNAMED = "unnamed"
@@ -32,8 +32,7 @@ UNNAMED = "unnamed"
 # On this grid and in so many slices, spread over the slab, a scan is measured in a tenth of a second.
 GRID = Grid(2.0, (16, 16))
 SLICES = 16
-QUANTILES = np.linspace(0.02, 0.98, 25)
-LAYOUT = (6, 12, 12)
+SHARES = np.linspace(0.02, 0.98, QUANTILES)
 
 STEP_MM, DEPTH_MM = 4.0, 32.0  # of the profile from the border inwards, through scalp and skull into the brain
 BORDER_MM = 15.0
@@ -157,10 +156,10 @@ def compare(scan: Scan, windowed: NDArray[np.float32], metadata: Mapping[str, An
         UsageError: if the metadata are not as `phs-pipeline train` writes them.
     """
     findings = Findings()
-    domain = metadata.get("training_domain")
+    domain = check_domain(metadata)
     try:
         _compare_modality(scan, metadata, findings)
-        if domain is None or domain["format"] != FORMAT:
+        if domain is None:
             findings.notes.append(
                 "the bundle does not say what it was trained on, so whether this scan is like that was not checked"
             )
@@ -180,8 +179,8 @@ def compare(scan: Scan, windowed: NDArray[np.float32], metadata: Mapping[str, An
                 _compare_orientation(features, domain["layout"], findings)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(
-            "configs/metadata.json of the bundle: its training_domain or network_data_format is not as `phs-pipeline "
-            "train` writes it; restore the file"
+            "configs/metadata.json of the bundle: its network_data_format is not as `phs-pipeline train` writes it; "
+            "restore the file"
         ) from error
     return findings
 
@@ -216,8 +215,8 @@ def measure(windowed: NDArray[np.float32], spacing_mm: tuple[float, float, float
         thickness_mm=len(windowed) * spacing_mm[0],
         extent_mm=(right * GRID.spacing_mm, anterior * GRID.spacing_mm),
         ring=_ring(image, depth_mm),
-        border=np.quantile(image[body & (depth_mm <= BORDER_MM)], QUANTILES),
-        detail=np.quantile(detail, QUANTILES),
+        border=np.quantile(image[body & (depth_mm <= BORDER_MM)], SHARES),
+        detail=np.quantile(detail, SHARES),
         layout=parts[0, 0].numpy().astype(np.float64),
     )
 

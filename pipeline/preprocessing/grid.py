@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+# Beyond these no scanner's images lie, and a canvas takes minutes or all memory.
+FINEST_MM, COARSEST_MM = 0.1, 20
+LONGEST_SIDE = 2048
 Corner = tuple[int, int]
 
 
@@ -37,10 +40,11 @@ class Grid:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "size", tuple(self.size))
-        if self.spacing_mm <= 0 or any(side < 1 or side % self.stride for side in self.size):
+        sides = all(0 < side <= LONGEST_SIDE and side % self.stride == 0 for side in self.size)
+        if not (FINEST_MM <= self.spacing_mm <= COARSEST_MM and sides):
             raise ValueError(
-                f"a grid needs a positive spacing and sides divisible by {self.stride}, found {self.spacing_mm} mm and "
-                f"{self.size}"
+                f"a grid needs a positive spacing and sides divisible by {self.stride}, of {FINEST_MM} to "
+                f"{COARSEST_MM} mm and {LONGEST_SIDE} pixels at most, found {self.spacing_mm} mm and {self.size}"
             )
 
     def resampled(self, shape: tuple[int, int], spacing_mm: tuple[float, float]) -> tuple[int, int]:
@@ -211,8 +215,10 @@ class VolumeGrid:
     spacing_mm: float | None = None
 
     def __post_init__(self) -> None:
-        if self.spacing_mm is not None and not 0.1 <= self.spacing_mm <= 20:
-            raise ValueError(f"a volume's grid needs a spacing of 0.1 to 20 mm, found {self.spacing_mm}")
+        if self.spacing_mm is not None and not FINEST_MM <= self.spacing_mm <= COARSEST_MM:
+            raise ValueError(
+                f"a volume's grid needs a spacing of {FINEST_MM} to {COARSEST_MM} mm, found {self.spacing_mm}"
+            )
 
     def images(
         self, volumes: Float[Tensor, "batch channel depth height width"], spacing_mm: tuple[float, float, float]

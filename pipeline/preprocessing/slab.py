@@ -1,5 +1,6 @@
 """The slab of middle axial slices: the papers leave out the top and bottom of the head."""
 
+import math
 from dataclasses import dataclass
 
 from pipeline.errors import ScanError
@@ -22,8 +23,10 @@ class Slab:
     def __post_init__(self) -> None:
         if self.slices is not None and self.thickness_mm is not None:
             raise ValueError("a slab is given as a number of slices or as a thickness, not both")
-        if (self.slices is not None and self.slices < 1) or (self.thickness_mm is not None and self.thickness_mm <= 0):
-            raise ValueError("a slab needs at least one slice")
+        if (self.slices is not None and self.slices < 1) or (
+            self.thickness_mm is not None and not 0 < self.thickness_mm < math.inf
+        ):
+            raise ValueError(f"a slab needs at least one slice, found {self.slices} slices and {self.thickness_mm} mm")
 
     def range(self, count: int, spacing_mm: float) -> tuple[int, int]:
         """First slice and one past the last, of `count` slices that lie `spacing_mm` apart.
