@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.bundles import Bundle, bundles_folder, list_bundles
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, first_line
 from pipeline.files import sha256
 
 DISTRIBUTION = "phs-pipeline"
@@ -240,7 +240,7 @@ def _devices() -> Iterator[Check]:
     try:
         import torch
     except Exception as error:  # a broken installation fails in any way
-        reason = _first_line(error)
+        reason = first_line(error)
         yield Check("devices", "problem", f"torch cannot be imported ({reason})", "pip install --force-reinstall torch")
         return
     for number in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
@@ -250,7 +250,7 @@ def _devices() -> Iterator[Check]:
             float((ones @ ones).sum())
             free, total = torch.cuda.mem_get_info(number)
         except RuntimeError as error:
-            found = f"{torch.cuda.get_device_name(number)} does not compute ({_first_line(error)})"
+            found = f"{torch.cuda.get_device_name(number)} does not compute ({first_line(error)})"
             remedy = "nvidia-smi, and install the torch for this driver from https://pytorch.org/get-started/locally"
             yield Check(name, "problem", found, f"{remedy}; until then --device cpu")
             continue
@@ -307,7 +307,7 @@ def _trouble(bundle: Bundle, promised: str) -> str | None:
     except PipelineError as error:
         return str(error)
     except Exception as error:  # MONAI or torch are broken
-        return f"its weights cannot be loaded ({_first_line(error)}), see the other problems first"
+        return f"its weights cannot be loaded ({first_line(error)}), see the other problems first"
     return None
 
 
@@ -317,7 +317,3 @@ def _program(name: str) -> Check:
     if path:
         return Check(name, "ok", path)
     return Check(name, "ok", f"not there; optional, {purpose} ({remedy})")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]

@@ -27,6 +27,11 @@ class OutputError(UsageError):
     """Results cannot be written where they should go; no other scan of the run would fare better."""
 
 
+def first_line(error: BaseException) -> str:
+    """What another's error says first, shortened; its name where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+
+
 def printable(text: str) -> str:
     r"""A text that does nothing to a terminal: control characters, marks of direction and lone bytes are escaped.
 

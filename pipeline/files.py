@@ -226,6 +226,16 @@ def small_bytes(path: Path) -> bytes:
         return file.read(SMALL_FILE + 1)
 
 
+def require_regular(path: Path) -> None:
+    """Refuse what readers of others would wait for or read without end.
+
+    Raises:
+        OSError: if it is no regular file, or none at all.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "is no regular file", str(path))
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file; empty if there is no such file or none in it that can be read."""
     try:

@@ -15,11 +15,12 @@ from typing import Any
 import monai
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline import __version__
 from pipeline.bundles import Bundle, check_sizes, check_values, find_bundle, foreign_code, is_plain, read_config
 from pipeline.errors import PipelineError, UsageError
-from pipeline.files import read_json, remove_left, remove_partials, require_empty, sha256, write_json, written_aside
+from pipeline.files import remove_left, remove_partials, require_empty, sha256, write_json, written_aside
 from pipeline.preprocessing.cohort_format import COHORT_FILE, Cohort, known_patients, patient_hashes, read_cohort
 from pipeline.preprocessing.domain import describe
 from pipeline.training.checkpoint import CHECKPOINT
@@ -95,12 +96,38 @@ def train(
         _play(workflow, run, bundle, cohort, resumed=False)
 
 
+class _RunRecord(BaseModel):
+    """What a run keeps of how it was made, as far as it is read again; a bundle that is no run has none."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    cohort_sha256: str | None = None
+    training_patients: list[str] = []
+    epochs: int | None = None
+    finished: bool = True
+    starts: list[dict[str, Any]] = []
+
+
+def _read_record(run: Path) -> _RunRecord:
+    path = run / RECORD
+    if not path.exists():
+        return _RunRecord()
+    try:
+        return _RunRecord.model_validate(read_config(path))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise UsageError(
+            f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Input ')}, expected what "
+            "`phs-pipeline train` writes; restore the file"
+        ) from error
+
+
 def unfinished(bundle: Bundle) -> str | None:
     """What to say of a run that was stopped before its last epoch; None of a finished one, or of no run."""
-    record = read_json(bundle.root / RECORD)
-    if record.get("finished", True):
+    record = _read_record(bundle.root)
+    if record.finished:
         return None
-    return f"{bundle.root} is unfinished: its training was stopped before epoch {record.get('epochs')}"
+    return f"{bundle.root} is unfinished: its training was stopped before epoch {record.epochs}"
 
 
 def check_unseen(bundle: Bundle, cohort: Path, split: str) -> None:
@@ -109,7 +136,7 @@ def check_unseen(bundle: Bundle, cohort: Path, split: str) -> None:
     Raises:
         UsageError: if some patients of the split were training patients; the split `training` is meant so.
     """
-    trained = read_json(bundle.root / RECORD).get("training_patients", [])
+    trained = _read_record(bundle.root).training_patients
     seen = known_patients(cohort, split, trained) if split != "training" else []
     if seen:
         raise UsageError(
@@ -254,8 +281,7 @@ def _check_resumable(
     trained = find_bundle(str(run)).name
     if trained != bundle.name:
         raise UsageError(f"{run}: is a training of {trained}, found {bundle.name}; give `phs-pipeline train {trained}`")
-    record = run / RECORD
-    if record.is_file() and read_config(record).get("cohort_sha256") != sha256(cohort / COHORT_FILE):
+    if _read_record(run).cohort_sha256 not in (None, sha256(cohort / COHORT_FILE)):
         raise UsageError(f"{run}: was trained on another cohort than {cohort}; give the one it was started with")
 
 
@@ -377,7 +403,7 @@ def _write_record(
     run: Path, bundle: Bundle, cohort: Path, resumed: bool | None, device: str, epochs: int, finished: bool
 ) -> None:
     """What was run; `resumed` None adds no start."""
-    starts = list(read_json(run / RECORD).get("starts", []))
+    starts = list(_read_record(run).starts)
     if resumed is not None:
         starts.append(
             {

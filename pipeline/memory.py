@@ -1,4 +1,4 @@
-"""The highest memory of this process over a stretch of work."""
+"""The memory of this process: its highest over a stretch of work, and whether it ran out."""
 
 import contextlib
 import re
@@ -6,8 +6,15 @@ from pathlib import Path
 
 import torch
 
+# Of torch's allocator for the CPU, which has no exception of its own.
+NO_MEMORY = "DefaultCPUAllocator"
 STATUS = Path("/proc/self/status")
 CLEAR = Path("/proc/self/clear_refs")
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, whichever library found out."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or NO_MEMORY in str(error)
 
 
 class PeakMemory:

@@ -50,8 +50,10 @@ def body_box(inside: NDArray[np.bool_]) -> tuple[slice, slice]:
     """The box around all that is inside, with a border: a picture of air shows little.
 
     Args:
-        inside: shape (right, anterior), not all False.
+        inside: shape (right, anterior); all of it where nothing is.
     """
+    if not inside.any():
+        return slice(None), slice(None)
     rows, columns = (np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0))
     height, width = (slice(max(0, side[0] - BORDER), side[-1] + 1 + BORDER) for side in (rows, columns))
     return height, width

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from monai.bundle import ConfigParser
 
 from pipeline.bundles import Bundle, build, bundle, bundles_folder, find_bundle, kind_of, list_bundles, read_config
 from pipeline.cli.main import main
@@ -305,6 +306,38 @@ DEEP = {"_target_": "monai.networks.nets.DenseNet", "spatial_dims": 2, "in_chann
 )
 def test_values_of_no_use_are_refused_when_the_bundle_is_loaded(foreign, changes, reason):
     tamper(foreign, **changes)
+    with pytest.raises(UsageError, match=reason) as caught:
+        load_predictor(foreign, device="cpu")
+    assert "\n" not in str(caught.value)
+
+
+WINDOWS = {"_target_": "SlidingWindowInferer", "roi_size": [16, 16]}
+UNET = {"_target_": "monai.networks.nets.UNet", "spatial_dims": 2, "in_channels": 1, "out_channels": 1,
+    "channels": [2, 4], "strides": [2]}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"window": {"_target_": "pipeline.preprocessing.slab.Slab"}}, "window: found a Slab, expected a WindowRule"),
+        ({"grid": "@window"}, "grid: found a WindowRule, expected a Grid"),
+        ({"inferer": "@network_def"}, "inferer: found a JohnsonGenerator, expected a Inferer"),
+        ({"network_def": "@grid"}, "network: found a Grid, expected a Module"),
+        ({"inferer": {**WINDOWS, "sw_batch_size": -3}}, "the network cannot be run on images of shape"),
+        ({"inferer": {**WINDOWS, "overlap": 2}}, "the network cannot be run .*overlap must be"),
+        ({"inferer": {**WINDOWS, "mode": "gaussian", "sigma_scale": 0}}, "NaN or infinite values"),
+        ({"network_def": {**UNET, "in_channels": 2}}, "the network cannot be run .*have 2 channels"),
+        ({"network_def": {**UNET, "spatial_dims": 3}}, "the network cannot be run"),
+        ({"network_def": {**UNET, "out_channels": 2}}, "the network gave 2 channels"),
+        ({"network_def": {**UNET, "strides": [7]}}, "expected as many pixels"),
+    ],
+    ids=str,
+)
+def test_parts_that_do_not_fit_are_one_sentence_before_any_scan_is_read(foreign, changes, reason):
+    tamper(foreign, **changes)
+    if isinstance(changes.get("network_def"), dict):
+        network = ConfigParser(read_config(foreign.config("inference"))).get_parsed_content("network_def")
+        torch.save(network.state_dict(), foreign.weights)
     with pytest.raises(UsageError, match=reason) as caught:
         load_predictor(foreign, device="cpu")
     assert "\n" not in str(caught.value)

@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.bundles.bundle import Bundle, read_config
 from pipeline.bundles.code import foreign_part, is_predictor, strings
 from pipeline.bundles.values import check_values
-from pipeline.errors import PipelineError, UsageError
+from pipeline.errors import PipelineError, UsageError, first_line
 
 UNLESS = "with your rights unless you give --trust-bundle, because you trust who wrote it"
 # Of channels, blocks and other sizes of a network.
@@ -77,7 +77,7 @@ def build(
     except PipelineError:
         raise
     except Exception as error:  # whatever a constructor raises for the values in the file
-        reason = (str(error.__cause__ or error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error.__cause__ or error)
         raise UsageError(f"{path}: the config does not describe a predictor we can build ({reason})") from error
 
 

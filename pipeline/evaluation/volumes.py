@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.errors import UsageError
-from pipeline.preprocessing.cohort_format import LEVELS, Subject, read_cohort, read_mask, read_stored, stored_shape
+from pipeline.preprocessing.cohort_format import LEVELS, Subject, read_cohort, read_mask, read_part, stored_shape
 from pipeline.preprocessing.foreground import foreground
 from pipeline.preprocessing.grid import Grid
 from pipeline.preprocessing.splits import SPLITS
@@ -128,7 +128,7 @@ def read_volume(cohort: Path, record: Subject, *labels: str) -> Volume:
     def chosen(axial: NDArray[Any]) -> Tensor:
         return torch.from_numpy(axial[places, None])
 
-    slab = {name: _levels(cohort / path) for name, path in record.channels.items()}
+    slab = {name: _levels(cohort, record, path) for name, path in record.channels.items()}
     image = next(iter(slab.values()))
     return Volume(
         subject=record.subject,
@@ -138,7 +138,7 @@ def read_volume(cohort: Path, record: Subject, *labels: str) -> Volume:
         image=chosen(image),
         lesion=chosen(read_mask(cohort, record) > 0),
         foreground=chosen(foreground(image)),
-        truth=chosen(_levels(cohort / record.truth)) if record.truth is not None else None,
+        truth=chosen(_levels(cohort, record, record.truth)) if record.truth is not None else None,
         slice_mm=record.spacing_mm[0],
         slab=slab,
     )
@@ -150,15 +150,18 @@ def read_slab(cohort: Path, record: Subject) -> tuple[NDArray[np.float32], tuple
     Raises:
         UsageError: if a file of the cohort is missing or damaged.
     """
-    channels = [_levels(cohort / path) for path in record.channels.values()]
+    channels = [_levels(cohort, record, path) for path in record.channels.values()]
     return np.stack(channels, axis=1), record.spacing_mm
 
 
 def cohort_grid(cohort: Path, spacing_mm: float) -> Grid:
     """A canvas just large enough for the largest field of view of a cohort's slices."""
     grid = Grid(spacing_mm, (SMALLEST_SIDE, SMALLEST_SIDE))
-    for record in read_cohort(cohort).subjects:
-        grid = grid.enlarged(in_plane_shape(cohort, record), record.pixel_mm)
+    try:
+        for record in read_cohort(cohort).subjects:
+            grid = grid.enlarged(in_plane_shape(cohort, record), record.pixel_mm)
+    except ValueError as error:
+        raise UsageError(f"{cohort}: {error}; check each spacing_mm in cohort.json") from error
     return grid
 
 
@@ -176,6 +179,6 @@ def in_plane_shape(cohort: Path, record: Subject) -> tuple[int, int]:
     return stored_shape(cohort / record.images)[1:]
 
 
-def _levels(path: Path) -> NDArray[np.float32]:
+def _levels(cohort: Path, record: Subject, file: str) -> NDArray[np.float32]:
     # Not through the header's slope, a float32 that takes the highest level a little off 1.
-    return read_stored(path).astype(np.float32) / np.float32(LEVELS)
+    return read_part(cohort, record, file).astype(np.float32) / np.float32(LEVELS)

@@ -117,6 +117,9 @@ class Filler(NetworkPredictor):
             filled[batch] = np.where(hole[batch], made[:, 0].clip(0, 1), filled[batch])
         return filled
 
+    def _try(self, windowed: NDArray[np.float32], spacing_mm: tuple[float, float, float]) -> None:
+        self.fill(windowed, windowed[:, 0] > 0.5, spacing_mm)
+
     def __call__(self, inputs: Inputs) -> Result:
         """Fill the mask of the inputs.
 

@@ -10,9 +10,10 @@ from torch import nn
 from pipeline.bundles import COMMANDS, Bundle, build, read_config
 from pipeline.bundles.bundle import MAIN
 from pipeline.devices import pick_device
-from pipeline.errors import UsageError
+from pipeline.errors import ScanError, UsageError
 from pipeline.files import sha256
 from pipeline.inference.inputs import Inputs
+from pipeline.inference.network import NetworkPredictor
 from pipeline.inference.products import ProductKind, Result
 from pipeline.preprocessing.domain_format import check_domain
 from pipeline.training.checkpoint import all_finite, load_tensors
@@ -86,6 +87,11 @@ def load_predictor(
     predictor = build(bundle, ("predictor",), trust, given)["predictor"]
     check_kind(bundle, predictor, kind)
     load_bundle_weights(bundle, predictor)
+    if isinstance(predictor, NetworkPredictor):
+        try:
+            predictor.try_out()
+        except ScanError as error:
+            raise UsageError(f"{bundle.config('inference')}: {error}") from error
     return predictor, provenance(bundle)
 
 
@@ -146,7 +152,7 @@ def check_kind(bundle: Bundle, predictor: Any, kind: str | None) -> None:
         raise UsageError(f"{bundle.config('metadata')}: names no references, expected the papers to cite; add them")
     check_domain(metadata)
     says = _output_type(metadata)
-    if says not in predictor.output_types:
+    if not isinstance(says, str) or says not in predictor.output_types:
         raise UsageError(
             f"{bundle.config('metadata')}: says that the network puts out {says!r}, but the {predictor.kind} of "
             f"inference.json expects {' or '.join(sorted(predictor.output_types))}; make the two agree"

@@ -1,6 +1,9 @@
 """A network on its own grid: slice by slice, with neighbouring slices, or whole volumes."""
 
+import math
+import re
 from collections.abc import Callable, Iterator, Sequence
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -9,13 +12,15 @@ from monai.inferers import Inferer, SimpleInferer
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pipeline.errors import ScanError, UsageError
+from pipeline.errors import PipelineError, ScanError, UsageError, first_line
+from pipeline.memory import is_full
 from pipeline.preprocessing.foreground import foreground
 from pipeline.preprocessing.grid import Grid, VolumeGrid
 from pipeline.preprocessing.slab import Slab
 from pipeline.preprocessing.window import WindowRule
 
 MOST_SLICES_AT_ONCE = 4096
+NAME = re.compile(r"\w[\w.+-]{0,99}")
 
 
 class GridNetwork:
@@ -45,6 +50,9 @@ class GridNetwork:
     ) -> None:
         check_whole("batch_size", batch_size, 1, MOST_SLICES_AT_ONCE)
         check_whole("neighbours", neighbours, 0, 16)
+        check_is("network", network, nn.Module)
+        check_is("grid", grid, (Grid, VolumeGrid))
+        check_is("inferer", inferer, (Inferer, NoneType))
         self.device = torch.device(device)
         self.network = network.to(self.device).eval()
         self.grid = grid
@@ -122,13 +130,27 @@ class GridNetwork:
         return images[:, self.neighbours : self.neighbours + 1]
 
     def _run(self, images: Tensor) -> Tensor:
-        output: Tensor = self.inferer(images, self.network)
-        if not output.isfinite().all():
+        try:
+            output: Tensor = self.inferer(images, self.network)
+            finite = bool(output.isfinite().all())
+        except Exception as error:  # whatever a network or an inferer raises that does not fit the images
+            if isinstance(error, PipelineError) or is_full(error):
+                raise
+            raise ScanError(
+                f"the network cannot be run on images of shape {tuple(images.shape)} ({first_line(error)}), expected "
+                "network, inferer, grid and channels that fit; correct the bundle's inference.json"
+            ) from error
+        if not finite:
             raise ScanError("the network gave NaN or infinite values, expected numbers; train it anew")
         return output
 
     def _made(self, images: Tensor, wanted: Callable[[Tensor, Tensor], Tensor] | None) -> Tensor:
         output = self._run(images)
+        if output.shape[2:] != images.shape[2:] or output.ndim != images.ndim:
+            raise ScanError(
+                f"the network gave {tuple(output.shape)} for images {tuple(images.shape)}, expected as many pixels; "
+                "correct network_def in the bundle's inference.json"
+            )
         return output if wanted is None else wanted(images, output)
 
     def _volume(self, windowed: NDArray[np.float32]) -> Tensor:
@@ -159,9 +181,11 @@ class NetworkPredictor:
     def __init__(
         self, runner: GridNetwork, window: WindowRule, channels: Sequence[str], slab: Slab | None = None
     ) -> None:
+        check_is("window", window, WindowRule)
+        check_is("slab", slab, (Slab, NoneType))
         self.runner = runner
         self.window = window
-        self.channels = tuple(channels)
+        self.channels = check_names("channels", channels)
         self.slab = slab
 
     @property
@@ -173,6 +197,21 @@ class NetworkPredictor:
     def device(self) -> torch.device:
         """Where it computes."""
         return self.runner.device
+
+    def try_out(self) -> None:
+        """Run it on a canvas, so that a network that does not fit is told before any scan is read.
+
+        Raises:
+            ScanError: if it fails.
+        """
+        grid = self.runner.grid
+        if isinstance(grid, VolumeGrid):
+            return
+        brighter = np.linspace(0, 1, math.prod(grid.size), dtype=np.float32).reshape(grid.size)
+        self._try(np.stack([brighter] * len(self.channels))[None], (grid.spacing_mm,) * 3)
+
+    def _try(self, windowed: NDArray[np.float32], spacing_mm: tuple[float, float, float]) -> None:
+        """What is done with a slice, shape (1, C, right, anterior)."""
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -190,3 +229,30 @@ def check_whole(name: str, value: object, low: int, high: int) -> None:
     """
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
         raise UsageError(f"{name}: found {value!r}, expected a whole number from {low} to {high}")
+
+
+def check_is(name: str, value: object, kind: type | tuple[type, ...]) -> None:
+    """Refuse what is of another class than a predictor is built of.
+
+    Raises:
+        UsageError: see above.
+    """
+    if not isinstance(value, kind):
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        wanted = " or ".join(each.__name__ for each in kinds if each is not NoneType)
+        raise UsageError(f"{name}: found a {type(value).__name__}, expected a {wanted}")
+
+
+def check_names(what: str, names: Sequence[str]) -> tuple[str, ...]:
+    """The names, which become part of file names.
+
+    Raises:
+        UsageError: if there is none, two are the same, or one is more than letters, digits and `_.+-`.
+    """
+    found = tuple(names)
+    if not found or len(set(found)) < len(found) or not all(NAME.fullmatch(name) for name in found):
+        raise UsageError(
+            f"{what}: found {', '.join(map(repr, found))[:120] or 'none'}, expected different names of letters, digits "
+            "and _ . + -"
+        )
+    return found

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from pipeline.errors import OutputError, PipelineError, ScanError, UsageError
@@ -24,14 +23,11 @@ from pipeline.inference.load import Predictor
 from pipeline.inference.outputs import BIDS, Form, Outputs, output_names
 from pipeline.inference.preparation import Preparation
 from pipeline.inference.products import ProductKind, Result
-from pipeline.memory import PeakMemory
+from pipeline.memory import PeakMemory, is_full
 from pipeline.preprocessing.domain import Features, compare, measure
 from pipeline.scans import Scan, is_nifti, read_nifti, stem
 from pipeline.scans.nifti import is_marked
 from pipeline.scans.sources import Source
-
-# Of torch's allocator for the CPU, which has no exception of its own.
-NO_MEMORY = "DefaultCPUAllocator"
 
 
 @dataclass(frozen=True)
@@ -386,7 +382,7 @@ def _enough_memory(source: Source) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not (isinstance(error, (MemoryError, torch.OutOfMemoryError)) or NO_MEMORY in str(error)):
+        if not is_full(error):
             raise
         raise ScanError(
             f"{source.path}: found too little memory for a scan of this size, expected some twelve times what its "

@@ -6,9 +6,9 @@ from monai.inferers import Inferer
 from numpy.typing import NDArray
 from torch import nn
 
-from pipeline.errors import UsageError
+from pipeline.errors import ScanError, UsageError
 from pipeline.inference.inputs import Inputs, see
-from pipeline.inference.network import GridNetwork, NetworkPredictor
+from pipeline.inference.network import GridNetwork, NetworkPredictor, check_names
 from pipeline.inference.products import Figure, Product, ProductKind, Result
 from pipeline.preprocessing.grid import Grid, VolumeGrid
 from pipeline.preprocessing.slab import WHOLE, Slab
@@ -59,7 +59,7 @@ class Scorer(NetworkPredictor):
         super().__init__(runner, window, channels, slab or WHOLE)
         self.target = target
         self.units = units
-        self.classes = tuple(classes) if classes else None
+        self.classes = check_names("classes", classes) if classes else None
 
     @property
     def main(self) -> tuple[str, ProductKind]:
@@ -80,9 +80,17 @@ class Scorer(NetworkPredictor):
             ScanError: if the network gives NaN or infinite values.
         """
         rows = [output.float().cpu() for _, output in self.runner.outputs(windowed, spacing_mm)]
+        expected = len(self.classes or (self.target,))
+        if any(row.ndim != 2 or row.shape[1] != expected for row in rows):
+            raise ScanError(
+                f"the network gave {tuple(rows[0].shape)} for {len(rows[0])} images, expected {expected} numbers each"
+            )
         scores = torch.cat(rows)
         values: NDArray[np.float32] = (scores.softmax(dim=1) if self.classes else scores).numpy()
         return values
+
+    def _try(self, windowed: NDArray[np.float32], spacing_mm: tuple[float, float, float]) -> None:
+        self.scores(windowed, spacing_mm)
 
     def __call__(self, inputs: Inputs) -> Result:
         """Score a scan.

@@ -8,7 +8,7 @@ from torch import nn
 
 from pipeline.errors import ScanError, UsageError
 from pipeline.inference.inputs import Inputs, see
-from pipeline.inference.network import GridNetwork, NetworkPredictor
+from pipeline.inference.network import GridNetwork, NetworkPredictor, check_names
 from pipeline.inference.products import Figure, Product, ProductKind, Result
 from pipeline.preprocessing.grid import Grid, VolumeGrid
 from pipeline.preprocessing.slab import WHOLE, Slab
@@ -63,7 +63,7 @@ class Segmenter(NetworkPredictor):
             raise UsageError(f"threshold: found {threshold!r}, expected a probability between 0 and 1")
         runner = GridNetwork(network, grid, device, inferer, batch_size, neighbours)
         super().__init__(runner, window, channels, slab or WHOLE)
-        self.labels = tuple(labels)
+        self.labels = check_names("labels", labels)
         self.threshold = threshold
 
     @property
@@ -95,6 +95,9 @@ class Segmenter(NetworkPredictor):
                 )
             found[batch] = torch.from_numpy(logits).sigmoid().numpy()
         return found
+
+    def _try(self, windowed: NDArray[np.float32], spacing_mm: tuple[float, float, float]) -> None:
+        self.probabilities(windowed, spacing_mm)
 
     def __call__(self, inputs: Inputs) -> Result:
         """Find the labels in a scan.

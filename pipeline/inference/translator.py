@@ -8,7 +8,7 @@ import torch
 from monai.inferers import Inferer
 from numpy.typing import NDArray
 from scipy import ndimage
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.errors import ScanError
 from pipeline.inference.change import amounts, cut_off, lesion_mask
@@ -93,9 +93,13 @@ class Translator(NetworkPredictor):
             ScanError: if the network gives NaN or infinite values.
         """
         residual = np.empty((windowed.shape[0], *windowed.shape[2:]), dtype=np.float32)
-        for batch, change in self.runner.on_pixels(
-            windowed, spacing_mm, lambda images, output: output - self.runner.main_channel(images)
-        ):
+
+        def change_of(images: Tensor, output: Tensor) -> Tensor:
+            if output.shape[1] != 1:
+                raise ScanError(f"the network gave {output.shape[1]} channels, expected the first sequence alone")
+            return output - self.runner.main_channel(images)
+
+        for batch, change in self.runner.on_pixels(windowed, spacing_mm, change_of):
             residual[batch] = change[:, 0].clip(-1, 1)
         return residual
 
@@ -119,6 +123,9 @@ class Translator(NetworkPredictor):
             residuals.append(mirrored[:, ::-1] / np.float32(factor))
         deviation: NDArray[np.float32] = np.std(residuals, axis=0, dtype=np.float32)
         return deviation
+
+    def _try(self, windowed: NDArray[np.float32], spacing_mm: tuple[float, float, float]) -> None:
+        self.residual(windowed, spacing_mm)
 
     def __call__(self, inputs: Inputs) -> Result:
         """Make the pseudo-healthy twin of a scan.

@@ -27,7 +27,7 @@ from pydantic import (
 )
 
 from pipeline.errors import UsageError
-from pipeline.files import small_text
+from pipeline.files import require_regular, small_text
 from pipeline.preprocessing.labels import Label
 from pipeline.preprocessing.splits import Split
 
@@ -48,6 +48,7 @@ def _inside(path: str) -> str:
 # Names become parts of file names.
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=200)]
 InnerPath = Annotated[str, AfterValidator(_inside)]
+VoxelMm = Annotated[float, Field(ge=0.01, le=100)]
 
 
 class _Record(BaseModel):
@@ -131,7 +132,7 @@ class Prepared(_Record):
     patient: Name
     images: InnerPath
     masks: InnerPath | None
-    spacing_mm: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
+    spacing_mm: tuple[VoxelMm, VoxelMm, VoxelMm]
     labels: list[Label]
     session: str | None = None
     channels: dict[str, InnerPath] = {}
@@ -319,16 +320,49 @@ def read_stored(path: Path) -> NDArray[Any]:
         UsageError: if the file is missing or damaged.
     """
     try:
-        return np.ascontiguousarray(np.moveaxis(nib.load(path).dataobj.get_unscaled(), 2, 0))
+        require_regular(path)
+        stored = np.ascontiguousarray(np.moveaxis(nib.load(path).dataobj.get_unscaled(), 2, 0))
     except Exception as error:  # nibabel's readers raise whatever their parser stumbles over
         raise _unreadable(path) from error
+    if stored.ndim != 3 or stored.dtype.kind != "u":
+        raise _unreadable(path)
+    return stored
+
+
+def read_part(cohort: Path, subject: Prepared, file: str) -> NDArray[Any]:
+    """One of a subject's volumes as `read_stored` gives it.
+
+    Args:
+        cohort: folder of the preprocessed cohort.
+        subject: whose volume.
+        file: one of `subject.files`.
+
+    Raises:
+        UsageError: if the file is missing or damaged, a link leads to it from outside, or it has other slices or pixels
+            than `cohort.json` and the first channel say.
+    """
+    path = cohort / file
+    if not path.resolve().is_relative_to(cohort.resolve()):
+        raise UsageError(f"{path}: is a link that leads out of the cohort, expected its files; put the file there")
+    stored = read_stored(path)
+    expected = len(subject.labels), *stored_shape(cohort / subject.images)[1:]
+    if stored.shape != expected:
+        raise UsageError(
+            f"{path}: found {' × '.join(map(str, stored.shape))} voxels (slices × right × anterior), expected "
+            f"{' × '.join(map(str, expected))} as cohort.json and the first channel say; run `phs-pipeline preprocess` "
+            "again"
+        )
+    return stored
 
 
 def read_mask(cohort: Path, subject: Prepared) -> NDArray[Any]:
-    """A subject's lesion mask as `read_stored` gives it; zeros where no lesion was annotated."""
+    """A subject's lesion mask as `read_part` gives it; zeros where no lesion was annotated."""
     if subject.masks is None:
         return np.zeros(stored_shape(cohort / subject.images), np.uint8)
-    return read_stored(cohort / subject.masks)
+    mask = read_part(cohort, subject, subject.masks)
+    if mask.max(initial=0) > 1:
+        raise _unreadable(cohort / subject.masks)
+    return mask
 
 
 def stored_shape(path: Path) -> tuple[int, int, int]:
@@ -338,6 +372,7 @@ def stored_shape(path: Path) -> tuple[int, int, int]:
         UsageError: if the file is missing or damaged.
     """
     try:
+        require_regular(path)
         right, anterior, slices = nib.load(path).shape
     except Exception as error:
         raise _unreadable(path) from error

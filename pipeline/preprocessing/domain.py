@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from pipeline.errors import UsageError
-from pipeline.preprocessing.cohort_format import LEVELS, Subject, read_cohort, read_stored
+from pipeline.preprocessing.cohort_format import LEVELS, Subject, read_cohort, read_part
 from pipeline.preprocessing.domain_format import FORMAT, LAYOUT, QUANTILES, check_domain
 from pipeline.preprocessing.foreground import AIR
 from pipeline.preprocessing.grid import Grid
@@ -122,7 +122,7 @@ def describe(cohort: Path) -> dict[str, Any]:
     records = prepared.of("training")
 
     def measured(record: Subject) -> Features | None:
-        windowed = read_stored(cohort / record.images).astype(np.float32) / np.float32(LEVELS)
+        windowed = read_part(cohort, record, record.images).astype(np.float32) / np.float32(LEVELS)
         return measure(windowed, record.spacing_mm)
 
     with ThreadPoolExecutor() as pool:

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from pipeline.errors import OutputError, UsageError
-from pipeline.preprocessing.cohort_format import LEVELS, Cohort, Subject, read_cohort, read_mask, read_stored
+from pipeline.preprocessing.cohort_format import LEVELS, Cohort, Subject, read_cohort, read_mask, read_part
 from pipeline.preprocessing.foreground import AIR
 from pipeline.preprocessing.grid import Grid
 
@@ -141,7 +141,9 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
                 np.empty((0, len(self.channels), *size), np.uint16), np.empty((0, 1, *size), np.uint8), [], 0, 0
             )
         stored = torch.from_numpy(
-            np.stack([read_stored(self.cohort / subject.channels[name])[wanted] for name in self.channels], axis=1)
+            np.stack(
+                [read_part(self.cohort, subject, subject.channels[name])[wanted] for name in self.channels], axis=1
+            )
         ).float()
         lesions = torch.from_numpy(read_mask(self.cohort, subject)[wanted, None].astype(np.float32))
         lost = 0.0

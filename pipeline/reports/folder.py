@@ -50,13 +50,14 @@ def write_folder_pages(folder: Path, outcome: Outcome, asked: int) -> Path | Non
             note = folder / FAILED / f"{record.name[:LONGEST_NAME]}_{digits}.json"
             write_json(note, {"Scan": record.name, "PathSha256": digits, "Error": error})
     # Runs that end together read the folder before the others' last results lie there: whoever writes last looks again.
-    shown = None
+    written: tuple[str, str] | None = None
     for _ in range(MOST_LOOKS):
-        before, shown = shown, (index_page(folder), scores_csv(folder))
-        if shown == before:
+        shown = index_page(folder), scores_csv(folder)
+        if shown == written:
             break
         write_text(index, shown[0])
         write_text(folder / "scores.csv", shown[1])
+        written = shown
     return index
 
 

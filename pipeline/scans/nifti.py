@@ -10,7 +10,7 @@ from nibabel.fileholders import FileHolder
 from nibabel.openers import ImageOpener
 from numpy.typing import NDArray
 
-from pipeline.errors import ScanError, UsageError
+from pipeline.errors import ScanError, UsageError, first_line
 from pipeline.files import written_aside
 from pipeline.scans.pointer import check_fetched
 from pipeline.scans.scan import SPACING_LIMITS_MM, Scan
@@ -72,7 +72,7 @@ def read_nifti(path: Path, constant_ok: bool = False, volume: int | None = None)
         image = _load(path)
     except Exception as error:  # nibabel's readers raise whatever their parser stumbles over
         raise ScanError(
-            f"{path}: found no readable header ({_first_line(error)}), expected a NIfTI file; copy it again or convert "
+            f"{path}: found no readable header ({first_line(error)}), expected a NIfTI file; copy it again or convert "
             "the original"
         ) from error
     if not isinstance(image, nib.Nifti1Image):
@@ -90,7 +90,7 @@ def read_nifti(path: Path, constant_ok: bool = False, volume: int | None = None)
         ) from error
     except Exception as error:  # as above: damage shows as anything from zlib.error to OverflowError
         raise ScanError(
-            f"{path}: found voxels that cannot be read ({_first_line(error)}), expected {image.shape} of them; the "
+            f"{path}: found voxels that cannot be read ({first_line(error)}), expected {image.shape} of them; the "
             "file is truncated or damaged, copy it again"
         ) from error
     header = image.header.copy()
@@ -224,7 +224,3 @@ def write_nifti(path: Path, stored: NDArray[np.generic], like: Scan, difference:
     image.header.set_slope_inter(like.slope, 0.0 if difference else like.intercept)
     with written_aside(path) as aside:
         nib.save(image, aside)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]

@@ -162,3 +162,9 @@ def test_a_network_of_volumes_gives_the_same_mask_whole_or_in_windows(scan: Scan
         made = segmenter(network, grid=VolumeGrid(), **options)(Inputs(scan)).main.voxels
         np.testing.assert_array_equal(made, slices)
     assert {size[2:] for size in windows.seen} == {(4, 16, 16)}
+
+
+@pytest.mark.parametrize("labels", [(), ("",), ("../lesion",), ("a/b",), ("lesion", "lesion"), ("a\nb",), ("x" * 101,)])
+def test_labels_become_names_of_files_and_lead_nowhere_else(labels: tuple[str, ...]) -> None:
+    with pytest.raises(UsageError, match=r"labels: found .*, expected different names of letters"):
+        segmenter(labels=labels)
