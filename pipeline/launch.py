@@ -201,7 +201,8 @@ def _alone(run: Path) -> Iterator[None]:
         return
     import fcntl
 
-    with (run / LOCK).open("w") as lock:
+    # Not through a link, to whatever file it may lead, and not waiting for a pipe.
+    with os.fdopen(os.open(run / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644), "r+b") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -16,7 +16,7 @@ from pipeline.bundles import Bundle, find_bundle, foreign_code, list_bundles, re
 from pipeline.errors import OutputError, UsageError
 from pipeline.files import MACHINE, sha256, write_json
 from pipeline.inference import Inputs, load_predictor
-from pipeline.launch import train, unfinished
+from pipeline.launch import check_unseen, train, unfinished
 from pipeline.networks import JohnsonGenerator, UNetSegmentor
 from pipeline.preprocessing.domain import Findings, compare, describe
 from pipeline.preprocessing.window import WindowRule
@@ -321,6 +321,26 @@ def test_two_processes_do_not_train_in_one_folder(go, laptop_run, tmp_path):
             go(tmp_path / "run", resume=True)
 
 
+def test_the_lock_writes_through_no_link(go, laptop_run, tmp_path):
+    shutil.copytree(laptop_run, tmp_path / "run")
+    (tmp_path / "precious").write_text("theirs")
+    (tmp_path / "run" / ".lock").symlink_to(tmp_path / "precious")
+    with pytest.raises(OSError, match=r"\.lock"):
+        go(tmp_path / "run", resume=True)
+    assert (tmp_path / "precious").read_text() == "theirs"
+
+
+@pytest.mark.parametrize(
+    "record", [{"training_patients": 5}, {"training_patients": [{}]}, {"starts": 5}, {"finished": "no"}], ids=str
+)
+def test_a_damaged_record_of_a_run_is_one_sentence(laptop_run, phantom_cohort, tmp_path, record):
+    """Taken for none, it would let a run be measured on its training patients."""
+    shutil.copytree(laptop_run, tmp_path / "run")
+    write_json(tmp_path / "run" / "run.json", {**read_config(laptop_run / "run.json"), **record})
+    with pytest.raises(UsageError, match=r"run\.json: .*; restore the file"):
+        check_unseen(find_bundle(str(tmp_path / "run")), phantom_cohort, "test")
+
+
 @pytest.mark.parametrize(
     ("setting", "reason"),
     [
@@ -329,6 +349,11 @@ def test_two_processes_do_not_train_in_one_folder(go, laptop_run, tmp_path):
         ({"batch_size": 0}, "batch_size is 0"),
         ({"batch_size": -1}, "batch_size is -1"),
         ({"accumulate": 0}, "accumulate is 0"),
+        ({"residual_blocks": 1_000_000}, "found 1000000, expected a size of at most 4096"),
+        ({"generator_rate": float("nan")}, "nan"),
+        ({"lambda": float("nan")}, "method::lambda_: found 'nan'"),
+        ({"lambda": "x"}, "method::lambda_: found 'x' .*valid number"),
+        ({"size": [64]}, "grid::size"),
         ({"filters": 0}, "without channels|no training can be built"),
         ({"generator_rate": 1e38}, "diverged|stopped with an error"),
         ({"lambda ": 3}, "has no such setting"),

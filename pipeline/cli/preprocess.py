@@ -156,7 +156,7 @@ def preprocess(
 def _labels(text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
-    if not all(part.strip().isdigit() and int(part) > 0 for part in text.split(",")):
+    if not all(part.strip().isdecimal() and int(part) > 0 for part in text.split(",")):
         raise click.UsageError(f"--lesion-labels needs whole numbers above 0 such as 2 or 1,3, found {text!r}")
     return tuple(int(part) for part in text.split(","))
 

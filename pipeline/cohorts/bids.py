@@ -9,6 +9,7 @@ from pathlib import Path
 from pipeline.cohorts.case import SPLITS, Entry
 from pipeline.cohorts.layout import register
 from pipeline.cohorts.tree import by_session, folders, plain_else_all, read_utf8, with_entity, with_suffix
+from pipeline.errors import UsageError
 from pipeline.scans.nifti import stem
 
 LESION = re.compile(r"(?:label|desc)-\w*(?:lesion|wmh)\w*", re.IGNORECASE)
@@ -86,9 +87,12 @@ def _participants(cohort: Path) -> dict[str, dict[str, str]]:
     if not path.is_file():
         return {}
     rows = csv.DictReader(read_utf8(path).splitlines(), delimiter="\t")
-    rows.fieldnames = [name.strip() for name in rows.fieldnames or []]
-    return {
-        row["participant_id"].strip(): {key: value or "" for key, value in row.items() if key is not None}
-        for row in rows
-        if row.get("participant_id")
-    }
+    try:
+        rows.fieldnames = [name.strip() for name in rows.fieldnames or []]
+        return {
+            row["participant_id"].strip(): {key: value or "" for key, value in row.items() if key is not None}
+            for row in rows
+            if row.get("participant_id")
+        }
+    except csv.Error as error:
+        raise UsageError(f"{path}: is malformed ({error}), expected columns separated by tabs; mend it") from error

@@ -20,7 +20,7 @@ def wmh(cohort: Path, modality: str | None) -> list[Entry]:
     for folder in [cohort, *folders(cohort, depth=4)]:
         masks = [path for path in niftis(folder) if stem(path).casefold() == "wmh"]
         present = [path for path in niftis(folder / "pre") if not path.name.casefold().startswith("3dt1_mask")]
-        if not masks and not (folder.name.isdigit() and present):
+        if not masks and not (folder.name.isdecimal() and present):
             continue
         entries.append(
             Entry(

@@ -42,7 +42,7 @@ class Description:
         names = [name.casefold() for name in self.channels]
         if modality.casefold() in names:
             return names.index(modality.casefold())
-        if modality.isdigit() and int(modality) < max(1, len(names)):
+        if modality.isdecimal() and int(modality) < max(1, len(names)):
             return int(modality)
         known = ", ".join(self.channels) or "none by name"
         raise UsageError(f"{path}: has no channel {modality!r}, found {known}; choose one of them")
@@ -82,12 +82,12 @@ def _labels(found: Any) -> dict[str, tuple[int, ...]]:
     """Values by name, background left out: the Decathlon maps values to names, nnU-Net names to values or regions."""
     labels: dict[str, tuple[int, ...]] = {}
     for key, value in found.items() if isinstance(found, dict) else ():
-        if str(key).isdigit():
+        if str(key).isdecimal():
             name = str(value)
             values: tuple[int, ...] = (int(key),)
         else:
             name = str(key)
-            values = tuple(int(v) for v in (value if isinstance(value, list) else [value]) if str(v).isdigit())
+            values = tuple(int(v) for v in (value if isinstance(value, list) else [value]) if str(v).isdecimal())
         if values and values != (0,) and name.casefold() not in {"background", "ignore"}:
             labels[name] = values
     return labels

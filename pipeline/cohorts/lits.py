@@ -21,7 +21,7 @@ def lits(cohort: Path, modality: str | None) -> list[Entry]:
     for folder in [cohort, *folders(cohort, depth=2)]:
         for path in niftis(folder):
             kind, _, number = stem(path).partition("-")
-            if kind in {"volume", "segmentation"} and number.isdigit():
+            if kind in {"volume", "segmentation"} and number.isdecimal():
                 (images if kind == "volume" else masks)[f"volume-{number}"].append(path)
             elif re.fullmatch(r"liver_\d+", stem(path)) and folder.name in {"imagesTr", "labelsTr"}:
                 (images if folder.name == "imagesTr" else masks)[stem(path)].append(path)

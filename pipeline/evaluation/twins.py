@@ -1,7 +1,9 @@
 """The images behind a report: each volume's pathological slices with their pseudo-healthy twins."""
 
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,10 +11,14 @@ from torch import Tensor
 
 from pipeline.errors import UsageError
 from pipeline.evaluation.volumes import Volume
-from pipeline.files import written_aside
+from pipeline.files import require_regular, written_aside
 from pipeline.preprocessing.cohort_format import LEVELS
 
 FOLDER = "twins"
+# A volume of a thousand slices of 512 × 512 pixels takes 1.5 GB.
+MOST_BYTES = 2 << 30
+FINEST_MM, COARSEST_MM = 0.01, 100
+KINDS = {"places": "i", "image": "u", "twin": "u", "lesion": "b", "foreground": "b", "spacing_mm": "f"}
 
 
 @dataclass(frozen=True)
@@ -66,14 +72,13 @@ def read_twins(path: Path) -> Twins:
         UsageError: if it is missing or damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
+        arrays = _arrays(path)
         right, anterior = arrays["spacing_mm"]
         return Twins(
             subject=path.stem,
             places=arrays["places"],
-            image=arrays["image"].astype(np.float32) / LEVELS,
-            twin=arrays["twin"].astype(np.float32) / LEVELS,
+            image=arrays["image"].astype(np.float32) / np.float32(LEVELS),
+            twin=arrays["twin"].astype(np.float32) / np.float32(LEVELS),
             lesion=arrays["lesion"],
             foreground=arrays["foreground"],
             spacing_mm=(float(right), float(anterior)),
@@ -82,6 +87,31 @@ def read_twins(path: Path) -> Twins:
         raise UsageError(
             f"{path}: missing or damaged, expected the images of an evaluation; run `phs-pipeline evaluate` again"
         ) from error
+
+
+def _arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of a file by name, of the types and shapes that `Twins` has.
+
+    Raises:
+        ValueError: if they are not, or larger than any volume; numpy and zipfile raise further ones.
+    """
+    require_regular(path)
+    with zipfile.ZipFile(path) as archive:
+        size = sum(member.file_size for member in archive.infolist())
+    if size > MOST_BYTES:
+        raise ValueError(f"{size} bytes")
+    with np.load(path, allow_pickle=False) as stored:
+        arrays = {name: stored[name] for name in KINDS}
+    shape = arrays["image"].shape
+    fits = (
+        all(arrays[name].dtype.kind == kind for name, kind in KINDS.items())
+        and all(arrays[name].shape == shape for name in ("twin", "lesion", "foreground"))
+        and (len(shape), arrays["places"].shape, arrays["spacing_mm"].shape) == (3, shape[:1], (2,))
+        and all(FINEST_MM <= side <= COARSEST_MM for side in arrays["spacing_mm"])
+    )
+    if not fits or not arrays["image"].size:
+        raise ValueError("arrays of other types or shapes")
+    return arrays
 
 
 def _levels(image: NDArray[np.float32]) -> NDArray[np.uint16]:

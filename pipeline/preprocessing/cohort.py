@@ -26,7 +26,7 @@ from pydantic import BaseModel
 from pipeline import __version__
 from pipeline.cohorts import Case, FoundCases, Problem, find_cases
 from pipeline.errors import OutputError, PipelineError, ScanError, UsageError
-from pipeline.files import PARTIAL, sha256, small_text, write_json, write_text, written_aside
+from pipeline.files import PARTIAL, read_json, sha256, write_json, write_text, written_aside
 from pipeline.preprocessing.cohort_format import (
     COHORT_FILE,
     FORMAT,
@@ -263,11 +263,8 @@ def _same_images(cohort: Path, records: list[Prepared]) -> list[str]:
 def _check_directory(directory: Path, settings: Settings, overwrite: bool) -> None:
     settings_file = directory / "settings.json"
     wanted = json.loads(json.dumps({"version": __version__, **asdict(settings)}))
-    try:
-        present = json.loads(small_text(settings_file))
-    except (OSError, ValueError):
-        present = None
-    if isinstance(present, dict) and present.keys() >= {"version", "slab", "window"}:
+    present = read_json(settings_file)
+    if present.keys() >= {"version", "slab", "window"}:
         # Without cohort.json, an earlier run did not get through: it may be started again, mended as it was told.
         if present != wanted and not overwrite and (directory / COHORT_FILE).is_file():
             other = sorted(key for key in wanted if present.get(key) != wanted[key])

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
 from pipeline.errors import UsageError
-from pipeline.files import written_aside
+from pipeline.files import require_regular, written_aside
 from pipeline.training.distributed import rank
 from pipeline.training.trainer import PlayerTrainer
 
@@ -42,7 +42,8 @@ def export_file(name: str | None = None, epoch: int | None = None) -> str:
 
 def kept_epochs(folder: Path) -> list[int]:
     """The epochs of which a training kept all exports."""
-    return sorted(int(path.stem.removeprefix(f"{MAIN}{EPOCH}")) for path in folder.glob(f"{MAIN}{EPOCH}*.pt"))
+    found = (path.stem.removeprefix(f"{MAIN}{EPOCH}") for path in folder.glob(f"{MAIN}{EPOCH}*.pt"))
+    return sorted(int(epoch) for epoch in found if epoch.isascii() and epoch.isdecimal())
 
 
 def use_epoch(folder: Path, epoch: int) -> None:
@@ -148,6 +149,8 @@ def restore(engine: PlayerTrainer, state: dict[str, Any], path: Path) -> None:
         UsageError: if it does not fit the engine's networks or players.
     """
     try:
+        epoch = _whole(state["epoch"], engine.state.max_epochs)
+        iteration, _ = _whole(state["iteration"]), _whole(state["max_epochs"])
         for name, network in engine.method.networks.items():
             network.load_state_dict(state["networks"][name])
         for name, average in engine.averages.items():
@@ -158,11 +161,11 @@ def restore(engine: PlayerTrainer, state: dict[str, Any], path: Path) -> None:
             if state["max_epochs"] == engine.state.max_epochs:
                 scheduler.load_state_dict(state["schedulers"][name])
             else:
-                _stretch(scheduler, state["epoch"])
+                _stretch(scheduler, epoch)
         if engine.loss_scaler.is_enabled():
             engine.loss_scaler.load_state_dict(state["loss_scaler"])
-        engine.state.epoch = state["epoch"]
-        engine.state.iteration = state["iteration"]
+        engine.state.epoch = epoch
+        engine.state.iteration = iteration
         _set_random_states(state["random"])
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
@@ -170,6 +173,14 @@ def restore(engine: PlayerTrainer, state: dict[str, Any], path: Path) -> None:
             f"{path}: the checkpoint belongs to another method or network size ({reason[:160]}); resume with the "
             "settings it was trained with"
         ) from error
+    if not all(all_finite(network.state_dict()) for network in engine.method.networks.values()):
+        raise UsageError(f"{path}: found weights that are NaN or infinite, expected numbers; train anew")
+
+
+def _whole(number: Any, most: int | None = None) -> int:
+    if type(number) is not int or number < 0 or (most is not None and number > most):
+        raise ValueError(f"found {number!r} epochs or steps, expected at most {most}")
+    return number
 
 
 def _stretch(scheduler: LRScheduler, epoch: int) -> None:
@@ -204,6 +215,7 @@ def load_tensors(path: Path) -> Any:
         UsageError: if the file is missing, damaged, or holds anything but tensors and plain values.
     """
     try:
+        require_regular(path)
         _refuse_compressed(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:

@@ -14,7 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from pipeline.files import write_text, written_aside
+from pipeline.errors import UsageError, first_line
+from pipeline.files import small_text, write_text, written_aside
 from pipeline.training.distributed import rank
 from pipeline.training.trainer import PlayerTrainer
 
@@ -109,9 +110,15 @@ class Curves:
         # A resumed training goes on after its checkpoint; what was logged past it is drawn again.
         path = self.folder / "curves.csv"
         if engine.state.epoch and path.is_file():
-            with path.open() as file:
-                rows = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
-            self.rows = [row for row in rows if row["epoch"] <= engine.state.epoch]
+            try:
+                lines = csv.DictReader(small_text(path).splitlines())
+                rows = [{key: float(value) for key, value in row.items() if value} for row in lines]
+                self.rows = [row for row in rows if row["epoch"] <= engine.state.epoch]
+            except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+                raise UsageError(
+                    f"{path}: holds no curves ({first_line(error)}), expected those of the epochs before; restore or "
+                    "remove it"
+                ) from error
             self._events = SummaryWriter(str(self.folder / "tensorboard"), purge_step=engine.state.iteration + 1)
 
     def _add(self, engine: PlayerTrainer) -> None:

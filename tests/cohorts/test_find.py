@@ -565,6 +565,7 @@ class TestDatalist:
             ("list.csv", "", r"columns \(none\)"),
             ("list.csv", "file,mask\na.nii,b.nii\n", "columns file, mask"),
             ("list.csv", "image,mask\n", "holds no scan"),
+            ("list.csv", f"image,mask\n{'x' * 200_000},\n", "malformed"),
             ("scan.nii.gz", "", "single file"),
         ],
     )

@@ -116,8 +116,17 @@ def test_participants_tell_split_and_target(tmp_path: Path) -> None:
     (tmp_path / "participants.tsv").write_text("participant_id\tage\tsplit\nsub-1\t61.5\ttest\nsub-2\tn/a\ttrain\n")
     cases = by_subject(tmp_path, target="age")
     assert [(case.split, case.target) for case in cases.values()] == [("test", 61.5), ("training", None)]
+    (tmp_path / "dataset.json").write_text('{"labels": {"²": "lesion"}}')
+    assert by_subject(tmp_path).keys() == cases.keys()
     with pytest.raises(UsageError, match="no column 'sex' to take the target from, found age, participant_id, split"):
         find_cases(tmp_path, target="sex")
+
+
+def test_a_damaged_list_of_participants_is_one_sentence(tmp_path: Path) -> None:
+    lay(tmp_path, "sub-1/anat/sub-1_FLAIR.nii.gz", "sub-1/anat/sub-1_label-lesion_mask.nii.gz")
+    (tmp_path / "participants.tsv").write_text(f"participant_id\tsplit\n{'x' * 200_000}\ttest\n")
+    with pytest.raises(UsageError, match=r"participants\.tsv: is malformed"):
+        find_cases(tmp_path)
 
 
 def test_scans_of_healthy_people_lie_in_a_plain_folder(tmp_path: Path) -> None:

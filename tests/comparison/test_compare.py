@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,16 @@ def write(
     (folder / "summary.json").write_text(json.dumps(summary))
     volumes.to_csv(folder / "patients.csv", index=False)
     return read_report(folder)
+
+
+def pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def mend(folder: Path, **changes: Any) -> None:
+    path = folder / "summary.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
 def a_dice(
@@ -432,6 +443,18 @@ class TestReading:
             lambda folder: (folder / "patients.csv").unlink(),
             lambda folder: (folder / "patients.csv").write_text(""),
             lambda folder: (folder / "patients.csv").write_text("method,patient\nx,y\n"),
+            lambda folder: (folder / "summary.json").write_text("[" * 100_000),
+            lambda folder: pipe(folder / "summary.json"),
+            lambda folder: pipe(folder / "patients.csv"),
+            lambda folder: mend(folder, metrics=[]),
+            lambda folder: mend(folder, provenance=5),
+            lambda folder: mend(folder, metrics=[{**METRICS[ORDER[0]].record(), "label": None}]),
+            lambda folder: mend(folder, metrics=[{**METRICS[ORDER[0]].record(), "digits": -1}]),
+            lambda folder: mend(folder, methods={"good": {"metrics": {ORDER[0]: {"mean": "x", "sd": None, "n": 1}}}}),
+            # What becomes part of a file's name leads nowhere else.
+            lambda folder: (folder / "patients.csv").write_text(
+                (folder / "patients.csv").read_text().replace("sub-", "../../sub-")
+            ),
             # An evaluation of other patients or of another method was stopped before it wrote its summary.
             lambda folder: pd.concat([rows("good", GOOD[:5]), untouched(5)]).to_csv(folder / "patients.csv"),
             lambda folder: rows("other", GOOD).to_csv(folder / "patients.csv"),

@@ -1,14 +1,18 @@
 """What `cohort.json` may hold: format 1 is still read, nothing leads out of the folder, numbers can be."""
 
 import json
+import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.preprocessing.cohort_format import known_patients, patient_hashes, read_cohort
+from pipeline.preprocessing.cohort_format import known_patients, patient_hashes, read_cohort, read_mask, read_part
 
 OF_FORMAT_2 = ("channels", "windows", "image_sha256", "session", "target")
 
@@ -58,6 +62,8 @@ def test_paths_that_lead_out_of_the_cohort_are_refused(
         {"spacing_mm": [5, 0, 1]},
         {"spacing_mm": [5, float("nan"), 1]},
         {"spacing_mm": [5, float("inf"), 1]},
+        {"spacing_mm": [5, 1e-300, 1]},
+        {"spacing_mm": [5, 1e300, 1]},
         {"lesion_mm2": [-1.0]},
         {"labels": ["sick"]},
         {"split": "train"},
@@ -92,3 +98,55 @@ def test_patients_are_known_again_by_their_images_and_not_by_a_common_name(
         subject["source"]["image"]["sha256"] = subject["subject"]
     (tmp_path / "cohort.json").write_text(json.dumps(content))
     assert known_patients(tmp_path, "test", hashes) == []
+
+
+class TestVolumes:
+    """What a cohort's files hold is held against `cohort.json` when they are read."""
+
+    @pytest.fixture
+    def cohort(self, phantom_cohort: Path, tmp_path: Path) -> Path:
+        return Path(shutil.copytree(phantom_cohort, tmp_path / "cohort"))
+
+    @pytest.mark.parametrize("part", ["images", "masks"])
+    @pytest.mark.parametrize(
+        ("shape", "dtype", "reason"),
+        [
+            ((3, 3, 2), np.uint8, r"found 2 × 3 × 3 voxels .* expected \d+ × \d+ × \d+ as cohort.json"),
+            (None, np.int16, "missing or damaged"),
+            (None, np.complex64, "missing or damaged"),
+            ((3, 3), np.uint8, "missing or damaged"),
+        ],
+    )
+    def test_of_another_shape_or_type_are_refused(
+        self, part: str, shape: tuple[int, ...] | None, dtype: type, reason: str, cohort: Path
+    ) -> None:
+        subject = read_cohort(cohort).subjects[0]
+        file = subject.images if part == "images" else str(subject.masks)
+        voxels = np.zeros(shape or nib.load(cohort / file).shape, dtype)
+        nib.save(nib.Nifti1Image(voxels, np.eye(4)), cohort / file)
+        with pytest.raises(UsageError, match=reason):
+            read_part(cohort, subject, file)
+
+    def test_masks_hold_zeros_and_ones(self, cohort: Path) -> None:
+        subject = read_cohort(cohort).subjects[0]
+        path = cohort / str(subject.masks)
+        nib.save(nib.Nifti1Image(np.full(nib.load(path).shape, 7, np.uint8), np.eye(4)), path)
+        with pytest.raises(UsageError, match="missing or damaged"):
+            read_mask(cohort, subject)
+
+    @pytest.mark.parametrize("linked", ["file", "folder"])
+    def test_links_that_lead_out_are_refused(self, linked: str, cohort: Path, tmp_path: Path) -> None:
+        subject = read_cohort(cohort).subjects[0]
+        inside = cohort / subject.images if linked == "file" else cohort / "images"
+        inside.rename(tmp_path / "outside")
+        inside.symlink_to(tmp_path / "outside")
+        with pytest.raises(UsageError, match="is a link that leads out of the cohort"):
+            read_part(cohort, subject, subject.images)
+
+    @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+    def test_pipes_are_not_waited_for(self, cohort: Path) -> None:
+        subject = read_cohort(cohort).subjects[0]
+        (cohort / subject.images).unlink()
+        os.mkfifo(cohort / subject.images)
+        with pytest.raises(UsageError, match="missing or damaged"):
+            read_part(cohort, subject, subject.images)

@@ -1,5 +1,6 @@
 """Checkpoints hold all that a training needs to end where an uninterrupted one ends."""
 
+import os
 import random
 import zipfile
 from pathlib import Path
@@ -221,6 +222,32 @@ def test_a_file_that_is_no_checkpoint_is_one_sentence(tmp_path, content):
     torch.save(content, tmp_path / "checkpoint.pt")
     with pytest.raises(UsageError, match="belongs to another method or network size"):
         engine([CheckpointLoader(tmp_path)]).run()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"epoch": -1}, {"epoch": 10**12}, {"epoch": "2"}, {"epoch": True}, {"iteration": None}, {"max_epochs": "x"}],
+    ids=str,
+)
+def test_a_checkpoint_whose_counters_cannot_be_is_one_sentence(tmp_path, changes):
+    engine([CheckpointSaver(tmp_path)]).run()
+    path = tmp_path / "checkpoint.pt"
+    save_tensors(path, {**load_tensors(path), **changes})
+    with pytest.raises(UsageError, match="belongs to another method or network size"):
+        engine([CheckpointLoader(tmp_path)]).run()
+
+
+def test_files_that_are_named_like_kept_epochs_are_passed_over(tmp_path):
+    for name in ("model_epoch0002.pt", "model_epochfoo.pt", "model_epoch².pt"):
+        (tmp_path / name).touch()
+    assert kept_epochs(tmp_path) == [2]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+def test_a_pipe_in_weights_stead_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "model.pt")
+    with pytest.raises(UsageError, match="not a weights file that can be loaded safely"):
+        load_tensors(tmp_path / "model.pt")
 
 
 def test_a_checkpoint_of_a_wider_network_is_one_sentence(tmp_path):
