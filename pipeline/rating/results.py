@@ -9,10 +9,11 @@ from dataclasses import asdict
 from functools import partial
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from pipeline import RESEARCH_ONLY, __version__
 from pipeline.comparison.significance import holm, wilcoxon_signed_rank
@@ -55,6 +56,42 @@ DEFINITIONS = {
         "than one case, rely on p over patients; with fewer than six patients it cannot fall below 0.05"
     ),
 }
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+
+class _Case(_Record):
+    case: PositiveInt
+    patient: str
+    images: Annotated[dict[str, str], Field(min_length=1)]
+    repeat_of: PositiveInt | None
+
+
+class _Split(_Record):
+    split: str
+
+
+class _Key(_Record):
+    """What is read of `key.json`."""
+
+    study: str
+    cohort: _Split
+    methods: Annotated[dict[str, Any], Field(min_length=1)]
+    cases: Annotated[list[_Case], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _agree(self) -> "_Key":
+        numbers = [case.case for case in self.cases]
+        first = {case.case for case in self.cases if case.repeat_of is None}
+        if (
+            len(set(numbers)) < len(numbers)
+            or not all(case.repeat_of is None or case.repeat_of in first for case in self.cases)
+            or not all(set(case.images.values()) <= self.methods.keys() for case in self.cases)
+        ):
+            raise ValueError("expected a number of its own for each case, repeats of cases, and methods that are named")
+        return self
 
 
 def report_study(study_dir: Path, files: Sequence[Path], table_dir: Path, overwrite: bool = False) -> dict[str, Any]:
@@ -140,11 +177,8 @@ def read_key(study_dir: Path) -> dict[str, Any]:
     path = study_dir / KEY_FILE
     try:
         key = json.loads(small_text(path))
-        # What is read of it later, read here once.
-        _ = str(key["study"]), key["cohort"]["split"], list(key["methods"])
-        for case in key["cases"]:
-            _ = int(case["case"]), case["patient"], case["repeat_of"], sorted(case["images"].items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        _Key.model_validate(key)
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(
             f"{path}: missing or damaged, expected the key that `phs-pipeline rating draw` wrote; without it ratings "
             "cannot be unblinded"

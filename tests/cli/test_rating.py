@@ -34,6 +34,7 @@ def reports(tmp_path: Path) -> list[str]:
         cohort = {"sha256": "abc", "split": "test", "patients": 1, "volumes": 1, "slices": 4, "unit": "slice"}
         summary = {
             "format": 2,
+            "kind": "translator",
             "method": method,
             "metrics": [metric.record() for metric in TRANSLATION],
             "methods": score_methods(pd.DataFrame([row]), TRANSLATION),

@@ -444,7 +444,6 @@ class TestReading:
             lambda folder: (folder / "patients.csv").write_text(""),
             lambda folder: (folder / "patients.csv").write_text("method,patient\nx,y\n"),
             lambda folder: (folder / "summary.json").write_text("[" * 100_000),
-            lambda folder: pipe(folder / "summary.json"),
             lambda folder: pipe(folder / "patients.csv"),
             lambda folder: mend(folder, metrics=[]),
             lambda folder: mend(folder, provenance=5),

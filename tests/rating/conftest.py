@@ -45,6 +45,7 @@ def write(folder: Path, method: str) -> Path:
     ]
     summary = {
         "format": 2,
+        "kind": "translator",
         "method": method,
         "metrics": [metric.record() for metric in TRANSLATION],
         "methods": score_methods(pd.DataFrame(rows), TRANSLATION),

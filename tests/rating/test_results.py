@@ -204,7 +204,27 @@ def test_one_rater_twice_is_refused_however_the_name_is_written(study: Path, rat
         report_study(study, [first, second], tmp_path / "table")
 
 
-@pytest.mark.parametrize("damage", [lambda key: key.unlink(), lambda key: key.write_text('{"study": "x", "cases": 3}')])
+def mend(path: Path, **changes: Any) -> None:
+    """Change the first case of a key."""
+    key = json.loads(path.read_text())
+    key["cases"][0] |= changes
+    path.write_text(json.dumps(key))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda key: key.unlink(),
+        lambda key: key.write_text('{"study": "x", "cases": 3}'),
+        lambda key: key.write_text("[" * 100_000),
+        lambda key: mend(key, case="x"),
+        lambda key: mend(key, case=2),
+        lambda key: mend(key, images={"A": 5}),
+        lambda key: mend(key, images={"A": "a method that is not named"}),
+        lambda key: mend(key, repeat_of=99),
+        lambda key: mend(key, patient=None),
+    ],
+)
 def test_without_its_key_a_study_cannot_be_unblinded(
     study: Path, rate: Rate, tmp_path: Path, damage: Callable[[Path], object]
 ) -> None:
