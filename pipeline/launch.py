@@ -167,7 +167,6 @@ def _prepared(
         _refuse_foreign_code(folder, named)
     config = read_config(folder / "configs" / "train.json")
     _check_counts(config, named)
-    check_values(config, named)
     check_sizes(config, [key for key in config if key.endswith("_def")], named)
     places = {"bundle_root": str(run), "output_dir": str(run), "dataset_dir": str(cohort)}
     return _build(folder, named, {**settings, **places})
@@ -248,6 +247,7 @@ def _check_counts(settings: Mapping[str, Any], named: Path) -> None:
 
 def _build(folder: Path, named: Path, settings: dict[str, Any]) -> ConfigWorkflow:
     try:
+        check_values(read_config(folder / "configs" / "train.json"))
         workflow = ConfigWorkflow(
             config_file=str(folder / "configs" / "train.json"),
             meta_file=str(folder / "configs" / "metadata.json"),

@@ -67,10 +67,10 @@ def build(
                     f"{path}: {config_id}: found {text[:160]!r}, expected plain values and classes of pipeline or "
                     f"MONAI that need nothing else; code from a bundle is not run {UNLESS}"
                 )
-    check_values(wanted, path)
     check_sizes(config, [key for key in wanted if key.endswith("_def")], path)
     parser = ConfigParser(config if trust else wanted)
     try:
+        check_values(wanted)
         if trust and "imports" in config:
             parser.get_parsed_content("imports")
         return {key: parser.get_parsed_content(key) for key in ids}

@@ -5,42 +5,40 @@ import json
 import pydoc
 import typing
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from pipeline.bundles.code import is_plain
-from pipeline.errors import UsageError
 
 STRICT = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
 MOST_REFERENCES = 100
 
 
-def check_values(config: Mapping[str, Any], path: Path) -> None:
+def check_values(config: Mapping[str, Any]) -> None:
     """Refuse plain values of another type than the classes of ours that take them declare, NaN and infinity.
 
-    Ranges are told by the classes themselves. What is an expression, or is built, is not looked at.
-
-    Args:
-        config: its content.
-        path: of the config, for the message.
+    Ranges and words are told by the classes themselves. What is an expression, or is built, is not looked at.
 
     Raises:
-        UsageError: at the first such value.
+        ValueError: at the first such value, by its config id.
     """
     for config_id, target, argument, value in _arguments(config, config, ""):
-        declared = _declared(target).get(argument)
-        if declared is None:
-            continue
-        try:
-            TypeAdapter(declared, config=STRICT).validate_json(json.dumps(value))
-        except ValidationError as error:
-            said = error.errors(include_url=False)[0]["msg"].removeprefix("Input ")
-            raise UsageError(
-                f"{path}: {config_id}: found {str(value)[:80]!r} ({said}), expected what "
-                f"{target.rpartition('.')[2]} takes; correct it, or restore the bundle's files"
-            ) from error
+        declared = _declared(target)
+        problem = _problem(declared[argument], value) if argument in declared else None
+        if problem:
+            raise ValueError(f"{config_id}: found {str(value)[:80]!r}, which {problem}")
+
+
+def _problem(declared: Any, value: Any) -> str | None:
+    """What a value should be; None where it is. Words that are none of a few are told by the class."""
+    try:
+        TypeAdapter(declared, config=STRICT).validate_json(json.dumps(value))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        told = first["type"] == "literal_error" and isinstance(value, str)
+        return None if told else first["msg"].removeprefix("Input ")
+    return None
 
 
 def _arguments(config: Mapping[str, Any], value: Any, config_id: str) -> Iterator[tuple[str, str, str, Any]]:
