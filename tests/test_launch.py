@@ -352,7 +352,7 @@ def test_a_damaged_record_of_a_run_is_one_sentence(laptop_run, phantom_cohort, t
         ({"residual_blocks": 1_000_000}, "found 1000000, expected a size of at most 4096"),
         ({"generator_rate": float("nan")}, "nan"),
         ({"lambda": float("nan")}, "method::lambda_: found 'nan'"),
-        ({"lambda": "x"}, "method::lambda_: found 'x' .*valid number"),
+        ({"lambda": "x"}, "method::lambda_: found 'x'.*valid number"),
         ({"size": [64]}, "grid::size"),
         ({"filters": 0}, "without channels|no training can be built"),
         ({"generator_rate": 1e38}, "diverged|stopped with an error"),
