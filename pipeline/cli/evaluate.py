@@ -125,7 +125,8 @@ def evaluate(
     from pipeline.bundles import find_bundle
     from pipeline.errors import ScanError
     from pipeline.evaluation import ADiceSettings, Settings
-    from pipeline.inference import load_export, load_predictor
+    from pipeline.evaluation.own import own_networks
+    from pipeline.inference import load_predictor
     from pipeline.launch import check_unseen, unfinished
 
     bundle = find_bundle(bundle_name)
@@ -149,7 +150,7 @@ def evaluate(
             judge,
             ADiceSettings(range(a_dice), spacing_mm=spacing_mm, **measured) if a_dice else None,
         )
-        _on_cohort(predictor, data, output, settings, overwrite, load_export(bundle, "cycle", trust_bundle))
+        _on_cohort(predictor, data, output, settings, overwrite, own_networks(bundle, trust_bundle))
     say(f"report: {output / 'report.md'}")
     if failed:
         raise ScanError(f"{failed} scan(s) failed, for the reasons above")
@@ -172,11 +173,11 @@ def _check(context: click.Context, scans: tuple[Path, ...], data: Path | None, h
             raise click.UsageError(f"--{option.replace('_', '-')} is for --a-dice SEEDS; give both or none")
 
 
-def _on_cohort(predictor: Any, data: Path, output: Path, settings: "Settings", overwrite: bool, way_back: Any) -> None:
+def _on_cohort(predictor: Any, data: Path, output: Path, settings: "Settings", overwrite: bool, networks: Any) -> None:
     from pipeline.metrics import Metric
     from pipeline.reports.cohort_evaluation import evaluate_and_report
 
-    summary = evaluate_and_report(predictor, data, output, settings, overwrite, way_back, _progress).summary
+    summary = evaluate_and_report(predictor, data, output, settings, overwrite, networks, _progress).summary
     shown = [metric for record in summary["metrics"] if (metric := Metric.from_record(record)).headline]
     say(f"{'':20} " + "   ".join(metric.label for metric in shown))
     for row, scores in summary["methods"].items():
