@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from pipeline.cli.options import judge_iterations_option
+from pipeline.cli.options import judge_iterations_option, judge_option
 from pipeline.cli.say import complain, say
 
 if TYPE_CHECKING:
@@ -46,13 +46,7 @@ A_DICE_OPTIONS = ("a_dice_epochs", "a_dice_rate", "a_dice_filters", "a_dice_spac
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @judge_iterations_option
-@click.option(
-    "--judge",
-    default="default",
-    show_default=True,
-    type=click.Choice(["default", "paper"]),
-    help="Its size: 16 filters, pixels of 2 mm; or PHS-GAN's: 64 filters, full resolution, hours on a CPU.",
-)
+@judge_option
 @click.option("--name", help="Of the method in tables.  [default: the bundle's]")
 @click.option(
     "--a-dice",

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from pipeline.cli.options import judge_iterations_option
+from pipeline.cli.options import judge_iterations_option, judge_option
 from pipeline.cli.say import say, say_lines
 from pipeline.cli.train import _value as plain_value
 
@@ -47,11 +47,10 @@ def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 FOLDER = click.Path(path_type=Path)
-EVERY = _options(
+WITHOUT_EPOCHS = _options(
     click.option("--data", required=True, metavar="COHORT", type=FOLDER, help="Made by `phs-pipeline preprocess`."),
     click.option("-o", "--output", required=True, metavar="STUDY", type=FOLDER, help="Folder of the study."),
     click.option("--seeds", default=3, show_default=True, type=click.IntRange(min=1), help="Trainings of each kind."),
-    click.option("--epochs", type=click.IntRange(min=1), help="Length of each training."),
     click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps."),
     click.option(
         "--split",
@@ -60,6 +59,14 @@ EVERY = _options(
         type=click.Choice(["validation", "test"]),
         help="Which patients to measure on.",
     ),
+)
+EVERY = _options(WITHOUT_EPOCHS, click.option("--epochs", type=click.IntRange(min=1), help="Length of each training."))
+RUNS = click.option(
+    *("-b", "--bundle", "bundles"),
+    metavar="RUN",
+    multiple=True,
+    required=True,
+    help="Folder of a training run, or a bundle's name; may be given several times.",
 )
 SWEEP = _options(
     click.option("-b", "--bundle", default="gvs", show_default=True, help="What to train."),
@@ -98,15 +105,20 @@ def fraction(**options: Any) -> None:
     _sweep("fraction", **options)
 
 
+@study.command("difference-aware")
+@click.option("--values", type=Values(), default="true,false", show_default=True, help="With it, and without.")
+@SWEEP
+def difference_aware(**options: Any) -> None:
+    """Train GVS with the difference-aware loss and without: Dice of its own segmentor (GVS, Fig. 8a and Table I)."""
+    _sweep("difference_aware", **options)
+
+
 @study.command()
 @click.option("--setting", required=True, metavar="ID", help="Any setting of the bundle's train.json.")
 @click.option("--values", type=Values(), required=True, help="Of the setting.")
 @SWEEP
 def sweep(setting: str, **options: Any) -> None:
-    """Train with several values of any setting.
-
-    `--setting difference_aware --values true,false` is the ablation of the difference-aware loss (GVS, Table I).
-    """
+    """Train with several values of any setting."""
     _sweep(setting, **options)
 
 
@@ -142,8 +154,8 @@ def enhancement(
     scale = PRESETS[preset] if preset else PAPER
     scale = replace(scale, epochs=epochs) if epochs else scale
     wanted = list(dict.fromkeys(losses.split(",")))
-    say_lines(study_of(find_bundle(bundle), data, output, alphas, fractions, wanted, seeds, scale, split, device))
-    say(f"table: {output / 'table.md'}; plot: {output / 'plot.png'}")
+    page = study_of(find_bundle(bundle), data, output, alphas, fractions, wanted, seeds, scale, split, device)
+    _say_study(page, output)
 
 
 @study.command()
@@ -156,8 +168,95 @@ def saliency(
     from pipeline.studies import saliency as study_of
     from pipeline.studies.saliency import EPOCHS
 
-    say_lines(study_of(data, output, seeds, epochs or EPOCHS, split, judge_iterations, device))
-    say(f"table: {output / 'table.md'}; figure: {output / 'plot.png'}")
+    _say_study(study_of(data, output, seeds, epochs or EPOCHS, split, judge_iterations, device), output)
+
+
+@study.command()
+@RUNS
+@EVERY
+@judge_option
+def healthiness(
+    bundles: tuple[str, ...],
+    data: Path,
+    output: Path,
+    seeds: int,
+    epochs: int | None,
+    device: str,
+    split: str,
+    judge: str,
+) -> None:
+    """How healthiness depends on the segmentor that judges it, by its seed and epoch (GVS, Fig. 5a).
+
+    Each RUN's images are judged by the same segmentors: give those of `study fraction`, for example.
+    """
+    from pipeline.bundles import find_bundle
+    from pipeline.studies import healthiness as study_of
+    from pipeline.studies.healthiness import EPOCHS
+
+    runs = [find_bundle(name) for name in bundles]
+    _say_study(study_of(runs, data, output, seeds, epochs or EPOCHS, split, judge, device), output)
+
+
+@study.command()
+@RUNS
+@EVERY
+@click.option(
+    "--rates", type=Numbers(), default="0.0001,0.1", show_default=True, help="Of A-Dice's stochastic gradient descent."
+)
+def convergence(
+    bundles: tuple[str, ...],
+    data: Path,
+    output: Path,
+    seeds: int,
+    epochs: int | None,
+    device: str,
+    split: str,
+    rates: list[float],
+) -> None:
+    """How fast lesions are learned in each RUN's images: the curves behind A-Dice (GVS, Figs. 5b, 5c)."""
+    from pipeline.bundles import find_bundle
+    from pipeline.evaluation import ADiceSettings
+    from pipeline.studies import convergence as study_of
+
+    if not all(0 < rate <= 10 for rate in rates):
+        raise click.UsageError(f"--rates: found {rates}, expected rates above 0 and at most 10")
+    settings = ADiceSettings(range(seeds), **({"epochs": epochs} if epochs else {}))
+    runs = [find_bundle(name) for name in bundles]
+    _say_study(study_of(runs, data, output, rates, settings, split, device), output)
+
+
+@study.command()
+@WITHOUT_EPOCHS
+@judge_iterations_option
+@judge_option
+@click.option(
+    "--variance",
+    default=0.2,
+    show_default=True,
+    type=click.FloatRange(min=0, min_open=True),
+    help="Of the noise, in units of the intensity window.",
+)
+@click.option("--a-dice", is_flag=True, help="Measure A-Dice too.")
+def counterfeits(
+    data: Path,
+    output: Path,
+    seeds: int,
+    device: str,
+    split: str,
+    judge_iterations: int,
+    judge: str,
+    variance: float,
+    a_dice: bool,
+) -> None:
+    """What healthiness says of lesions filled with a constant or covered with noise (GVS, Fig. 6)."""
+    from pipeline.studies import counterfeits as study_of
+
+    _say_study(study_of(data, output, seeds, variance, split, judge_iterations, judge, a_dice, device), output)
+
+
+def _say_study(page: str, output: Path) -> None:
+    say_lines(page)
+    say(f"table: {output / 'table.md'}; plot: {output / 'plot.png'}")
 
 
 def _sweep(
@@ -199,5 +298,4 @@ def _sweep(
         judge_iterations,
         device,
     )
-    say_lines(table)
-    say(f"table: {output / 'table.md'}; plot: {output / 'plot.png'}")
+    _say_study(table, output)

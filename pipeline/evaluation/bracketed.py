@@ -81,10 +81,13 @@ class ADiceSlices:
         for name, image in {ORIGINAL: volume.image, **images}.items():
             self.images.setdefault(name, []).append(self.grid.images(image.cpu(), volume.spacing_mm)[seen])
 
+    def collected(self) -> tuple[Tensor, dict[str, Tensor]]:
+        """The lesion masks, and the images of each row of the table and of `ORIGINAL`, shape (N, 1, H, W)."""
+        return torch.cat(self.lesions), {row: torch.cat(parts) for row, parts in self.images.items()}
+
     def measure(self, name: str, device: torch.device) -> dict[str, Any]:
         """A-Dice of the method `name`, of the other rows, and of the brackets; see `bracketed_a_dice`."""
-        lesions = torch.cat(self.lesions)
-        images = {row: torch.cat(parts) for row, parts in self.images.items()}
+        lesions, images = self.collected()
         own, originals = images.pop(name), images.pop(ORIGINAL)
         found = bracketed_a_dice(
             name, own, originals, lesions, self.grid, self.cohort, self.split, self.settings, device, images

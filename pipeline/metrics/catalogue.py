@@ -123,20 +123,20 @@ TRANSLATION = (
         "2 |P ∩ L| / (|P| + |L|) of the lesion that the segmentor which the method was trained against finds in the "
         "scans themselves, how well it generalises (GVS, Fig. 8a); mean of pathological slices",
         3, "higher", ("own_found", "mask"), "slice", 1.0, headline=True, ranked=False,
-        measure=lambda own_found, mask: dice(own_found, mask),
+        measure=lambda own_found, mask: dice(own_found, lesion=mask),
     ),
     Metric(
         "psnr_reconstruction", "reconstruction PSNR, dB",
         "what the method's way back makes of its image, against the input over head or body (PHS-GAN, Fig. 2); peak 1",
         2, "higher", ("reconstruction", "image", "foreground"), "slice", math.inf, IDENTICAL, ranked=False,
-        measure=lambda reconstruction, image, foreground: psnr(reconstruction, image, foreground),
+        measure=lambda reconstruction, image, foreground: psnr(reconstruction, image, mask=foreground),
     ),
     Metric(
         "dice_reconstruction", "lesion in the reconstruction, Dice",
-        "2 |P ∩ L| / (|P| + |L|) of the lesion that the evaluation segmentor finds in the reconstruction: low where the "
-        "way back puts the lesion elsewhere, or nowhere (PHS-GAN, Fig. 2); mean of slices",
+        "2 |P ∩ L| / (|P| + |L|) of the lesion that the evaluation segmentor finds in the reconstruction: low where "
+        "the way back puts the lesion elsewhere, or nowhere (PHS-GAN, Fig. 2); mean of slices",
         3, "higher", ("found_again", "mask"), "slice", 1.0, ranked=False,
-        measure=lambda found_again, mask: dice(found_again, mask),
+        measure=lambda found_again, mask: dice(found_again, lesion=mask),
     ),
     Metric(
         "psnr_slice", "whole slice PSNR, dB",

@@ -26,9 +26,7 @@ class UNetSegmentor(nn.Module):
 
     output_type = "segmentation"
 
-    def __init__(
-        self, in_channels: int = 1, filters: int = 32, widths: Literal["basic", "doubling"] = "basic"
-    ) -> None:
+    def __init__(self, in_channels: int = 1, filters: int = 32, widths: Literal["basic", "doubling"] = "basic") -> None:
         super().__init__()
         if widths not in WIDTHS:
             raise ValueError(f"widths is {' or '.join(map(repr, WIDTHS))}, found {widths!r}")

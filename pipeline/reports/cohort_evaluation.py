@@ -42,9 +42,7 @@ def evaluate_and_report(
     """
     report_dir = Path(report_dir)
     require_empty(report_dir, overwrite)
-    evaluation = evaluate(
-        predictor, cohort, settings, own_networks, partial(write_twins, report_dir / TWINS), progress
-    )
+    evaluation = evaluate(predictor, cohort, settings, own_networks, partial(write_twins, report_dir / TWINS), progress)
     write_report(report_dir, evaluation)
     return evaluation
 

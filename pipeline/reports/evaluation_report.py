@@ -260,8 +260,8 @@ def _cases(cases: list[Example], by: str | None) -> list[str]:
     difference = " In the difference, red was removed and blue added." if cases[0].pseudo_healthy is not None else ""
     if cases[0].reconstruction is not None:
         difference += (
-            " The reconstruction is what the method's way back makes of the pseudo-healthy image (PHS-GAN, Fig. 2): the "
-            "lesion should be there again, and where it was."
+            " The reconstruction is what the method's way back makes of the pseudo-healthy image (PHS-GAN, Fig. 2): "
+            "the lesion should be there again, and where it was."
         )
     return [
         "## Cases",

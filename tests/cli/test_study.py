@@ -23,7 +23,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[Any, ...]]:
 
         return call
 
-    for name in ("sweep", "enhancement", "saliency"):
+    for name in ("sweep", "enhancement", "saliency", "healthiness", "convergence", "counterfeits"):
         monkeypatch.setattr(f"pipeline.studies.{name}", stand_in(name))
     return calls
 
@@ -53,8 +53,8 @@ def test_fraction_takes_the_shares_of_the_paper_and_settings(asked: dict[str, tu
 
 
 def test_any_setting_can_be_swept_with_values_of_its_type(asked: dict[str, tuple[Any, ...]]) -> None:
-    assert call("sweep", "--setting", "difference_aware", "--values", "true,false,true").exit_code == 0
-    assert asked["sweep"][3:5] == ("difference_aware", [True, False])
+    assert call("sweep", "--setting", "filters", "--values", "16,32,16").exit_code == 0
+    assert asked["sweep"][3:5] == ("filters", [16, 32])
     assert call("sweep", "--setting", "upsampling", "--values", "bilinear").exit_code == 0
     assert asked["sweep"][3:5] == ("upsampling", ["bilinear"])
 
@@ -74,6 +74,27 @@ def test_saliency_needs_no_generator(asked: dict[str, tuple[Any, ...]]) -> None:
     assert asked["saliency"] == (Path("COHORT"), Path("STUDY"), 2, 1, "validation", 5, "auto")
 
 
+def test_difference_aware_trains_with_the_loss_and_without(asked: dict[str, tuple[Any, ...]]) -> None:
+    assert call("difference-aware", "--preset", "laptop").exit_code == 0
+    assert asked["sweep"][3:7] == ("difference_aware", [True, False], 3, ("laptop",))
+
+
+def test_healthiness_and_convergence_take_several_runs(asked: dict[str, tuple[Any, ...]]) -> None:
+    assert call("healthiness", "-b", "gvs", "-b", "va_gan", "--seeds", "2", "--judge", "paper").exit_code == 0
+    runs, *rest = asked["healthiness"]
+    assert [run.name for run in runs] == ["gvs", "va_gan"]
+    assert rest == [Path("COHORT"), Path("STUDY"), 2, 20, "validation", "paper", "auto"]
+    assert call("convergence", "-b", "gvs", "--epochs", "5").exit_code == 0
+    (run,), _, _, rates, settings, *rest = asked["convergence"]
+    assert (run.name, rates, rest) == ("gvs", [0.0001, 0.1], ["validation", "auto"])
+    assert (list(settings.seeds), settings.epochs) == ([0, 1, 2], 5)
+
+
+def test_counterfeits_need_no_generator_and_have_the_noise_of_the_paper(asked: dict[str, tuple[Any, ...]]) -> None:
+    assert call("counterfeits", "--a-dice", "--judge-iterations", "5").exit_code == 0
+    assert asked["counterfeits"][2:] == (3, 0.2, "validation", 5, "default", True, "auto")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -81,6 +102,8 @@ def test_saliency_needs_no_generator(asked: dict[str, tuple[Any, ...]]) -> None:
         (["lambda", "--set", "epochs"], "expected ID=VALUE"),
         (["lambda", "--values", "$import os"], "plain values"),
         (["fraction", "--split", "training"], "training"),
+        (["convergence", "-b", "gvs", "--rates", "0.1,-1"], "rates above 0"),
+        (["healthiness"], "Missing option '-b'"),
     ],
 )
 def test_wrong_arguments_are_refused(asked: dict[str, tuple[Any, ...]], arguments: list[str], said: str) -> None:

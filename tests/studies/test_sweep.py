@@ -40,7 +40,8 @@ def report(folder: Path, name: str, seed: int, healthiness: float, psnr: float |
     }
     if a_dice is not None:
         metrics.append(A_DICE.record())
-        summary["a_dice"] = {"images": {"healthy slices, random masks": {"mean": 0.25}}}
+        images = {"healthy slices, random masks": {"mean": 0.25}}
+        summary["a_dice"] = {"images": images, "learned": a_dice != 0.0}
         for row, mean in ((name, None if a_dice == "collapsed" else a_dice), ("untouched input", 0.75)):
             summary["methods"][row]["metrics"]["a_dice"] = {"mean": mean}
     write_json(folder / "reports" / f"{name}_seed={seed}" / "summary.json", summary)
