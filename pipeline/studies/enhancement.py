@@ -428,7 +428,7 @@ def _figure(frame: pd.DataFrame) -> Any:
                 *(group["fraction"], group["dice"]), yerr=group["dice_sd"], marker="o", capsize=3,
                 label=f"{loss}, α = {alpha:g}",
             )  # fmt: skip
-        axes.set_xlabel("share of the training patients, of segmentor and generator")
+        axes.set_xlabel("share of training patients")
         axes.set_title(COLUMNS["dice"][0], fontsize="medium")
         axes.legend(fontsize="small")
     return figure
