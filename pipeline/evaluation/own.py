@@ -11,7 +11,8 @@ from pipeline.evaluation.predictions import Fields
 from pipeline.evaluation.probes import Steganography
 from pipeline.evaluation.volumes import Volume
 from pipeline.inference import Translator, load_export
-from pipeline.preprocessing.grid import Grid
+from pipeline.inference.network import GridNetwork
+from pipeline.inference.segmenter import NEVER
 
 CYCLE, SEGMENTOR = "cycle", "segmentor"  # as methods call their exports
 
@@ -39,11 +40,10 @@ class OwnNetworks:
     def __init__(self, translator: Translator, networks: Mapping[str, nn.Module], judge: Judge) -> None:
         self.steganography = Steganography(translator, networks[CYCLE]) if CYCLE in networks else None
         self.judge = judge
-        self.segmentor: Judge | None = None
+        self.segmentor: GridNetwork | None = None
         if SEGMENTOR in networks:
-            grid, device = translator.runner.grid, torch.device(translator.device)
-            if isinstance(grid, Grid):
-                self.segmentor = Judge(networks[SEGMENTOR].to(device).eval(), grid, device, {})
+            its = translator.runner
+            self.segmentor = GridNetwork(networks[SEGMENTOR], its.grid, its.device, its.inferer, its.batch_size)
 
     def fields(self, volume: Volume) -> Fields:
         """`reconstruction` and `found_again`, `own_found`, where there is a network for them, on the judge's device."""
@@ -55,5 +55,6 @@ class OwnNetworks:
                 "found_again": self.judge.predict(reconstruction, volume.spacing_mm),
             }
         if self.segmentor is not None:
-            made["own_found"] = self.segmentor.predict(volume.image.to(self.judge.device), volume.spacing_mm)
+            logits = self.segmentor.on_pixels(volume.image.numpy(), volume.voxel_mm, beyond=NEVER)
+            made["own_found"] = torch.cat([torch.from_numpy(part) > 0 for _, part in logits]).to(self.judge.device)
         return made

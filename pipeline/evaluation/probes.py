@@ -7,7 +7,6 @@ Steganography: a translator that must be undone can hide what it took away in fa
 2017). Then the way back works only as long as those patterns are whole.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -96,8 +95,13 @@ class Steganography:
     @torch.inference_mode()
     def add(self, volume: Volume) -> None:
         """Go there and back with the slices of a volume, on the network's grid."""
-        for x_p, x_s, foreground in self._there(volume):
+        runner = self.synthesizer.runner
+        for image, foreground in zip(
+            volume.image.split(runner.batch_size), volume.foreground.split(runner.batch_size), strict=True
+        ):
+            x_p = self.grid.images(image.to(runner.device), volume.spacing_mm)
             inside = self.grid.masks(foreground.to(x_p), volume.spacing_mm) > 0
+            x_s = runner.inferer(x_p, runner.network)
             self.pixels += int(inside.sum())
             self.errors["exact"] += self._error(x_s, x_p, inside)
             for bits in BITS:
@@ -106,28 +110,21 @@ class Steganography:
                 self.errors[bits] += self._error(quantised, x_p, inside)
                 self.noise[bits] += float((quantised - x_s)[inside].abs().sum())
 
-    @torch.inference_mode()
     def reconstruction(self, volume: Volume) -> Tensor:
         """x̂_p, there and back, on the scan's own pixels: its residual is carried there as that of the twin is.
 
         Returns:
             Shape (N, 1, H, W), in [0, 1].
         """
-        shape = (volume.image.shape[-2], volume.image.shape[-1])
-        residuals = [
-            self.grid.residuals_back(self.cycle(x_s, x_p) - x_p, shape, volume.spacing_mm).cpu()
-            for x_p, x_s, _ in self._there(volume)
-        ]
-        return (volume.image + torch.cat(residuals) * volume.foreground).clamp(0, 1)
-
-    def _there(self, volume: Volume) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """x_p and x_s on the network's grid and the foreground on the scan's, some slices at a time."""
         runner = self.synthesizer.runner
-        for image, foreground in zip(
-            volume.image.split(runner.batch_size), volume.foreground.split(runner.batch_size), strict=True
-        ):
-            x_p = self.grid.images(image.to(runner.device), volume.spacing_mm)
-            yield x_p, runner.inferer(x_p, runner.network), foreground
+
+        def residual(images: Tensor, x_s: Tensor) -> Tensor:
+            x_p = runner.main_channel(images)
+            back: Tensor = self.cycle(x_s, x_p) - x_p
+            return back
+
+        parts = [torch.from_numpy(p) for _, p in runner.on_pixels(volume.image.numpy(), volume.voxel_mm, residual)]
+        return (volume.image + torch.cat(parts) * volume.foreground).clamp(0, 1)
 
     def _error(self, x_s: Tensor, x_p: Tensor, inside: Tensor) -> float:
         return float((self.cycle(x_s, x_p) - x_p)[inside].abs().sum())

@@ -57,5 +57,11 @@ def write_segmentations(
         slices.append((contrast, told, panels))
     slices = sorted(slices, key=lambda each: each[0])[:ROWS]
     write_text(path.with_suffix(".csv"), table_csv(pd.DataFrame([told for _, told, _ in slices])))
-    titles = ["input", f"enhanced, alpha = {alpha:g}", "found in the input", "found in the enhanced", "lesion annotation"]
+    titles = [
+        "input",
+        f"enhanced, alpha = {alpha:g}",
+        "found in the input",
+        "found in the enhanced",
+        "lesion annotation",
+    ]
     save_png(path, mosaic(titles, [panels for *_, panels in slices], "lowest contrast first; not for diagnosis"))

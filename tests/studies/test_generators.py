@@ -46,7 +46,7 @@ def test_a_run_on_a_share_serves_that_share_and_seed(
     (tmp_path / "configs").mkdir()
     settings = {**read_config(laptop_run / "configs" / "train.json"), "fraction": 0.5}
     (tmp_path / "configs" / "train.json").write_text(json.dumps(settings))
-    for name in ("run.json", "configs/metadata.json"):
+    for name in ("run.json", "configs/metadata.json", "configs/inference.json"):
         (tmp_path / name).write_bytes((laptop_run / name).read_bytes())
     run = find_bundle(str(tmp_path))
     monkeypatch.setattr("pipeline.studies.generators.run_trained", lambda *_: None)
