@@ -6,7 +6,13 @@ from typing import Any
 
 import click
 
-from pipeline.cli.options import judge_iterations_option, judge_option
+from pipeline.cli.options import (
+    a_dice_options,
+    a_dice_settings,
+    judge_iterations_option,
+    judge_option,
+    refuse_a_dice_options,
+)
 from pipeline.cli.say import say, say_lines
 from pipeline.cli.train import _value as plain_value
 
@@ -68,6 +74,7 @@ RUNS = click.option(
     required=True,
     help="Folder of a training run, or a bundle's name; may be given several times.",
 )
+A_DICE = _options(click.option("--a-dice", is_flag=True, help="Measure A-Dice too."), a_dice_options())
 SWEEP = _options(
     click.option("-b", "--bundle", default="gvs", show_default=True, help="What to train."),
     EVERY,
@@ -75,7 +82,7 @@ SWEEP = _options(
     click.option(
         "--set", "settings", multiple=True, metavar="ID=VALUE", help="Any setting of the bundle's train.json."
     ),
-    click.option("--a-dice", is_flag=True, help="Measure A-Dice too."),
+    A_DICE,
     judge_iterations_option,
 )
 
@@ -203,6 +210,7 @@ def healthiness(
 @click.option(
     "--rates", type=Numbers(), default="0.0001,0.1", show_default=True, help="Of A-Dice's stochastic gradient descent."
 )
+@a_dice_options("filters", "batch_size", "spacing")
 def convergence(
     bundles: tuple[str, ...],
     data: Path,
@@ -212,6 +220,7 @@ def convergence(
     device: str,
     split: str,
     rates: list[float],
+    **a_dice_given: Any,
 ) -> None:
     """How fast lesions are learned in each RUN's images: the curves behind A-Dice (GVS, Figs. 5b, 5c)."""
     from pipeline.bundles import find_bundle
@@ -220,7 +229,7 @@ def convergence(
 
     if not all(0 < rate <= 10 for rate in rates):
         raise click.UsageError(f"--rates: found {rates}, expected rates above 0 and at most 10")
-    settings = ADiceSettings(range(seeds), **({"epochs": epochs} if epochs else {}))
+    settings = ADiceSettings(range(seeds), **a_dice_settings(a_dice_given), **({"epochs": epochs} if epochs else {}))
     runs = [find_bundle(name) for name in bundles]
     _say_study(study_of(runs, data, output, rates, settings, split, device), output)
 
@@ -236,7 +245,7 @@ def convergence(
     type=click.FloatRange(min=0, min_open=True),
     help="Of the noise, in units of the intensity window.",
 )
-@click.option("--a-dice", is_flag=True, help="Measure A-Dice too.")
+@A_DICE
 def counterfeits(
     data: Path,
     output: Path,
@@ -247,11 +256,23 @@ def counterfeits(
     judge: str,
     variance: float,
     a_dice: bool,
+    **a_dice_given: Any,
 ) -> None:
     """What healthiness says of lesions filled with a constant or covered with noise (GVS, Fig. 6)."""
     from pipeline.studies import counterfeits as study_of
 
-    _say_study(study_of(data, output, seeds, variance, split, judge_iterations, judge, a_dice, device), output)
+    measures = _a_dice(a_dice, seeds, a_dice_given)
+    _say_study(study_of(data, output, seeds, variance, split, judge_iterations, judge, measures, device), output)
+
+
+def _a_dice(wanted: bool, seeds: int, given: dict[str, Any]) -> Any:
+    """How to measure A-Dice; None where it is not wanted."""
+    if not wanted:
+        refuse_a_dice_options(click.get_current_context(), "--a-dice")
+        return None
+    from pipeline.evaluation import ADiceSettings
+
+    return ADiceSettings(range(seeds), **a_dice_settings(given))
 
 
 def _say_study(page: str, output: Path) -> None:
@@ -273,7 +294,9 @@ def _sweep(
     settings: tuple[str, ...],
     a_dice: bool,
     judge_iterations: int,
+    **a_dice_given: Any,
 ) -> None:
+    measures = _a_dice(a_dice, seeds, a_dice_given)
     overrides: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
     for given in settings:
         name, found, value = given.partition("=")
@@ -294,7 +317,7 @@ def _sweep(
         presets,
         overrides,
         split,
-        a_dice,
+        measures,
         judge_iterations,
         device,
     )

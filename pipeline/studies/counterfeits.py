@@ -4,8 +4,11 @@ The lesion is filled with the mean of normal tissue, or noise is added to it. Ne
 healthiness should say so, and f_pre (PHS-GAN, Section 4.2) may not.
 """
 
+import hashlib
+import json
 import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -55,7 +58,7 @@ def counterfeits(
     split: str = "validation",
     judge_iterations: int = ITERATIONS,
     judge: str = "default",
-    a_dice: bool = False,
+    a_dice: ADiceSettings | None = None,
     device: str = "auto",
 ) -> str:
     """Judge two counterfeits, and the untouched input, by healthiness, and by A-Dice if asked to; and show them.
@@ -70,7 +73,7 @@ def counterfeits(
         split: patients whose lesions are counterfeited.
         judge_iterations: of the judges' trainings.
         judge: how large they are, of `pipeline.evaluation.judge.SCALES`.
-        a_dice: measure A-Dice too, from the seeds 0, 1, … with its default settings.
+        a_dice: how to measure A-Dice; None does not measure it.
         device: where to compute.
 
     Returns:
@@ -111,8 +114,10 @@ def counterfeits(
     frame = over_seeds(rows, ["images"], list(COLUMNS))
     measured = None
     if a_dice:
-        path = folder / "results" / f"a_dice_seeds={seeds}.json"
-        measured = once(path, lambda: _a_dice(cohort, split, seeds, made, target))
+        digest = hashlib.sha256(json.dumps(asdict(a_dice), default=list, sort_keys=True).encode()).hexdigest()[:12]
+        measured = once(
+            folder / "results" / f"a_dice_{digest}.json", lambda: _a_dice(cohort, split, a_dice, made, target)
+        )
         frame = _with_a_dice(frame, measured)
     picture = _picture(cohort, records, made, judges[0])
     page = _page(frame, results, split, variance, measured)
@@ -121,9 +126,13 @@ def counterfeits(
 
 
 def _a_dice(
-    cohort: Path, split: str, seeds: int, made: Callable[[Volume], dict[str, Tensor]], device: torch.device
+    cohort: Path,
+    split: str,
+    settings: ADiceSettings,
+    made: Callable[[Volume], dict[str, Tensor]],
+    device: torch.device,
 ) -> dict[str, Any]:
-    slices = ADiceSlices(cohort, split, ADiceSettings(range(seeds)))
+    slices = ADiceSlices(cohort, split, settings)
     for record in pathological_subjects(cohort, split):
         volume = read_volume(cohort, record)
         slices.add(volume, {name: image for name, image in made(volume).items() if name != UNTOUCHED})

@@ -4,6 +4,7 @@ import json
 import logging
 import re
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def sweep(
     presets: Sequence[str] = (),
     overrides: dict[str, Any] | None = None,
     split: str = "validation",
-    a_dice: bool = False,
+    a_dice: ADiceSettings | None = None,
     judge_iterations: int = ITERATIONS,
     device: str = "auto",
 ) -> str:
@@ -63,7 +64,7 @@ def sweep(
         presets: names of `bundle.presets`.
         overrides: further ids and values, the same for all.
         split: which patients to evaluate on.
-        a_dice: measure A-Dice too, its segmentor starting from the seed of the run.
+        a_dice: how to measure A-Dice, its segmentor starting from the seed of the run; None does not measure it.
         judge_iterations: of the training of the judge of healthiness.
         device: where to compute.
 
@@ -87,7 +88,7 @@ def sweep(
             "presets": list(presets),
             "overrides": overrides,
             "split": split,
-            "a_dice": a_dice,
+            "a_dice": a_dice and {**asdict(a_dice), "seeds": "each run's own"},
             "judge_iterations": judge_iterations,
         },
     )
@@ -106,7 +107,7 @@ def sweep(
                 settings = {**overrides, setting: value, "seed": seed, "device_name": device}
                 trained = run_trained(bundle, cohort, folder / "runs" / run, presets, settings)
                 synthesizer, provenance = load_predictor(trained, "translator", device)
-                measures = ADiceSettings((seed,)) if a_dice else None
+                measures = replace(a_dice, seeds=(seed,)) if a_dice else None
                 how = Settings(name, provenance, split, judge_iterations, a_dice=measures)
                 # Over what a stopped evaluation left.
                 own = own_networks(trained)

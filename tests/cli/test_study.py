@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pipeline.cli.study import study
+from pipeline.evaluation import ADiceSettings
 from pipeline.studies.enhancement import PAPER, PRESETS
 
 
@@ -38,18 +39,20 @@ def test_lambda_trains_gvs_with_five_values_and_three_seeds(asked: dict[str, tup
     assert result.stdout.splitlines() == ["table of sweep", "table: STUDY/table.md; plot: STUDY/plot.png"]
     bundle, *rest = asked["sweep"]
     assert bundle.name == "gvs"
-    expected = ["lambda", [1, 5, 10, 20, 50], 3, (), {}, "validation", False, 600, "auto"]
+    expected = ["lambda", [1, 5, 10, 20, 50], 3, (), {}, "validation", None, 600, "auto"]
     assert rest == [Path("COHORT"), Path("STUDY"), *expected]
 
 
 def test_fraction_takes_the_shares_of_the_paper_and_settings(asked: dict[str, tuple[Any, ...]]) -> None:
-    options = ["--preset", "laptop", "--set", "lambda=20", "--epochs", "2", "--split", "test", "--a-dice"]
+    options = ["--preset", "laptop", "--set", "lambda=20", "--epochs", "2", "--split", "test"]
+    options += ["--a-dice", "--a-dice-rate", "0.05", "--a-dice-spacing", "1", "--a-dice-batch-size", "4"]
     result = call("fraction", "-b", "va_gan", *options, "--seeds", "1", "--judge-iterations", "7", "--device", "cpu")
     assert result.exit_code == 0, result.output
     bundle, _, _, *rest = asked["sweep"]
     assert bundle.name == "va_gan"
     overrides = {"epochs": 2, "lambda": 20}
-    assert rest == ["fraction", [0.1, 0.3, 0.5, 0.7, 1.0], 1, ("laptop",), overrides, "test", True, 7, "cpu"]
+    measures = ADiceSettings(range(1), rate=0.05, spacing_mm=1, batch_size=4)
+    assert rest == ["fraction", [0.1, 0.3, 0.5, 0.7, 1.0], 1, ("laptop",), overrides, "test", measures, 7, "cpu"]
 
 
 def test_any_setting_can_be_swept_with_values_of_its_type(asked: dict[str, tuple[Any, ...]]) -> None:
@@ -84,15 +87,15 @@ def test_healthiness_and_convergence_take_several_runs(asked: dict[str, tuple[An
     runs, *rest = asked["healthiness"]
     assert [run.name for run in runs] == ["gvs", "va_gan"]
     assert rest == [Path("COHORT"), Path("STUDY"), 2, 20, "validation", "paper", "auto"]
-    assert call("convergence", "-b", "gvs", "--epochs", "5").exit_code == 0
+    assert call("convergence", "-b", "gvs", "--epochs", "5", "--a-dice-filters", "16").exit_code == 0
     (run,), _, _, rates, settings, *rest = asked["convergence"]
     assert (run.name, rates, rest) == ("gvs", [0.0001, 0.1], ["validation", "auto"])
-    assert (list(settings.seeds), settings.epochs) == ([0, 1, 2], 5)
+    assert settings == ADiceSettings(range(3), epochs=5, filters=16)
 
 
 def test_counterfeits_need_no_generator_and_have_the_noise_of_the_paper(asked: dict[str, tuple[Any, ...]]) -> None:
     assert call("counterfeits", "--a-dice", "--judge-iterations", "5").exit_code == 0
-    assert asked["counterfeits"][2:] == (3, 0.2, "validation", 5, "default", True, "auto")
+    assert asked["counterfeits"][2:] == (3, 0.2, "validation", 5, "default", ADiceSettings(range(3)), "auto")
 
 
 @pytest.mark.parametrize(
@@ -104,6 +107,8 @@ def test_counterfeits_need_no_generator_and_have_the_noise_of_the_paper(asked: d
         (["fraction", "--split", "training"], "training"),
         (["convergence", "-b", "gvs", "--rates", "0.1,-1"], "rates above 0"),
         (["healthiness"], "Missing option '-b'"),
+        (["fraction", "--a-dice-rate", "0.1"], "--a-dice-rate is for --a-dice"),
+        (["counterfeits", "--a-dice-spacing", "1"], "--a-dice-spacing is for --a-dice"),
     ],
 )
 def test_wrong_arguments_are_refused(asked: dict[str, tuple[Any, ...]], arguments: list[str], said: str) -> None:

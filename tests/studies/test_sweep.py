@@ -10,6 +10,7 @@ import torch
 
 from pipeline.bundles import find_bundle, read_config
 from pipeline.errors import UsageError
+from pipeline.evaluation import ADiceSettings
 from pipeline.files import sha256, write_json
 from pipeline.metrics import A_DICE
 from pipeline.metrics.catalogue import TRANSLATION
@@ -111,10 +112,10 @@ def test_values_and_seeds_may_be_added(phantom_cohort: Path, tmp_path: Path) -> 
 
 
 def test_a_dice_stands_between_its_brackets(phantom_cohort: Path, tmp_path: Path) -> None:
-    prepared(phantom_cohort, tmp_path, a_dice=True)
+    prepared(phantom_cohort, tmp_path, a_dice=ADiceSettings())
     report(tmp_path, "lambda=5", 0, 0.5, 30.0, a_dice=0.5)
     report(tmp_path, "lambda=1", 0, 0.5, 30.0, a_dice="collapsed")
-    lines = go(phantom_cohort, tmp_path, [5, 1], a_dice=True).splitlines()
+    lines = go(phantom_cohort, tmp_path, [5, 1], a_dice=ADiceSettings()).splitlines()
     ends = {line.split(" | ")[0]: line.split(" | ")[-1] for line in lines if line.startswith("| ")}
     assert ends["| lambda"] == "A-Dice ↓ |"
     assert ends["| lambda=5"] == "0.500 |"
@@ -125,11 +126,11 @@ def test_a_dice_stands_between_its_brackets(phantom_cohort: Path, tmp_path: Path
 
 
 def test_a_dice_that_learned_nothing_ranks_nothing(phantom_cohort: Path, tmp_path: Path) -> None:
-    prepared(phantom_cohort, tmp_path, a_dice=True)
+    prepared(phantom_cohort, tmp_path, a_dice=ADiceSettings())
     report(tmp_path, "lambda=5", 0, 0.5, 30.0, a_dice=0.0)  # the first of two evaluations, not the last
     report(tmp_path, "lambda=1", 0, 0.5, 30.0, a_dice=0.5)
     assert "lesions of the original images themselves were not learned" in go(
-        phantom_cohort, tmp_path, [5, 1], a_dice=True
+        phantom_cohort, tmp_path, [5, 1], a_dice=ADiceSettings()
     )
 
 
