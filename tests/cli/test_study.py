@@ -1,5 +1,6 @@
 """`phs-pipeline study`: what its commands ask of the studies."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from pipeline.cli.compare import compare
+from pipeline.cli.enhance import enhance
+from pipeline.cli.evaluate import evaluate
 from pipeline.cli.study import study
+from pipeline.cli.train import train
 from pipeline.evaluation import ADiceSettings
 from pipeline.studies.enhancement import PAPER, PRESETS
 
@@ -116,3 +121,12 @@ def test_wrong_arguments_are_refused(asked: dict[str, tuple[Any, ...]], argument
     assert result.exit_code == 2
     assert said in result.output
     assert asked == {}
+
+
+def test_the_page_of_figures_names_every_study_and_no_other() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "figures.md").read_text()
+    named = set(re.findall(r"`study ([\w-]+)", page))
+    assert named == set(study.commands) - {"sweep"}  # any setting: no figure of a paper
+    for option in set(re.findall(r"(--[a-z][\w-]+)", page)):
+        commands = [*study.commands.values(), evaluate, compare, enhance, train]
+        assert any(option in parameter.opts for command in commands for parameter in command.params), option
