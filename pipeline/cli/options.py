@@ -34,6 +34,13 @@ A_DICE = {
         type=click.FloatRange(min=0, min_open=True, max=10),
         help="Learning rate of A-Dice's segmentor.",
     ),
+    "optimizer": click.option(
+        "--a-dice-optimizer",
+        default="sgd",
+        show_default=True,
+        type=click.Choice(["sgd", "adam"]),
+        help="Of its segmentor; with adam take a rate such as 0.0001.",
+    ),
     "filters": click.option(
         "--a-dice-filters",
         default=8,

@@ -207,10 +207,8 @@ def healthiness(
 @study.command()
 @RUNS
 @EVERY
-@click.option(
-    "--rates", type=Numbers(), default="0.0001,0.1", show_default=True, help="Of A-Dice's stochastic gradient descent."
-)
-@a_dice_options("filters", "batch_size", "spacing")
+@click.option("--rates", type=Numbers(), default="0.0001,0.1", show_default=True, help="Of A-Dice's optimiser.")
+@a_dice_options("optimizer", "filters", "batch_size", "spacing")
 def convergence(
     bundles: tuple[str, ...],
     data: Path,
@@ -229,7 +227,8 @@ def convergence(
 
     if not all(0 < rate <= 10 for rate in rates):
         raise click.UsageError(f"--rates: found {rates}, expected rates above 0 and at most 10")
-    settings = ADiceSettings(range(seeds), **a_dice_settings(a_dice_given), **({"epochs": epochs} if epochs else {}))
+    given = a_dice_settings(a_dice_given) | ({"epochs": epochs} if epochs else {})
+    settings = ADiceSettings(range(seeds), **given)
     runs = [find_bundle(name) for name in bundles]
     _say_study(study_of(runs, data, output, rates, settings, split, device), output)
 

@@ -46,7 +46,7 @@ def convergence(
         runs: the trained generators.
         cohort: folder made by `preprocess`, which keeps the trainings on originals and healthy slices.
         folder: of the study.
-        rates: of stochastic gradient descent, in place of that of the settings.
+        rates: of the optimiser, in place of that of the settings.
         settings: how A-Dice is measured; its defaults if None.
         split: patients whose slices these are.
         device: where to compute.
@@ -71,6 +71,7 @@ def convergence(
             "filters": settings.filters,
             "batch_size": settings.batch_size,
             "spacing_mm": settings.spacing_mm,
+            "optimizer": settings.optimizer,
         },
     )
     slices = ADiceSlices(cohort, split, settings)
@@ -119,10 +120,11 @@ def _page(frame: pd.DataFrame, results: list[dict[str, Any]], split: str, vanish
         for _, row in over_seeds(ends, ["rate", "images"], ["mean", "last"]).iterrows()
     ]
     told = results[0]["settings"]
+    by = told["optimizer"].partition(",")[0]
     over = (
         f"Dice on the {told['slices']} slices of the {split} split that a segmentor is trained on, mean ± standard "
-        f"deviation over {len(told['seeds'])} trainings ({told['network']}, SGD, pixels of {told['spacing_mm']:g} mm); "
-        "its mean over epochs is A-Dice. The rows of the originals and of healthy slices are the brackets of A-Dice. "
+        f"deviation over {len(told['seeds'])} trainings ({told['network']}, {by}, pixels of {told['spacing_mm']:g} "
+        "mm); its mean over epochs is A-Dice. The rows of the originals and of healthy slices are the brackets of A-Dice. "
         "Every epoch of every training is in `table.csv`."
     )
     notes = [over]
@@ -151,6 +153,7 @@ def _figure(frame: pd.DataFrame) -> Any:
         axes.set_title(f"rate {rate:g}", fontsize="medium")
         axes.set_xlabel("epoch")
         axes.set_ylim(0, 1)
+        axes.xaxis.get_major_locator().set_params(integer=True)
     figure.axes[0].set_ylabel("Dice on its training slices")
     figure.axes[-1].legend(fontsize="small")
     return figure

@@ -29,7 +29,7 @@ from pipeline.mosaic import mosaic
 from pipeline.preprocessing.cohort_format import COHORT_FILE, Subject
 from pipeline.reports.markdown import table
 from pipeline.studies.pictures import shown_slices, spread
-from pipeline.studies.study import mean_sd, once, open_study, over_seeds, write_study
+from pipeline.studies.study import judged_by, mean_sd, once, open_study, over_seeds, write_study
 
 VARIANCE = 0.2
 MEAN, NOISE = "mean-filled lesion", "lesion with noise"
@@ -120,7 +120,7 @@ def counterfeits(
         )
         frame = _with_a_dice(frame, measured)
     picture = _picture(cohort, records, made, judges[0])
-    page = _page(frame, results, split, variance, measured)
+    page = f"{_page(frame, results, split, variance, measured)}\n\n{judged_by(SCALES[judge])}"
     write_study(folder, page, frame, [*results, *([measured] if measured else [])], picture.save)
     return page
 

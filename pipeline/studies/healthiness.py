@@ -35,7 +35,7 @@ from pipeline.preprocessing.cohort_format import COHORT_FILE, read_cohort
 from pipeline.preprocessing.grid import Grid
 from pipeline.preprocessing.slices import SliceDataset
 from pipeline.reports.markdown import table
-from pipeline.studies.study import load_generators, once, open_study, write_study
+from pipeline.studies.study import judged_by, load_generators, once, open_study, write_study
 from pipeline.studies.training import each_epoch, trained
 from pipeline.training.single import BATCH_SIZE
 
@@ -105,7 +105,7 @@ def healthiness(
 
     results = [result(seed) for seed in range(seeds)]
     frame = pd.DataFrame([{"seed": found["seed"], **row} for found in results for row in found["rows"]])
-    page = _page(frame, split)
+    page = f"{_page(frame, split)}\n\n{judged_by(scale)}"
     write_study(folder, page, frame, results, lambda path: _figure(frame).savefig(path, dpi=150))
     return page
 
@@ -181,6 +181,7 @@ def _figure(frame: pd.DataFrame) -> Any:
             place.plot(group["epoch"], group["healthiness"], marker=".", label=f"segmentor {int(seed) + 1}")
         place.set_title(name, fontsize="medium")
         place.set_xlabel("epoch of the segmentor")
+        place.xaxis.get_major_locator().set_params(integer=True)
     axes[0].set_ylabel("healthiness")
     axes[0].legend(fontsize="small")
     return figure

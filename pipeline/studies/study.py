@@ -10,6 +10,7 @@ import pandas as pd
 from pipeline import RESEARCH_ONLY, __version__
 from pipeline.bundles import Bundle, read_config
 from pipeline.errors import UsageError
+from pipeline.evaluation.judge import Scale
 from pipeline.files import PARTIAL, table_csv, write_json, write_text, written_aside
 from pipeline.inference import Translator, load_predictor
 from pipeline.launch import check_unseen
@@ -95,6 +96,12 @@ def mean_sd(row: pd.Series, metric: str, digits: int, missing: str = "–") -> s
         return missing
     deviation = row[f"{metric}_sd"]
     return f"{row[metric]:.{digits}f}" + ("" if pd.isna(deviation) else f" ± {deviation:.{digits}f}")
+
+
+def judged_by(scale: Scale) -> str:
+    """Which f_pre judged healthiness, and how it departs from the paper's."""
+    departure = f" {scale.departure}." if scale.departure else ""
+    return f"The segmentors are {scale.name}.{departure}"
 
 
 def write_study(

@@ -167,7 +167,8 @@ def _page(
         f"On the {cohort['slices']} pathological slices of the {cohort['patients']} patients of the "
         f"{cohort['split']} split. Healthiness is judged by an independent segmentor{seen}."
     )
-    notes = [over, split]
+    departure = summary["judge"].get("departure")
+    notes = [over, f"{split} {departure}." if departure else split]
     if any(metric.name == A_DICE.name for metric in metrics):
         notes.append(
             "A-Dice of the untouched input and of healthy slices with random lesion masks bracket the others'; "

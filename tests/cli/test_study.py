@@ -92,10 +92,10 @@ def test_healthiness_and_convergence_take_several_runs(asked: dict[str, tuple[An
     runs, *rest = asked["healthiness"]
     assert [run.name for run in runs] == ["gvs", "va_gan"]
     assert rest == [Path("COHORT"), Path("STUDY"), 2, 20, "validation", "paper", "auto"]
-    assert call("convergence", "-b", "gvs", "--epochs", "5", "--a-dice-filters", "16").exit_code == 0
+    assert call("convergence", "-b", "gvs", "--epochs", "5", "--a-dice-optimizer", "adam").exit_code == 0
     (run,), _, _, rates, settings, *rest = asked["convergence"]
     assert (run.name, rates, rest) == ("gvs", [0.0001, 0.1], ["validation", "auto"])
-    assert settings == ADiceSettings(range(3), epochs=5, filters=16)
+    assert settings == ADiceSettings(range(3), epochs=5, optimizer="adam")
 
 
 def test_counterfeits_need_no_generator_and_have_the_noise_of_the_paper(asked: dict[str, tuple[Any, ...]]) -> None:

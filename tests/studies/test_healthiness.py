@@ -44,6 +44,7 @@ def test_each_epoch_judges_the_same_images_and_a_stopped_study_goes_on(
         assert row["healthiness"] == pytest.approx(1 - found / annotated)
     assert sorted(networks) == [1, 2]
     assert "lowest … highest, epochs 2 to 2" in page
+    assert "so its healthiness is not the paper's" in page
 
     epochs_trained(stop_after=1)
     with pytest.raises(KeyboardInterrupt):
