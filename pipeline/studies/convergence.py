@@ -124,7 +124,7 @@ def _page(frame: pd.DataFrame, results: list[dict[str, Any]], split: str, vanish
     over = (
         f"Dice on the {told['slices']} slices of the {split} split that a segmentor is trained on, mean ± standard "
         f"deviation over {len(told['seeds'])} trainings ({told['network']}, {by}, pixels of {told['spacing_mm']:g} "
-        "mm); its mean over epochs is A-Dice. The rows of the originals and of healthy slices are the brackets of A-Dice. "
+        "mm); its mean over epochs is A-Dice, whose brackets are the originals and the healthy slices. "
         "Every epoch of every training is in `table.csv`."
     )
     notes = [over]
