@@ -102,7 +102,8 @@ def train(
     code = subprocess.call(choice, env=environment, cwd=ROOT)
     shutil.copyfile(log, run / "train.log")
     to.mkdir(parents=True, exist_ok=True)
-    for name in (*KEPT, "models/model.pt", "models/cycle.pt", "models/checkpoint.pt"):
+    exports = [f"models/{name}.pt" for name in ("model", "cycle", "segmentor", "checkpoint")]
+    for name in (*KEPT, *exports):
         if (run / name).is_file():
             shutil.copyfile(run / name, to / Path(name).name)
     if (run / "selection.json").is_file():

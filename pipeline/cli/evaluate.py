@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from pipeline.cli.options import judge_iterations_option
+from pipeline.cli.options import (
+    a_dice_options,
+    a_dice_settings,
+    judge_iterations_option,
+    judge_option,
+    refuse_a_dice_options,
+)
 from pipeline.cli.say import complain, say
 
 if TYPE_CHECKING:
     from pipeline.evaluation import Settings
     from pipeline.inference import Translator
-
-A_DICE_OPTIONS = ("a_dice_epochs", "a_dice_rate", "a_dice_filters", "a_dice_spacing")
 
 
 @click.command()
@@ -46,13 +50,7 @@ A_DICE_OPTIONS = ("a_dice_epochs", "a_dice_rate", "a_dice_filters", "a_dice_spac
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @judge_iterations_option
-@click.option(
-    "--judge",
-    default="default",
-    show_default=True,
-    type=click.Choice(["default", "paper"]),
-    help="Its size: 16 filters, pixels of 2 mm; or PHS-GAN's: 64 filters, full resolution, hours on a CPU.",
-)
+@judge_option
 @click.option("--name", help="Of the method in tables.  [default: the bundle's]")
 @click.option(
     "--a-dice",
@@ -62,29 +60,7 @@ A_DICE_OPTIONS = ("a_dice_epochs", "a_dice_rate", "a_dice_filters", "a_dice_spac
     type=click.IntRange(min=0),
     help="Also measure A-Dice (GVS, Eq. 8), trained this many times; minutes each on a CPU.",
 )
-@click.option("--a-dice-epochs", default=20, show_default=True, type=click.IntRange(min=1), help="E of GVS, Eq. 8.")
-@click.option(
-    "--a-dice-rate",
-    default=0.1,
-    show_default=True,
-    type=click.FloatRange(min=0, min_open=True, max=10),
-    help="Learning rate of A-Dice's segmentor.",
-)
-@click.option(
-    "--a-dice-filters",
-    default=8,
-    show_default=True,
-    type=click.IntRange(min=1, max=256),
-    help="Filters of its first stage.",
-)
-@click.option(
-    "--a-dice-spacing",
-    default=2.0,
-    show_default=True,
-    metavar="MM",
-    type=click.FloatRange(min=0.1, max=10),
-    help="Pixels of its grid.",
-)
+@a_dice_options()
 @click.option(
     "--healthy", is_flag=True, help="How much is changed where there is no disease: in each SCAN, or slices of COHORT."
 )
@@ -107,7 +83,7 @@ def evaluate(
     healthy: bool,
     overwrite: bool,
     trust_bundle: bool,
-    **a_dice_settings: Any,
+    **a_dice_given: Any,
 ) -> None:
     """Measure a run on a preprocessed cohort: healthiness, identity and fidelity of pseudo-healthy images, overlap of
     segmentations, errors of scores.
@@ -125,7 +101,8 @@ def evaluate(
     from pipeline.bundles import find_bundle
     from pipeline.errors import ScanError
     from pipeline.evaluation import ADiceSettings, Settings
-    from pipeline.inference import load_export, load_predictor
+    from pipeline.evaluation.own import own_networks
+    from pipeline.inference import load_predictor
     from pipeline.launch import check_unseen, unfinished
 
     bundle = find_bundle(bundle_name)
@@ -139,17 +116,15 @@ def evaluate(
     if healthy:
         failed = _healthy(scans, data, split, predictor, bundle.metadata, output, name, provenance, overwrite)
     elif data is not None:
-        measured = {option.removeprefix("a_dice_"): value for option, value in a_dice_settings.items()}
-        spacing_mm = measured.pop("spacing")
         settings = Settings(
             name,
             provenance,
             split,
             judge_iterations,
             judge,
-            ADiceSettings(range(a_dice), spacing_mm=spacing_mm, **measured) if a_dice else None,
+            ADiceSettings(range(a_dice), **a_dice_settings(a_dice_given)) if a_dice else None,
         )
-        _on_cohort(predictor, data, output, settings, overwrite, load_export(bundle, "cycle", trust_bundle))
+        _on_cohort(predictor, data, output, settings, overwrite, own_networks(bundle, trust_bundle))
     say(f"report: {output / 'report.md'}")
     if failed:
         raise ScanError(f"{failed} scan(s) failed, for the reasons above")
@@ -167,16 +142,15 @@ def _check(context: click.Context, scans: tuple[Path, ...], data: Path | None, h
         raise click.UsageError("missing --data COHORT" + (", or SCAN…" if healthy else ""))
     if healthy and a_dice:
         raise click.UsageError("--a-dice needs lesions; leave it or --healthy out")
-    for option in A_DICE_OPTIONS:
-        if not a_dice and context.get_parameter_source(option) is ParameterSource.COMMANDLINE:
-            raise click.UsageError(f"--{option.replace('_', '-')} is for --a-dice SEEDS; give both or none")
+    if not a_dice:
+        refuse_a_dice_options(context, "--a-dice SEEDS")
 
 
-def _on_cohort(predictor: Any, data: Path, output: Path, settings: "Settings", overwrite: bool, way_back: Any) -> None:
+def _on_cohort(predictor: Any, data: Path, output: Path, settings: "Settings", overwrite: bool, networks: Any) -> None:
     from pipeline.metrics import Metric
     from pipeline.reports.cohort_evaluation import evaluate_and_report
 
-    summary = evaluate_and_report(predictor, data, output, settings, overwrite, way_back, _progress).summary
+    summary = evaluate_and_report(predictor, data, output, settings, overwrite, networks, _progress).summary
     shown = [metric for record in summary["metrics"] if (metric := Metric.from_record(record)).headline]
     say(f"{'':20} " + "   ".join(metric.label for metric in shown))
     for row, scores in summary["methods"].items():

@@ -6,7 +6,13 @@ from typing import Any
 
 import click
 
-from pipeline.cli.options import judge_iterations_option
+from pipeline.cli.options import (
+    a_dice_options,
+    a_dice_settings,
+    judge_iterations_option,
+    judge_option,
+    refuse_a_dice_options,
+)
 from pipeline.cli.say import say, say_lines
 from pipeline.cli.train import _value as plain_value
 
@@ -47,11 +53,10 @@ def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 FOLDER = click.Path(path_type=Path)
-EVERY = _options(
+WITHOUT_EPOCHS = _options(
     click.option("--data", required=True, metavar="COHORT", type=FOLDER, help="Made by `phs-pipeline preprocess`."),
     click.option("-o", "--output", required=True, metavar="STUDY", type=FOLDER, help="Folder of the study."),
     click.option("--seeds", default=3, show_default=True, type=click.IntRange(min=1), help="Trainings of each kind."),
-    click.option("--epochs", type=click.IntRange(min=1), help="Length of each training."),
     click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps."),
     click.option(
         "--split",
@@ -61,6 +66,15 @@ EVERY = _options(
         help="Which patients to measure on.",
     ),
 )
+EVERY = _options(WITHOUT_EPOCHS, click.option("--epochs", type=click.IntRange(min=1), help="Length of each training."))
+RUNS = click.option(
+    *("-b", "--bundle", "bundles"),
+    metavar="RUN",
+    multiple=True,
+    required=True,
+    help="Folder of a training run, or a bundle's name; may be given several times.",
+)
+A_DICE = _options(click.option("--a-dice", is_flag=True, help="Measure A-Dice too."), a_dice_options())
 SWEEP = _options(
     click.option("-b", "--bundle", default="gvs", show_default=True, help="What to train."),
     EVERY,
@@ -68,7 +82,7 @@ SWEEP = _options(
     click.option(
         "--set", "settings", multiple=True, metavar="ID=VALUE", help="Any setting of the bundle's train.json."
     ),
-    click.option("--a-dice", is_flag=True, help="Measure A-Dice too."),
+    A_DICE,
     judge_iterations_option,
 )
 
@@ -98,15 +112,20 @@ def fraction(**options: Any) -> None:
     _sweep("fraction", **options)
 
 
+@study.command("difference-aware")
+@click.option("--values", type=Values(), default="true,false", show_default=True, help="With it, and without.")
+@SWEEP
+def difference_aware(**options: Any) -> None:
+    """Train GVS with the difference-aware loss and without: Dice of its own segmentor (GVS, Fig. 8a and Table I)."""
+    _sweep("difference_aware", **options)
+
+
 @study.command()
 @click.option("--setting", required=True, metavar="ID", help="Any setting of the bundle's train.json.")
 @click.option("--values", type=Values(), required=True, help="Of the setting.")
 @SWEEP
 def sweep(setting: str, **options: Any) -> None:
-    """Train with several values of any setting.
-
-    `--setting difference_aware --values true,false` is the ablation of the difference-aware loss (GVS, Table I).
-    """
+    """Train with several values of any setting."""
     _sweep(setting, **options)
 
 
@@ -132,7 +151,11 @@ def enhancement(
     losses: str,
     preset: str | None,
 ) -> None:
-    """Segment lesions whose contrast RUN's generator enhanced (GVS, Table III and Figs. 8b, 8c)."""
+    """Segment lesions whose contrast RUN's generator enhanced (GVS, Table III and Figs. 8b, 8c, 9).
+
+    For shares of the training patients below 1, generators are trained by RUN's settings on the same shares.
+    segmentations_alpha=….png and .csv show what is found with and without enhancement.
+    """
     from dataclasses import replace
 
     from pipeline.bundles import find_bundle
@@ -142,8 +165,8 @@ def enhancement(
     scale = PRESETS[preset] if preset else PAPER
     scale = replace(scale, epochs=epochs) if epochs else scale
     wanted = list(dict.fromkeys(losses.split(",")))
-    say_lines(study_of(find_bundle(bundle), data, output, alphas, fractions, wanted, seeds, scale, split, device))
-    say(f"table: {output / 'table.md'}; plot: {output / 'plot.png'}")
+    page = study_of(find_bundle(bundle), data, output, alphas, fractions, wanted, seeds, scale, split, device)
+    _say_study(page, output)
 
 
 @study.command()
@@ -156,8 +179,108 @@ def saliency(
     from pipeline.studies import saliency as study_of
     from pipeline.studies.saliency import EPOCHS
 
-    say_lines(study_of(data, output, seeds, epochs or EPOCHS, split, judge_iterations, device))
-    say(f"table: {output / 'table.md'}; figure: {output / 'plot.png'}")
+    _say_study(study_of(data, output, seeds, epochs or EPOCHS, split, judge_iterations, device), output)
+
+
+@study.command()
+@RUNS
+@EVERY
+@judge_option
+def healthiness(
+    bundles: tuple[str, ...],
+    data: Path,
+    output: Path,
+    seeds: int,
+    epochs: int | None,
+    device: str,
+    split: str,
+    judge: str,
+) -> None:
+    """How healthiness depends on the segmentor that judges it, by its seed and epoch (GVS, Fig. 5a).
+
+    Each RUN's images are judged by the same segmentors: give those of `study fraction`, for example.
+    """
+    from pipeline.bundles import find_bundle
+    from pipeline.studies import healthiness as study_of
+    from pipeline.studies.healthiness import EPOCHS
+
+    runs = [find_bundle(name) for name in bundles]
+    _say_study(study_of(runs, data, output, seeds, epochs or EPOCHS, split, judge, device), output)
+
+
+@study.command()
+@RUNS
+@EVERY
+@click.option("--rates", type=Numbers(), default="0.0001,0.1", show_default=True, help="Of A-Dice's optimiser.")
+@a_dice_options("optimizer", "filters", "batch_size", "spacing")
+def convergence(
+    bundles: tuple[str, ...],
+    data: Path,
+    output: Path,
+    seeds: int,
+    epochs: int | None,
+    device: str,
+    split: str,
+    rates: list[float],
+    **a_dice_given: Any,
+) -> None:
+    """How fast lesions are learned in each RUN's images: the curves behind A-Dice (GVS, Figs. 5b, 5c)."""
+    from pipeline.bundles import find_bundle
+    from pipeline.evaluation import ADiceSettings
+    from pipeline.studies import convergence as study_of
+
+    if not all(0 < rate <= 10 for rate in rates):
+        raise click.UsageError(f"--rates: found {rates}, expected rates above 0 and at most 10")
+    given = a_dice_settings(a_dice_given) | ({"epochs": epochs} if epochs else {})
+    settings = ADiceSettings(range(seeds), **given)
+    runs = [find_bundle(name) for name in bundles]
+    _say_study(study_of(runs, data, output, rates, settings, split, device), output)
+
+
+@study.command()
+@WITHOUT_EPOCHS
+@judge_iterations_option
+@judge_option
+@click.option(
+    "--variance",
+    default=0.2,
+    show_default=True,
+    type=click.FloatRange(min=0, min_open=True),
+    help="Of the noise, in units of the intensity window.",
+)
+@A_DICE
+def counterfeits(
+    data: Path,
+    output: Path,
+    seeds: int,
+    device: str,
+    split: str,
+    judge_iterations: int,
+    judge: str,
+    variance: float,
+    a_dice: bool,
+    **a_dice_given: Any,
+) -> None:
+    """What healthiness says of lesions filled with a constant or covered with noise (GVS, Fig. 6)."""
+    from pipeline.studies import counterfeits as study_of
+
+    measures = _a_dice(a_dice, seeds, a_dice_given)
+    _say_study(study_of(data, output, seeds, variance, split, judge_iterations, judge, measures, device), output)
+
+
+def _a_dice(wanted: bool, seeds: int, given: dict[str, Any]) -> Any:
+    """How to measure A-Dice; None where it is not wanted."""
+    if not wanted:
+        refuse_a_dice_options(click.get_current_context(), "--a-dice")
+        return None
+    from pipeline.evaluation import ADiceSettings
+
+    return ADiceSettings(range(seeds), **a_dice_settings(given))
+
+
+def _say_study(page: str, output: Path) -> None:
+    say_lines(page)
+    say(f"table: {output / 'table.md'}; plot: {output / 'plot.png'}")
 
 
 def _sweep(
@@ -174,7 +297,9 @@ def _sweep(
     settings: tuple[str, ...],
     a_dice: bool,
     judge_iterations: int,
+    **a_dice_given: Any,
 ) -> None:
+    measures = _a_dice(a_dice, seeds, a_dice_given)
     overrides: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
     for given in settings:
         name, found, value = given.partition("=")
@@ -195,9 +320,8 @@ def _sweep(
         presets,
         overrides,
         split,
-        a_dice,
+        measures,
         judge_iterations,
         device,
     )
-    say_lines(table)
-    say(f"table: {output / 'table.md'}; plot: {output / 'plot.png'}")
+    _say_study(table, output)

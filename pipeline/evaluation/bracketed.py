@@ -37,10 +37,11 @@ class ADiceSettings:
     Args:
         seeds: one training each.
         epochs: E of GVS, Eq. 8.
-        rate: of stochastic gradient descent.
+        rate: of the optimiser.
         filters: of the U-Net's first stage.
         batch_size: slices in a step.
         spacing_mm: pixel size of the grid.
+        optimizer: `sgd`, with momentum, or `adam`.
     """
 
     seeds: Sequence[int] = (0, 1, 2)
@@ -49,6 +50,7 @@ class ADiceSettings:
     filters: int = 8
     batch_size: int = 8
     spacing_mm: float = 2.0
+    optimizer: str = "sgd"
 
 
 class ADiceSlices:
@@ -81,10 +83,13 @@ class ADiceSlices:
         for name, image in {ORIGINAL: volume.image, **images}.items():
             self.images.setdefault(name, []).append(self.grid.images(image.cpu(), volume.spacing_mm)[seen])
 
+    def collected(self) -> tuple[Tensor, dict[str, Tensor]]:
+        """The lesion masks, and the images of each row of the table and of `ORIGINAL`, shape (N, 1, H, W)."""
+        return torch.cat(self.lesions), {row: torch.cat(parts) for row, parts in self.images.items()}
+
     def measure(self, name: str, device: torch.device) -> dict[str, Any]:
         """A-Dice of the method `name`, of the other rows, and of the brackets; see `bracketed_a_dice`."""
-        lesions = torch.cat(self.lesions)
-        images = {row: torch.cat(parts) for row, parts in self.images.items()}
+        lesions, images = self.collected()
         own, originals = images.pop(name), images.pop(ORIGINAL)
         found = bracketed_a_dice(
             name, own, originals, lesions, self.grid, self.cohort, self.split, self.settings, device, images
@@ -127,7 +132,11 @@ def bracketed_a_dice(
     """
     told = {
         "network": f"UNetSegmentor(filters={settings.filters})",
-        "optimizer": f"SGD, rate {settings.rate}, momentum {MOMENTUM}",
+        "optimizer": (
+            f"SGD, rate {settings.rate}, momentum {MOMENTUM}"
+            if settings.optimizer == "sgd"
+            else f"Adam, rate {settings.rate}"
+        ),
         "epochs": settings.epochs,
         "batch_size": settings.batch_size,
         "spacing_mm": grid.spacing_mm,
@@ -166,6 +175,7 @@ def _measured(images: Tensor, masks: Tensor, settings: ADiceSettings, device: to
         settings.batch_size,
         settings.filters,
         device,
+        settings.optimizer,
     )
     per_seed = [None if failed else value for value, failed in zip(result.per_seed, result.collapsed, strict=True)]
     return {**asdict(result), "per_seed": per_seed, "seeds": list(settings.seeds), "mean": result.mean, "sd": result.sd}

@@ -24,6 +24,7 @@ class Example:
         pseudo_healthy: the method's image, as `image`; None of a method that makes none.
         predicted: lesion that the judge sees in it, or that a segmenter found in the input, bool, same shape.
         spacing_mm: pixel size along (right, anterior).
+        reconstruction: what the method's way back makes of its image, as `image`; None of a method that has none.
     """
 
     title: str
@@ -35,6 +36,7 @@ class Example:
     pseudo_healthy: NDArray[np.float32] | None
     predicted: NDArray[np.bool_]
     spacing_mm: tuple[float, float]
+    reconstruction: NDArray[np.float32] | None = None
 
 
 def best_median_worst(ordered: Sequence[Thing]) -> dict[str, Thing]:

@@ -17,8 +17,9 @@ from pipeline.evaluation.bracketed import BRACKETS, ORIGINAL, ADiceSettings, ADi
 from pipeline.evaluation.cases import Example, best_median_worst
 from pipeline.evaluation.controls import NAMES, UNTOUCHED
 from pipeline.evaluation.judge import ITERATIONS, SCALES, SEED, Judge, load_judge
+from pipeline.evaluation.own import OwnNetworks
 from pipeline.evaluation.predictions import Fields, Item, Kind, Predict, judged, kind_of, pseudo_healthy, volume_of
-from pipeline.evaluation.probes import Hallucination, Steganography
+from pipeline.evaluation.probes import Hallucination
 from pipeline.evaluation.scores import DEFINITIONS, score_methods, score_rows, score_volumes
 from pipeline.evaluation.twins import Twins
 from pipeline.evaluation.volumes import HEALTHY, read_volume, subjects_with
@@ -74,7 +75,7 @@ def evaluate(
     predictor: Any,
     cohort: Path,
     settings: Settings,
-    way_back: nn.Module | None = None,
+    own_networks: Mapping[str, nn.Module] | None = None,
     keep: Callable[[Twins], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
@@ -87,7 +88,7 @@ def evaluate(
         predictor: of a kind in `predictions.KINDS`; its device is used throughout.
         cohort: folder made by `phs-pipeline preprocess`; the judge is kept in its folder `judge`.
         settings: what to evaluate on, and how.
-        way_back: a translator's way back, for the steganography probe; None where it has none.
+        own_networks: what a translator has beside its main network, see `pipeline.evaluation.own`.
         keep: called with each volume's images and twins, which are not kept otherwise.
         progress: called with (volumes done, volumes in all).
 
@@ -103,7 +104,7 @@ def evaluate(
         raise UsageError(
             f"{cohort}: found no {kind.unit} with a target in the {settings.split} split, expected some; choose another"
         )
-    measures = _Measures(predictor, kind, cohort, settings, way_back)
+    measures = _Measures(predictor, kind, cohort, settings, own_networks or {})
     for done, read in enumerate(items.values(), start=1):
         measures.add(read(), keep)
         if progress:
@@ -116,7 +117,7 @@ class _Measures:
     """Collects what the rows of the table make of one volume after the other."""
 
     def __init__(
-        self, predictor: Any, kind: Kind, cohort: Path, settings: Settings, way_back: nn.Module | None
+        self, predictor: Any, kind: Kind, cohort: Path, settings: Settings, own_networks: Mapping[str, nn.Module]
     ) -> None:
         self.predictor, self.kind, self.cohort, self.settings = predictor, kind, cohort, settings
         self.device = torch.device(predictor.device)
@@ -127,18 +128,19 @@ class _Measures:
         self.translates = predictor.kind == "translator"
         self.judge: Judge | None = None
         self.hallucination: Hallucination | None = None
-        self.steganography = Steganography(predictor, way_back) if way_back is not None else None
+        self.own: OwnNetworks | None = None
         self.a_dice: ADiceSlices | None = None
         if self.translates:
             self.judge = load_judge(cohort, SEED, settings.judge_iterations, self.device, SCALES[settings.judge])
             self.hallucination = Hallucination()
+            self.own = OwnNetworks(predictor, own_networks, self.judge)
             self.a_dice = ADiceSlices(cohort, settings.split, settings.a_dice) if settings.a_dice else None
 
     def add(self, item: Item, keep: Callable[[Twins], None] | None) -> None:
         """Score the method and the controls on one volume."""
         twins: dict[str, Tensor] = {}
         for name, make in self.makes.items():
-            given = self._complete(item, make(item))
+            given = self._complete(item, name, make(item))
             self.available |= set(given)
             keys = {"method": name, "patient": item.patient, "subject": item.subject}
             self.rows += score_rows(keys, item.places, given, METRICS.values())
@@ -151,17 +153,19 @@ class _Measures:
             keep(Twins.of(item.volume, twin))
         if self.hallucination is not None:
             self.hallucination.add("outside_lesion", item.volume, twin)
-        if self.steganography is not None:
-            self.steganography.add(item.volume)
+        if self.own is not None and self.own.steganography is not None:
+            self.own.steganography.add(item.volume)
         if self.a_dice is not None:
             self.a_dice.add(item.volume, {name: twin for name, twin in twins.items() if name != UNTOUCHED})
         height, width = item.volume.image.shape[-2:]
         self.padding[height, width] = ms_ssim_padding(height, width)
 
-    def _complete(self, item: Item, made: Fields) -> Fields:
-        if self.judge is not None and item.volume is not None:
-            return judged(made["twin"].to(self.judge.device), item.volume, self.judge)
-        return {**item.given, **made}
+    def _complete(self, item: Item, name: str, made: Fields) -> Fields:
+        """All fields of a row of the table; the method's own networks belong to its row alone."""
+        if self.judge is None or item.volume is None:
+            return {**item.given, **made}
+        own = self.own.fields(item.volume) if self.own is not None and name == self.settings.name else {}
+        return {**judged(made["twin"].to(self.judge.device), item.volume, self.judge), **own}
 
     def add_healthy(self) -> None:
         """Slices without lesion, in which nothing should change."""
@@ -193,9 +197,10 @@ class _Measures:
         for title, row in best_median_worst(ordered).items():
             item = items[row["subject"]]()
             volume = volume_of(item)
-            given = self._complete(item, self.makes[self.settings.name](item))
+            name = self.settings.name
+            given = self._complete(item, name, self.makes[name](item))
             largest = int(volume.lesion.sum(dim=(1, 2, 3)).argmax())
-            twin = given.get("twin")
+            twin, reconstruction = given.get("twin"), given.get("reconstruction")
             predicted = given["found"] if twin is not None else given["prediction"]
             cases.append(
                 Example(
@@ -208,6 +213,7 @@ class _Measures:
                     pseudo_healthy=None if twin is None else twin[largest, 0].cpu().numpy(),
                     predicted=predicted[largest, 0].cpu().numpy(),
                     spacing_mm=volume.spacing_mm,
+                    reconstruction=None if reconstruction is None else reconstruction[largest, 0].cpu().numpy(),
                 )
             )
         return cases
@@ -224,9 +230,10 @@ class _Measures:
         settings = self.settings
         own = slices[slices["method"] == settings.name]
         judge = self.judge and {**self.judge.about, "departure": SCALES[settings.judge].departure}
+        steganography = self.own.steganography if self.own is not None else None
         probes = self.hallucination and {
             "hallucination": self.hallucination.summary(),
-            "steganography": self.steganography.summary() if self.steganography is not None else None,
+            "steganography": steganography.summary() if steganography is not None else None,
         }
         return {
             "format": FORMAT,

@@ -110,6 +110,22 @@ class Steganography:
                 self.errors[bits] += self._error(quantised, x_p, inside)
                 self.noise[bits] += float((quantised - x_s)[inside].abs().sum())
 
+    def reconstruction(self, volume: Volume) -> Tensor:
+        """x̂_p, there and back, on the scan's own pixels: its residual is carried there as that of the twin is.
+
+        Returns:
+            Shape (N, 1, H, W), in [0, 1].
+        """
+        runner = self.synthesizer.runner
+
+        def residual(images: Tensor, x_s: Tensor) -> Tensor:
+            x_p = runner.main_channel(images)
+            back: Tensor = self.cycle(x_s, x_p) - x_p
+            return back
+
+        parts = [torch.from_numpy(p) for _, p in runner.on_pixels(volume.image.numpy(), volume.voxel_mm, residual)]
+        return (volume.image + torch.cat(parts) * volume.foreground).clamp(0, 1)
+
     def _error(self, x_s: Tensor, x_p: Tensor, inside: Tensor) -> float:
         return float((self.cycle(x_s, x_p) - x_p)[inside].abs().sum())
 

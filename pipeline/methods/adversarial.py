@@ -1,10 +1,23 @@
-"""What all adversarial methods share: one discriminator's loss under any objective."""
+"""What all adversarial methods share: one discriminator's loss under any objective, and whether the two fit."""
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.methods.base import Terms
-from pipeline.objectives import Objective
+from pipeline.objectives import LeastSquares, Objective
+
+
+def check_scores(objective: Objective, *discriminators: nn.Module) -> None:
+    """Refuse discriminators that end in a sigmoid where the objective needs linear scores.
+
+    Raises:
+        ValueError: if one has `sigmoid` set and the objective is not least squares.
+    """
+    if not isinstance(objective, LeastSquares) and any(getattr(D, "sigmoid", False) for D in discriminators):
+        raise ValueError(
+            f"a discriminator that ends in a sigmoid needs the objective least_squares, found "
+            f"{type(objective).__name__}, whose scores are linear; leave discriminator_sigmoid false"
+        )
 
 
 def discriminator_terms(objective: Objective, D: nn.Module, real: Tensor, fake: Tensor, name: str) -> Terms:

@@ -55,8 +55,9 @@ class Method(Protocol):
         """What users will run, by name, the main one first: modules made of parts of `networks`.
 
         The main one is saved as `model.pt` and described by `network_def` in `inference.json`; each other one as
-        `<name>.pt`, described by `<name>_def`. `cycle`, from pseudo-healthy and pathological images to the
-        reconstructed pathological ones, serves the steganography probe.
+        `<name>.pt`, described by `<name>_def`. An evaluation looks at two of them by name: `cycle`, from pseudo-healthy
+        and pathological images to the reconstructed pathological ones, and `segmentor`, from images to lesion logits,
+        which a translator was trained against.
         """
         ...
 

@@ -12,7 +12,7 @@ Nothing else holds the output to its input: what is kept of the subject's identi
 from torch import nn
 
 from pipeline import objectives
-from pipeline.methods.adversarial import discriminator_terms
+from pipeline.methods.adversarial import check_scores, discriminator_terms
 from pipeline.methods.base import Batch, Player, Shared, Terms, every
 
 
@@ -36,6 +36,7 @@ class ConditionalGAN:
         self.networks = {"generator": generator, "discriminator": discriminator}
         self.exports = {"healthy": generator}
         self.objective = objectives.objective(objective)
+        check_scores(self.objective, discriminator)
         self.players = (
             Player(
                 "discriminator",

@@ -49,7 +49,7 @@ class GVS:
         if residual_region not in ("whole", "normal"):
             raise ValueError(f"residual_region is 'whole' or 'normal', found {residual_region!r}")
         self.networks = {"generator": generator, "segmentor": segmentor}
-        self.exports = {"healthy": generator}
+        self.exports = {"healthy": generator, "segmentor": segmentor}
         self.lambda_ = lambda_
         self.difference_aware = difference_aware
         self.residual_region = residual_region

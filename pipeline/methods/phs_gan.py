@@ -24,7 +24,7 @@ from torch import nn
 from torch.nn.functional import l1_loss
 
 from pipeline import objectives
-from pipeline.methods.adversarial import discriminator_terms
+from pipeline.methods.adversarial import check_scores, discriminator_terms
 from pipeline.methods.base import Batch, Player, Shared, Terms, every
 from pipeline.networks import FactorisedCycle
 
@@ -50,6 +50,7 @@ class _PHSGAN:
         }
         self.exports = {"healthy": generator, "cycle": FactorisedCycle(reconstructor, segmentor)}
         self.objective = objectives.objective(objective)
+        check_scores(self.objective, image_discriminator)
         self.lambda1, self.lambda2, self.lambda3 = lambdas
         self.players: tuple[Player, ...] = (
             Player(
@@ -164,6 +165,7 @@ class UnpairedPHSGAN(_PHSGAN):
         critic_steps: int = 1,
     ) -> None:
         super().__init__(generator, reconstructor, segmentor, image_discriminator, objective, lambdas, critic_steps)
+        check_scores(self.objective, mask_discriminator)
         self.networks["mask_discriminator"] = mask_discriminator
         mask_player = Player(
             "mask_discriminator",

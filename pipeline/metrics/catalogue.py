@@ -12,7 +12,7 @@ from pipeline.metrics.fidelity import psnr, ssim
 from pipeline.metrics.healthiness import healthiness_of_counts
 from pipeline.metrics.identity import identity
 from pipeline.metrics.metric import Metric
-from pipeline.metrics.segmentation import hd95
+from pipeline.metrics.segmentation import dice, hd95
 
 IDENTICAL = "identical"
 HALF = 0.5  # probability at which a lesion or a class is called present
@@ -117,6 +117,26 @@ TRANSLATION = (
         "against the healthy truth inside the lesion, where it is known (phantoms); windows see the surroundings too",
         4, "higher", ("twin", "truth", "mask"), "slice", 1.0, IDENTICAL,
         measure=lambda twin, truth, mask: ssim(twin, truth, mask, surroundings=True),
+    ),
+    Metric(
+        "own_dice", "Dice of its own segmentor",
+        "2 |P ∩ L| / (|P| + |L|) of the lesion that the segmentor which the method was trained against finds in the "
+        "scans themselves, how well it generalises (GVS, Fig. 8a); mean of pathological slices",
+        3, "higher", ("own_found", "mask"), "slice", 1.0, headline=True, ranked=False,
+        measure=lambda own_found, mask: dice(own_found, lesion=mask),
+    ),
+    Metric(
+        "psnr_reconstruction", "reconstruction PSNR, dB",
+        "what the method's way back makes of its image, against the input over head or body (PHS-GAN, Fig. 2); peak 1",
+        2, "higher", ("reconstruction", "image", "foreground"), "slice", math.inf, IDENTICAL, ranked=False,
+        measure=lambda reconstruction, image, foreground: psnr(reconstruction, image, mask=foreground),
+    ),
+    Metric(
+        "dice_reconstruction", "lesion in the reconstruction, Dice",
+        "2 |P ∩ L| / (|P| + |L|) of the lesion that the evaluation segmentor finds in the reconstruction: low where "
+        "the way back puts the lesion elsewhere, or nowhere (PHS-GAN, Fig. 2); mean of slices",
+        3, "higher", ("found_again", "mask"), "slice", 1.0, ranked=False,
+        measure=lambda found_again, mask: dice(found_again, lesion=mask),
     ),
     Metric(
         "psnr_slice", "whole slice PSNR, dB",

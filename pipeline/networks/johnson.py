@@ -11,7 +11,7 @@ from pipeline.networks.blocks import ResidualBlock, as_output, check_output, nor
 class JohnsonGenerator(nn.Module):
     """Image in, image of the same size out: one wide layer, two strided stages down, residual blocks, two stages up.
 
-    With `filters` F and an input of H×W (both divisible by 4):
+    With `filters` F, a `kernel` of 7 and an input of H×W (both divisible by 4):
 
     | layer | kernel, stride | output |
     |---|---|---|
@@ -32,6 +32,7 @@ class JohnsonGenerator(nn.Module):
             leaves no chequerboard for the players to agree on as a code.
         output: `image`, as Johnson et al. scale theirs to the image range; `residual`, where the last layer starts at
             zero; or `shortcut`: see `pipeline.networks.blocks.as_output`.
+        kernel: side of the first and the last convolution, odd; 9 in Johnson et al., 7 in CycleGAN.
     """
 
     output_type = "image"
@@ -44,14 +45,17 @@ class JohnsonGenerator(nn.Module):
         residual_blocks: int = 5,
         upsampling: Literal["transposed", "bilinear"] = "transposed",
         output: Literal["image", "residual", "shortcut"] = "image",
+        kernel: int = 7,
     ) -> None:
         super().__init__()
         if upsampling not in ("transposed", "bilinear"):
             raise ValueError(f"upsampling is 'transposed' or 'bilinear', found {upsampling!r}")
+        if kernel < 1 or kernel % 2 == 0:
+            raise ValueError(f"kernel is an odd number of pixels, found {kernel}")
         check_output(output, ("image", "residual", "shortcut"))
         self.output = output
         self.encoder = nn.Sequential(
-            *normed(nn.Conv2d(in_channels, filters, 7, padding=3, padding_mode="reflect")),
+            *normed(nn.Conv2d(in_channels, filters, kernel, padding=kernel // 2, padding_mode="reflect")),
             *normed(nn.Conv2d(filters, 2 * filters, 3, stride=2, padding=1)),
             *normed(nn.Conv2d(2 * filters, 4 * filters, 3, stride=2, padding=1)),
         )
@@ -60,7 +64,7 @@ class JohnsonGenerator(nn.Module):
             *_up(4 * filters, 2 * filters, upsampling),
             *_up(2 * filters, filters, upsampling),
         )
-        self.last = nn.Conv2d(filters, out_channels, 7, padding=3, padding_mode="reflect")
+        self.last = nn.Conv2d(filters, out_channels, kernel, padding=kernel // 2, padding_mode="reflect")
         if output == "residual":
             start_at_zero(self.last)
 

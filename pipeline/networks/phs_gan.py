@@ -100,7 +100,8 @@ class PHSDiscriminator(nn.Module):
 
     Args:
         filters: of the four strided layers; the jump from 32 to 128 is printed so.
-        sigmoid: end in a sigmoid as printed; without it scores are linear, as all objectives but least squares need.
+        sigmoid: end in a sigmoid as printed; without it scores are linear, as all objectives but least squares need
+            (`pipeline.methods.adversarial.check_scores`).
         spectral_norm: bound each layer's gain (Miyato et al. 2018).
     """
 
@@ -111,6 +112,7 @@ class PHSDiscriminator(nn.Module):
         spectral_norm: bool = False,
     ) -> None:
         super().__init__()
+        self.sigmoid = sigmoid
         channels = (1, *filters)
         layers: list[nn.Module] = []
         for before, after in itertools.pairwise(channels):

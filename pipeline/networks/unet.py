@@ -1,6 +1,7 @@
 """U-Net (Ronneberger et al. 2015) as segmentor: MONAI's, with one logit a pixel."""
 
 import math
+from typing import Literal
 
 from jaxtyping import Float
 from monai.networks.nets import BasicUNet
@@ -9,6 +10,8 @@ from torch import Tensor, nn
 # Lesions cover a few percent of a slice. Starting from their log-odds spares the hundreds of steps in which a segmentor
 # with a rate of 1e-3 would learn nothing but that most pixels are healthy (the prior of Lin et al. 2017, Section 4.1).
 LESION_SHARE = 0.02
+# Of the five stages down and the last one up, in multiples of the first.
+WIDTHS = {"basic": (1, 1, 2, 4, 8, 1), "doubling": (1, 2, 4, 8, 16, 1)}
 
 
 class UNetSegmentor(nn.Module):
@@ -16,18 +19,22 @@ class UNetSegmentor(nn.Module):
 
     Args:
         in_channels: of the image.
-        filters: channels of the first stage, F; the stages have F, F, 2F, 4F, 8F, and the last decoder stage F.
+        filters: channels of the first stage, F.
+        widths: of the stages: `basic`, F, F, 2F, 4F, 8F as MONAI has them by default, or `doubling`, F, 2F, 4F, 8F, 16F
+            as Ronneberger et al. (their F is 64); the last decoder stage has F.
     """
 
     output_type = "segmentation"
 
-    def __init__(self, in_channels: int = 1, filters: int = 32) -> None:
+    def __init__(self, in_channels: int = 1, filters: int = 32, widths: Literal["basic", "doubling"] = "basic") -> None:
         super().__init__()
+        if widths not in WIDTHS:
+            raise ValueError(f"widths is {' or '.join(map(repr, WIDTHS))}, found {widths!r}")
         self.unet = BasicUNet(
             spatial_dims=2,
             in_channels=in_channels,
             out_channels=1,
-            features=(filters, filters, 2 * filters, 4 * filters, 8 * filters, filters),
+            features=tuple(filters * times for times in WIDTHS[widths]),
         )
         nn.init.constant_(self.unet.final_conv.bias, math.log(LESION_SHARE / (1 - LESION_SHARE)))
 

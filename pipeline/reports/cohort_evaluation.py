@@ -1,6 +1,6 @@
 """An evaluation on a cohort and its report, for the command line, studies, and MONAI's bundle commands."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ def evaluate_and_report(
     report_dir: Path,
     settings: Settings,
     overwrite: bool = False,
-    way_back: nn.Module | None = None,
+    own_networks: Mapping[str, nn.Module] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Evaluate a predictor, and write the report with the images behind it.
@@ -34,7 +34,7 @@ def evaluate_and_report(
             and `twins/`.
         settings: what to evaluate on, and how.
         overwrite: write into a folder that holds something.
-        way_back: a translator's way back.
+        own_networks: of a translator.
         progress: called with (volumes done, volumes in all).
 
     Raises:
@@ -42,7 +42,7 @@ def evaluate_and_report(
     """
     report_dir = Path(report_dir)
     require_empty(report_dir, overwrite)
-    evaluation = evaluate(predictor, cohort, settings, way_back, partial(write_twins, report_dir / TWINS), progress)
+    evaluation = evaluate(predictor, cohort, settings, own_networks, partial(write_twins, report_dir / TWINS), progress)
     write_report(report_dir, evaluation)
     return evaluation
 

@@ -258,6 +258,11 @@ def _cases(cases: list[Example], by: str | None) -> list[str]:
         f"{case.title}, {case.subject}, slice {case.place}, {by} of the volume {case.score:.3f}" for case in cases
     )
     difference = " In the difference, red was removed and blue added." if cases[0].pseudo_healthy is not None else ""
+    if cases[0].reconstruction is not None:
+        difference += (
+            " The reconstruction is what the method's way back makes of the pseudo-healthy image (PHS-GAN, Fig. 2): "
+            "the lesion should be there again, and where it was."
+        )
     return [
         "## Cases",
         "![Best, median and worst case](cases.png)",
@@ -283,6 +288,8 @@ def _picture(cases: list[Example], by: str) -> Any:
         titles = ["input, lesion outlined", "input", "lesion found"]
         return mosaic(titles, [_panels(case) for case in cases], f"{told}; not for diagnosis")
     titles = ["input, lesion outlined", "input", "SYNTHETIC pseudo-healthy", "difference", "lesion seen by the judge"]
+    if cases[0].reconstruction is not None:
+        titles.append("SYNTHETIC reconstruction")
     told += "; red: removed, blue: added; not for diagnosis"
     return mosaic(titles, [_panels(case) for case in cases], told)
 
@@ -296,4 +303,6 @@ def _panels(case: Example) -> list[Any]:
     else:
         x_s = case.pseudo_healthy[body]
         panels += [grey(x_s), difference(x_p - x_s), outlined(x_s, predicted)]
+    if case.reconstruction is not None:
+        panels.append(grey(case.reconstruction[body]))
     return [square(panel, case.spacing_mm) for panel in panels]

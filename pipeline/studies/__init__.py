@@ -1,7 +1,10 @@
 """The papers' experiments, each one function: train several times, measure, and put the results into one table."""
 
+from pipeline.studies.convergence import convergence
+from pipeline.studies.counterfeits import counterfeits
 from pipeline.studies.enhancement import enhancement
+from pipeline.studies.healthiness import healthiness
 from pipeline.studies.saliency import saliency
 from pipeline.studies.sweep import sweep
 
-__all__ = ["enhancement", "saliency", "sweep"]
+__all__ = ["convergence", "counterfeits", "enhancement", "healthiness", "saliency", "sweep"]

@@ -4,8 +4,12 @@ A segmentor is trained on images in which the extracted pathological signal was 
 x_en = x_p + α (x_p − x_s), and tested on other patients' images enhanced alike. The sign is that of the text, not of
 Eq. 7 as printed (see `pipeline.inference.enhance`). What leaves [0, 1] is kept: clipped to 1, the bright lesions that
 enhancement is for would look like bright tissue again.
+
+Where the segmentor learns from a share of the training patients (Fig. 8b), the generator has learned from the same
+ones: one that has seen all masks would hand the others' labels on.
 """
 
+import functools
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,6 +38,7 @@ from pipeline.evaluation.volumes import (
 )
 from pipeline.files import sha256
 from pipeline.inference import Translator, load_predictor
+from pipeline.launch import check_unseen
 from pipeline.methods import Segmentation
 from pipeline.methods.base import Batch, Shared, Terms
 from pipeline.metrics import hd95
@@ -42,6 +47,8 @@ from pipeline.preprocessing.cohort_format import COHORT_FILE, Subject, read_coho
 from pipeline.preprocessing.grid import Grid
 from pipeline.preprocessing.slices import SliceDataset
 from pipeline.reports.markdown import table
+from pipeline.studies.generators import generator_for, require_run_of
+from pipeline.studies.segmentations import write_segmentations
 from pipeline.studies.study import mean_sd, once, open_study, over_seeds, write_study
 from pipeline.studies.training import trained
 from pipeline.training.single import BATCH_SIZE
@@ -197,11 +204,15 @@ def enhancement(
 ) -> str:
     """Train a U-Net for each α, share of the training patients, loss and seed, and test each on enhanced images.
 
+    Each segmentor's generator has learned from no other patients than itself (`generator_for`), those that are trained
+    for it in `generators/`. `segmentations_alpha=….png` and `.csv` show what is found with and without enhancement
+    (Fig. 9): the first loss, the largest share, the first α above 0, seed 0.
+
     Started again, it skips what is finished and goes on with a training that was stopped; alphas, fractions, losses and
     seeds may be added then, all else stays.
 
     Args:
-        run: the trained generator.
+        run: the trained generator; for shares below 1 a run on this cohort, whose settings others are trained with.
         cohort: folder made by `preprocess`.
         folder: of the study.
         alphas: degrees of enhancement; with 0, against which gains are measured.
@@ -216,15 +227,10 @@ def enhancement(
         The tables, in Markdown.
 
     Raises:
-        UsageError: if α = 0 is missing, a loss is unknown, or the folder holds another study.
+        UsageError: if α = 0 is missing, a loss is unknown, the generator was trained on patients of the split or cannot
+            be trained on a smaller share, or the folder holds another study.
     """
-    if 0 not in alphas:
-        raise UsageError(f"--alphas: found {list(alphas)}, expected 0 among them, which gains are measured against")
-    for loss in set(losses) - set(LOSSES):
-        raise UsageError(f"--losses: found {loss!r}, expected some of {', '.join(LOSSES)}")
-    for fraction in fractions:
-        if not 0 < fraction <= 1:
-            raise UsageError(f"--fractions: found {fraction:g}, expected shares above 0 and at most 1")
+    _check(run, cohort, alphas, fractions, losses, split)
     synthesizer, provenance = load_predictor(run, "translator", device)
     grid = cohort_grid(cohort, scale.spacing_mm)
     open_study(
@@ -240,35 +246,83 @@ def enhancement(
             "epochs": scale.epochs,
         },
     )
-    enhanced = EnhancedCohort(cohort, synthesizer, grid)
     content = read_cohort(cohort)
     iterations = scale.epochs * -(-sum(content.slices("training", label) for label in LABELS) // BATCH_SIZE)
     kinds = [(loss, fraction, alpha) for loss in losses for fraction in fractions for alpha in alphas]
 
+    @functools.lru_cache(maxsize=1)  # residuals of a whole cohort: those of one generator at a time
+    def enhanced_by(generator: Bundle) -> EnhancedCohort:
+        return EnhancedCohort(cohort, load_predictor(generator, "translator", device)[0], grid)
+
+    def generators(fraction: float, seed: int) -> Bundle:
+        return generator_for(run, cohort, folder / "generators", fraction, seed, device)
+
+    def enhanced(fraction: float, seed: int) -> EnhancedCohort:
+        return enhanced_by(generators(fraction, seed))
+
+    def segmentor(loss: str, fraction: float, alpha: float, seed: int) -> Judge:
+        images = enhanced(fraction, seed)  # before the segmentor's random state is set: a generator may be trained here
+        network = trained(
+            folder / "segmentors" / _name(loss, fraction, alpha, seed),
+            lambda: MixupSegmentation(UNetSegmentor(filters=scale.filters), loss),
+            lambda: images.training(fraction, seed, alpha),
+            iterations,
+            seed,
+            synthesizer.device,
+        )
+        return Judge(network, grid, synthesizer.device, {})
+
     def result(loss: str, fraction: float, alpha: float, seed: int) -> dict[str, Any]:
-        name = f"{loss}_fraction={fraction:g}_alpha={alpha:g}_seed={seed}"
+        name = _name(loss, fraction, alpha, seed)
 
         def train_and_test() -> dict[str, Any]:
             logger.info("segmentor %s, of %d in all", name, len(kinds) * seeds)
-            network = trained(
-                folder / "segmentors" / name,
-                lambda: MixupSegmentation(UNetSegmentor(filters=scale.filters), loss),
-                lambda: enhanced.training(fraction, seed, alpha),
-                iterations,
-                seed,
-                synthesizer.device,
-            )
-            segmentor = Judge(network, grid, synthesizer.device, {})
-            scores = score(segmentor, enhanced.volumes(split), alpha)
-            return {"loss": loss, "fraction": fraction, "alpha": alpha, "seed": seed, **scores}
+            found = segmentor(loss, fraction, alpha, seed)
+            scores = score(found, enhanced(fraction, seed).volumes(split), alpha)
+            generator = sha256(generators(fraction, seed).weights)
+            kind = {"loss": loss, "fraction": fraction, "alpha": alpha, "seed": seed}
+            return {**kind, "generator_sha256": generator, **scores}
 
         return once(folder / "results" / f"{name}.json", train_and_test)
 
-    results = [result(*kind, seed) for kind in kinds for seed in range(seeds)]
+    # One generator after the other, whatever the order of the table.
+    order = sorted(((kind, seed) for kind in kinds for seed in range(seeds)), key=lambda each: (each[0][1], each[1]))
+    by_kind = {(kind, seed): result(*kind, seed) for kind, seed in order}
+    results = [by_kind[kind, seed] for kind in kinds for seed in range(seeds)]
+    for alpha in [alpha for alpha in alphas if alpha][:1]:
+        picture = folder / f"segmentations_alpha={alpha:g}.png"
+        if not picture.is_file():
+            plain, strong = (segmentor(losses[0], max(fractions), degree, 0) for degree in (0.0, alpha))
+            write_segmentations(picture, enhanced(max(fractions), 0).volumes(split), plain, strong, alpha)
     frame = _with_gains(results)
     page = _page(frame, seeds, split, results[0], scale)
     write_study(folder, page, frame, results, lambda path: _figure(frame).savefig(path, dpi=150))
     return page
+
+
+def _check(
+    run: Bundle,
+    cohort: Path,
+    alphas: Sequence[float],
+    fractions: Sequence[float],
+    losses: Sequence[str],
+    split: str,
+) -> None:
+    """Refuse what cannot be studied, before anything is written."""
+    if 0 not in alphas:
+        raise UsageError(f"--alphas: found {list(alphas)}, expected 0 among them, which gains are measured against")
+    for loss in set(losses) - set(LOSSES):
+        raise UsageError(f"--losses: found {loss!r}, expected some of {', '.join(LOSSES)}")
+    for fraction in fractions:
+        if not 0 < fraction <= 1:
+            raise UsageError(f"--fractions: found {fraction:g}, expected shares above 0 and at most 1")
+    check_unseen(run, cohort, split)
+    if min(fractions) < 1:
+        require_run_of(run, cohort)
+
+
+def _name(loss: str, fraction: float, alpha: float, seed: int) -> str:
+    return f"{loss}_fraction={fraction:g}_alpha={alpha:g}_seed={seed}"
 
 
 def score(segmentor: Judge, volumes: Sequence[tuple[Volume, Tensor]], alpha: float) -> dict[str, Any]:
@@ -337,7 +391,8 @@ def _page(frame: pd.DataFrame, seeds: int, split: str, result: dict[str, Any], s
     )
     trained_with = (
         f"U-Net of {scale.filters} filters on pixels of {scale.spacing_mm:g} mm; as many iterations as "
-        f"{scale.epochs} epochs of all training patients take, whatever share of them was used."
+        f"{scale.epochs} epochs of all training patients take, whatever share of them was used. Its generator learned "
+        "from no other patients of this cohort."
     )
     gains = table(["segmentor trained with", *(f"α = {alpha:g}" for alpha in alphas)], rows)
     metrics = table(["segmentor", *(heading for heading, _ in COLUMNS.values())], everything)
@@ -355,8 +410,9 @@ def _cell(row: pd.Series, rank: float) -> str:
 def _figure(frame: pd.DataFrame) -> Any:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 3.5), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    shares = sorted(frame["fraction"].unique())
+    figure = Figure(figsize=(4.5 * (2 + (len(shares) > 1)), 3.5), layout="constrained")
+    left, right, *more = figure.subplots(1, 2 + (len(shares) > 1))
     for (loss, fraction), group in frame.groupby(["loss", "fraction"], sort=False):
         for axes, metric in ((left, "dice"), (right, "gain")):
             label = f"{loss}, {fraction:.0%} of patients"
@@ -366,4 +422,13 @@ def _figure(frame: pd.DataFrame) -> Any:
         axes.set_xlabel("α")
         axes.set_title(title, fontsize="medium")
     left.legend(fontsize="small")
+    for axes in more:
+        for (loss, alpha), group in frame.sort_values("fraction").groupby(["loss", "alpha"], sort=False):
+            axes.errorbar(
+                *(group["fraction"], group["dice"]), yerr=group["dice_sd"], marker="o", capsize=3,
+                label=f"{loss}, α = {alpha:g}",
+            )  # fmt: skip
+        axes.set_xlabel("share of training patients")
+        axes.set_title(COLUMNS["dice"][0], fontsize="medium")
+        axes.legend(fontsize="small")
     return figure

@@ -31,6 +31,7 @@ from pipeline.preprocessing.cohort_format import COHORT_FILE, read_cohort
 from pipeline.preprocessing.foreground import AIR
 from pipeline.preprocessing.slices import SliceDataset
 from pipeline.reports.markdown import table
+from pipeline.studies.pictures import spread
 from pipeline.studies.study import mean_sd, once, open_study, over_seeds, write_study
 from pipeline.studies.training import trained
 from pipeline.training.single import BATCH_SIZE
@@ -39,7 +40,6 @@ logger = logging.getLogger(__name__)
 
 EPOCHS = 20
 FILTERS = 16
-ROWS = 6
 LABELS = (PATHOLOGICAL, HEALTHY)
 COLUMNS = {"mass": ("share of the saliency inside the lesion ↑", 3), "overlap": ("overlap with the lesion, Dice ↑", 3)}
 # Name, and the layer that is looked at: the coarsest, where such maps are usually taken, and the finest.
@@ -302,10 +302,9 @@ def _picture(slices: SliceDataset, maps: dict[str, Saliency], device: torch.devi
     areas = slices.masks.sum(axis=(1, 2, 3))
     largest = {patient: index for index, patient in sorted(enumerate(slices.patients), key=lambda at: areas[at[0]])}
     indices = sorted(largest.values())
-    shown = [indices[row] for row in sorted({round(row) for row in np.linspace(0, len(indices) - 1, ROWS)})]
     looked_through = [name for name in maps if name != UNIFORM]
     rows = []
-    for index in shown:
+    for index in spread(indices):
         sample = slices[index]
         image, mask = sample["image"][0].numpy(), sample["mask"][0].numpy()
         body = body_box(image > AIR) if (image > AIR).any() else (slice(None), slice(None))

@@ -8,9 +8,12 @@ from typing import Any
 import pandas as pd
 
 from pipeline import RESEARCH_ONLY, __version__
-from pipeline.bundles import read_config
+from pipeline.bundles import Bundle, read_config
 from pipeline.errors import UsageError
+from pipeline.evaluation.judge import Scale
 from pipeline.files import PARTIAL, table_csv, write_json, write_text, written_aside
+from pipeline.inference import Translator, load_predictor
+from pipeline.launch import check_unseen
 
 SETTINGS = "study.json"
 
@@ -40,6 +43,24 @@ def open_study(folder: Path, settings: dict[str, Any]) -> None:
     elif files or (folder.exists() and not folder.is_dir()):
         raise UsageError(f"{folder}: exists and is no study, expected a new or empty folder; choose another")
     write_json(path, settings)
+
+
+def load_generators(
+    runs: Sequence[Bundle], cohort: Path, split: str, device: str
+) -> tuple[dict[str, Translator], dict[str, Any]]:
+    """Trained generators and their provenance, by name: that of the run's folder.
+
+    Raises:
+        UsageError: if two have one name, or one is no translator or was trained on patients of the split.
+    """
+    generators, provenances = {}, {}
+    for run in runs:
+        name = run.root.name
+        if name in generators:
+            raise UsageError(f"-b {run.root}: is the second run named {name}, expected names that tell them apart")
+        check_unseen(run, cohort, split)
+        generators[name], provenances[name] = load_predictor(run, "translator", device)
+    return generators, provenances
 
 
 def once(path: Path, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -75,6 +96,12 @@ def mean_sd(row: pd.Series, metric: str, digits: int, missing: str = "–") -> s
         return missing
     deviation = row[f"{metric}_sd"]
     return f"{row[metric]:.{digits}f}" + ("" if pd.isna(deviation) else f" ± {deviation:.{digits}f}")
+
+
+def judged_by(scale: Scale) -> str:
+    """Which f_pre judged healthiness, and how it departs from the paper's."""
+    departure = f" {scale.departure}." if scale.departure else ""
+    return f"The segmentors are {scale.name}.{departure}"
 
 
 def write_study(

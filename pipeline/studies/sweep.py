@@ -3,29 +3,35 @@
 import json
 import logging
 import re
-import shutil
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from pipeline.bundles import Bundle, find_bundle, read_config
+from pipeline.bundles import Bundle, read_config
 from pipeline.errors import UsageError
 from pipeline.evaluation import ADiceSettings, Settings
-from pipeline.evaluation.bracketed import BRACKETS
+from pipeline.evaluation.bracketed import BRACKETS, LEARNED
 from pipeline.evaluation.controls import UNTOUCHED
 from pipeline.evaluation.judge import ITERATIONS
+from pipeline.evaluation.own import own_networks
 from pipeline.files import sha256
 from pipeline.inference import load_predictor
-from pipeline.launch import RECORD, train
 from pipeline.metrics import A_DICE, Metric
 from pipeline.preprocessing.cohort_format import COHORT_FILE
 from pipeline.reports.cohort_evaluation import evaluate_and_report
 from pipeline.reports.markdown import table
 from pipeline.studies.study import mean_sd, open_study, over_seeds, write_study
+from pipeline.studies.training import run_trained
 
 logger = logging.getLogger(__name__)
+
+NOT_LEARNED = (
+    f"**In some of these evaluations the lesions of the original images themselves were not learned (A-Dice below "
+    f"{LEARNED:g}): the slices are too few for so short a training, and the column ranks nothing.**"
+)
 
 
 def sweep(
@@ -38,7 +44,7 @@ def sweep(
     presets: Sequence[str] = (),
     overrides: dict[str, Any] | None = None,
     split: str = "validation",
-    a_dice: bool = False,
+    a_dice: ADiceSettings | None = None,
     judge_iterations: int = ITERATIONS,
     device: str = "auto",
 ) -> str:
@@ -58,7 +64,7 @@ def sweep(
         presets: names of `bundle.presets`.
         overrides: further ids and values, the same for all.
         split: which patients to evaluate on.
-        a_dice: measure A-Dice too, its segmentor starting from the seed of the run.
+        a_dice: how to measure A-Dice, its segmentor starting from the seed of the run; None does not measure it.
         judge_iterations: of the training of the judge of healthiness.
         device: where to compute.
 
@@ -82,12 +88,13 @@ def sweep(
             "presets": list(presets),
             "overrides": overrides,
             "split": split,
-            "a_dice": a_dice,
+            "a_dice": a_dice and {**asdict(a_dice), "seeds": "each run's own"},
             "judge_iterations": judge_iterations,
         },
     )
     measured: list[dict[str, Any]] = []
     summary: dict[str, Any] = {}
+    learned = True
     for seed in range(seeds):
         for value in values:
             name = f"{setting}={value if isinstance(value, str) else json.dumps(value)}"
@@ -98,13 +105,17 @@ def sweep(
                 summary = read_config(report / "summary.json")
             else:
                 settings = {**overrides, setting: value, "seed": seed, "device_name": device}
-                _train(bundle, cohort, folder / "runs" / run, presets, settings)
-                synthesizer, provenance = load_predictor(find_bundle(str(folder / "runs" / run)), "translator", device)
-                measures = ADiceSettings((seed,)) if a_dice else None
+                trained = run_trained(bundle, cohort, folder / "runs" / run, presets, settings)
+                synthesizer, provenance = load_predictor(trained, "translator", device)
+                measures = replace(a_dice, seeds=(seed,)) if a_dice else None
                 how = Settings(name, provenance, split, judge_iterations, a_dice=measures)
                 # Over what a stopped evaluation left.
-                summary = evaluate_and_report(synthesizer, cohort, report, how, overwrite=True).summary
+                own = own_networks(trained)
+                summary = evaluate_and_report(
+                    synthesizer, cohort, report, how, overwrite=True, own_networks=own
+                ).summary
             measured.append({"row": name, "kind": "method", "seed": seed, **_figures(summary, name)})
+            learned &= summary["a_dice"] is None or summary["a_dice"]["learned"]
     controls = [
         {"row": name, "kind": "control", "seed": None, **_figures(summary, name)}
         for name in [*list(summary["methods"])[1:], *(BRACKETS[1:] if a_dice else [])]
@@ -114,21 +125,13 @@ def sweep(
     metrics = [metric for record in summary["metrics"] if (metric := Metric.from_record(record)).headline]
     frame = over_seeds(results, ["row", "kind"], [metric.name for metric in metrics])
     page = _page(frame, results, metrics, setting, seeds, summary)
+    page += "" if learned else f"\n\n{NOT_LEARNED}"
     write_study(folder, page, frame, results, lambda path: _figure(frame, metrics, setting).savefig(path, dpi=150))
     return page
 
 
 def _place(result: dict[str, Any], measured: list[dict[str, Any]]) -> int:
     return next(place for place, other in enumerate(measured) if other["row"] == result["row"])
-
-
-def _train(bundle: Bundle, cohort: Path, run: Path, presets: Sequence[str], settings: dict[str, Any]) -> None:
-    if (run / RECORD).is_file():
-        train(bundle, cohort, run, overrides={"device_name": settings["device_name"]}, resume=True)
-        return
-    # What was stopped before it began has nothing to go on from.
-    shutil.rmtree(run, ignore_errors=True)
-    train(bundle, cohort, run, presets, settings)
 
 
 def _figures(summary: dict[str, Any], name: str) -> dict[str, float | None]:
@@ -164,7 +167,8 @@ def _page(
         f"On the {cohort['slices']} pathological slices of the {cohort['patients']} patients of the "
         f"{cohort['split']} split. Healthiness is judged by an independent segmentor{seen}."
     )
-    notes = [over, split]
+    departure = summary["judge"].get("departure")
+    notes = [over, f"{split} {departure}." if departure else split]
     if any(metric.name == A_DICE.name for metric in metrics):
         notes.append(
             "A-Dice of the untouched input and of healthy slices with random lesion masks bracket the others'; "

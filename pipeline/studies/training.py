@@ -1,19 +1,44 @@
-"""A study's own networks: trained once, kept in its folder, and taken up again where they were stopped."""
+"""A study's own networks and runs: trained once, kept in its folder, and taken up again where they were stopped."""
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from monai.utils import set_determinism
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from pipeline.files import sha256, write_json
+from pipeline.bundles import Bundle, find_bundle
+from pipeline.files import read_json, sha256, write_json
+from pipeline.launch import RECORD as RUN_RECORD
+from pipeline.launch import train
 from pipeline.methods.base import Method
-from pipeline.training.checkpoint import CHECKPOINT, WEIGHTS, load_tensors
+from pipeline.training.checkpoint import CHECKPOINT, WEIGHTS, export_file, kept_epochs, load_tensors
 from pipeline.training.single import train_alone
 
 RECORD = "trained.json"
+
+
+def run_trained(bundle: Bundle, cohort: Path, run: Path, presets: Sequence[str], settings: dict[str, Any]) -> Bundle:
+    """A finished run of a bundle, from its folder; trained there first, or to its end, if it is not.
+
+    Args:
+        bundle: what to train.
+        cohort: folder made by `preprocess`.
+        run: the run's folder.
+        presets: names of `bundle.presets`.
+        settings: further ids and values of its `train.json`, with `device_name`.
+    """
+    record = read_json(run / RUN_RECORD)
+    if not record:
+        # What was stopped before it began has nothing to go on from.
+        shutil.rmtree(run, ignore_errors=True)
+        train(bundle, cohort, run, presets, settings)
+    elif not record["finished"]:
+        train(bundle, cohort, run, overrides={"device_name": settings["device_name"]}, resume=True)
+    return find_bundle(str(run))
 
 
 def trained(
@@ -23,6 +48,7 @@ def trained(
     iterations: int,
     seed: int,
     device: torch.device,
+    keep_every: int | None = None,
 ) -> nn.Module:
     """The network of a method with one player, from `folder`; trained there first if it is not.
 
@@ -35,6 +61,7 @@ def trained(
         iterations: about how many; whole epochs are trained.
         seed: of weights, order of slices, and what the method draws.
         device: where to train.
+        keep_every: as in `CheckpointSaver`, for `each_epoch`.
 
     Returns:
         The network on the device, ready for use.
@@ -43,8 +70,24 @@ def trained(
     method = build()
     (network,) = method.exports.values()
     if not (folder / RECORD).is_file():
-        epochs = train_alone(folder, method, dataset(), iterations, seed, device)
+        epochs = train_alone(folder, method, dataset(), iterations, seed, device, keep_every)
         write_json(folder / RECORD, {"weights_sha256": sha256(folder / WEIGHTS), "epochs": epochs, "seed": seed})
         (folder / CHECKPOINT).unlink()
     network.load_state_dict(load_tensors(folder / WEIGHTS))
     return network.to(device).eval()
+
+
+def each_epoch(folder: Path, build: Callable[[], nn.Module], device: torch.device) -> dict[int, nn.Module]:
+    """The networks that a training with `keep_every` kept, by epoch, on the device, ready for use.
+
+    Args:
+        folder: of the training.
+        build: makes the network.
+        device: where it is used.
+    """
+    networks = {}
+    for epoch in kept_epochs(folder):
+        network = build()
+        network.load_state_dict(load_tensors(folder / export_file(epoch=epoch)))
+        networks[epoch] = network.to(device).eval()
+    return networks

@@ -28,6 +28,7 @@ def train_alone(
     iterations: int,
     seed: int,
     device: torch.device,
+    keep_every: int | None = None,
 ) -> int:
     """Train a method of one player, from the checkpoint in the folder if one was left there.
 
@@ -41,6 +42,7 @@ def train_alone(
         iterations: about how many; whole epochs are trained.
         seed: of the order of slices.
         device: where to train.
+        keep_every: as in `CheckpointSaver`.
 
     Returns:
         The number of epochs.
@@ -60,6 +62,10 @@ def train_alone(
         method=method,
         optimizers={player.name: optimizer},
         schedulers={player.name: PolynomialLR(optimizer, total_iters=epochs, power=POWER)},
-        train_handlers=[*([CheckpointLoader(folder)] if interrupted else []), ProgressBar(), CheckpointSaver(folder)],
+        train_handlers=[
+            *([CheckpointLoader(folder)] if interrupted else []),
+            ProgressBar(),
+            CheckpointSaver(folder, keep_every),
+        ],
     ).run()
     return epochs

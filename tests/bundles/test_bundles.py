@@ -451,13 +451,15 @@ def test_all_networks_of_a_run_have_trained(trainable, run, small):
         assert player.name in content[0].split(",")
 
 
-def test_the_way_back_is_saved_beside_the_weights_and_inference_can_build_it(trainable, run):
-    saved, described = run / "models" / "cycle.pt", "cycle_def" in read_config(run / "configs" / "inference.json")
-    assert saved.is_file() == described
+@pytest.mark.parametrize(("name", "images"), [("cycle", 2), ("segmentor", 1)])
+def test_what_an_evaluation_looks_at_is_saved_beside_the_weights_and_inference_can_build_it(
+    trainable, run, name, images
+):
+    described = f"{name}_def" in read_config(run / "configs" / "inference.json")
+    assert (run / "models" / f"{name}.pt").is_file() == described
     if described:
-        cycle = load_export(find_bundle(str(run)), "cycle")
-        x_h, x_p = torch.rand(2, 1, 1, 64, 64)
-        assert cycle(x_h, x_p).shape == x_p.shape
+        export = load_export(find_bundle(str(run)), name)
+        assert export(*torch.rand(images, 1, 1, 64, 64)).shape == (1, 1, 64, 64)
 
 
 def test_a_killed_training_resumes_to_the_same_bits(trainable, run, small, phantom_cohort, tmp_path, monkeypatch):

@@ -221,6 +221,22 @@ def test_phs_gan_s_networks_have_the_sizes_of_tables_2_to_4(method):
         assert key == "segmentor" or count(network) == sizes[key]
 
 
+@pytest.mark.parametrize("name", ["phs_gan_paired", "phs_gan_unpaired", "conditional_gan"], indirect=True)
+def test_table_4_s_sigmoid_is_a_setting_that_least_squares_alone_allows(name, method):
+    def scores(**settings: Any) -> list[bool]:
+        parser = ConfigParser(read_config(find_bundle(name).config("train")))
+        for key, value in settings.items():
+            parser[key] = value
+        networks = parser.get_parsed_content("method").networks
+        return [any(isinstance(m, nn.Sigmoid) for m in D.modules()) for key, D in networks.items() if "discr" in key]
+
+    assert not any(scores())
+    assert all(scores(discriminator_sigmoid=True))
+    with pytest.raises(Exception, match="method") as refused:
+        scores(discriminator_sigmoid=True, objective="hinge")
+    assert "needs the objective least_squares, found Hinge" in str(refused.value.__cause__ or refused.value)
+
+
 @pytest.mark.parametrize("name", ["cyclegan", "ant_gan"], indirect=True)
 def test_cyclegan_s_networks_are_resnet_9_and_the_70_by_70_patchgan(method):
     # Each convolution but the last: kernel² · in · out weights, and a bias, a scale and a shift for each channel.

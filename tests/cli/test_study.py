@@ -1,5 +1,6 @@
 """`phs-pipeline study`: what its commands ask of the studies."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from pipeline.cli.compare import compare
+from pipeline.cli.enhance import enhance
+from pipeline.cli.evaluate import evaluate
 from pipeline.cli.study import study
+from pipeline.cli.train import train
+from pipeline.evaluation import ADiceSettings
 from pipeline.studies.enhancement import PAPER, PRESETS
 
 
@@ -23,7 +29,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[Any, ...]]:
 
         return call
 
-    for name in ("sweep", "enhancement", "saliency"):
+    for name in ("sweep", "enhancement", "saliency", "healthiness", "convergence", "counterfeits"):
         monkeypatch.setattr(f"pipeline.studies.{name}", stand_in(name))
     return calls
 
@@ -38,23 +44,25 @@ def test_lambda_trains_gvs_with_five_values_and_three_seeds(asked: dict[str, tup
     assert result.stdout.splitlines() == ["table of sweep", "table: STUDY/table.md; plot: STUDY/plot.png"]
     bundle, *rest = asked["sweep"]
     assert bundle.name == "gvs"
-    expected = ["lambda", [1, 5, 10, 20, 50], 3, (), {}, "validation", False, 600, "auto"]
+    expected = ["lambda", [1, 5, 10, 20, 50], 3, (), {}, "validation", None, 600, "auto"]
     assert rest == [Path("COHORT"), Path("STUDY"), *expected]
 
 
 def test_fraction_takes_the_shares_of_the_paper_and_settings(asked: dict[str, tuple[Any, ...]]) -> None:
-    options = ["--preset", "laptop", "--set", "lambda=20", "--epochs", "2", "--split", "test", "--a-dice"]
+    options = ["--preset", "laptop", "--set", "lambda=20", "--epochs", "2", "--split", "test"]
+    options += ["--a-dice", "--a-dice-rate", "0.05", "--a-dice-spacing", "1", "--a-dice-batch-size", "4"]
     result = call("fraction", "-b", "va_gan", *options, "--seeds", "1", "--judge-iterations", "7", "--device", "cpu")
     assert result.exit_code == 0, result.output
     bundle, _, _, *rest = asked["sweep"]
     assert bundle.name == "va_gan"
     overrides = {"epochs": 2, "lambda": 20}
-    assert rest == ["fraction", [0.1, 0.3, 0.5, 0.7, 1.0], 1, ("laptop",), overrides, "test", True, 7, "cpu"]
+    measures = ADiceSettings(range(1), rate=0.05, spacing_mm=1, batch_size=4)
+    assert rest == ["fraction", [0.1, 0.3, 0.5, 0.7, 1.0], 1, ("laptop",), overrides, "test", measures, 7, "cpu"]
 
 
 def test_any_setting_can_be_swept_with_values_of_its_type(asked: dict[str, tuple[Any, ...]]) -> None:
-    assert call("sweep", "--setting", "difference_aware", "--values", "true,false,true").exit_code == 0
-    assert asked["sweep"][3:5] == ("difference_aware", [True, False])
+    assert call("sweep", "--setting", "filters", "--values", "16,32,16").exit_code == 0
+    assert asked["sweep"][3:5] == ("filters", [16, 32])
     assert call("sweep", "--setting", "upsampling", "--values", "bilinear").exit_code == 0
     assert asked["sweep"][3:5] == ("upsampling", ["bilinear"])
 
@@ -74,6 +82,27 @@ def test_saliency_needs_no_generator(asked: dict[str, tuple[Any, ...]]) -> None:
     assert asked["saliency"] == (Path("COHORT"), Path("STUDY"), 2, 1, "validation", 5, "auto")
 
 
+def test_difference_aware_trains_with_the_loss_and_without(asked: dict[str, tuple[Any, ...]]) -> None:
+    assert call("difference-aware", "--preset", "laptop").exit_code == 0
+    assert asked["sweep"][3:7] == ("difference_aware", [True, False], 3, ("laptop",))
+
+
+def test_healthiness_and_convergence_take_several_runs(asked: dict[str, tuple[Any, ...]]) -> None:
+    assert call("healthiness", "-b", "gvs", "-b", "va_gan", "--seeds", "2", "--judge", "paper").exit_code == 0
+    runs, *rest = asked["healthiness"]
+    assert [run.name for run in runs] == ["gvs", "va_gan"]
+    assert rest == [Path("COHORT"), Path("STUDY"), 2, 20, "validation", "paper", "auto"]
+    assert call("convergence", "-b", "gvs", "--epochs", "5", "--a-dice-optimizer", "adam").exit_code == 0
+    (run,), _, _, rates, settings, *rest = asked["convergence"]
+    assert (run.name, rates, rest) == ("gvs", [0.0001, 0.1], ["validation", "auto"])
+    assert settings == ADiceSettings(range(3), epochs=5, optimizer="adam")
+
+
+def test_counterfeits_need_no_generator_and_have_the_noise_of_the_paper(asked: dict[str, tuple[Any, ...]]) -> None:
+    assert call("counterfeits", "--a-dice", "--judge-iterations", "5").exit_code == 0
+    assert asked["counterfeits"][2:] == (3, 0.2, "validation", 5, "default", ADiceSettings(range(3)), "auto")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -81,6 +110,10 @@ def test_saliency_needs_no_generator(asked: dict[str, tuple[Any, ...]]) -> None:
         (["lambda", "--set", "epochs"], "expected ID=VALUE"),
         (["lambda", "--values", "$import os"], "plain values"),
         (["fraction", "--split", "training"], "training"),
+        (["convergence", "-b", "gvs", "--rates", "0.1,-1"], "rates above 0"),
+        (["healthiness"], "Missing option '-b'"),
+        (["fraction", "--a-dice-rate", "0.1"], "--a-dice-rate is for --a-dice"),
+        (["counterfeits", "--a-dice-spacing", "1"], "--a-dice-spacing is for --a-dice"),
     ],
 )
 def test_wrong_arguments_are_refused(asked: dict[str, tuple[Any, ...]], arguments: list[str], said: str) -> None:
@@ -88,3 +121,12 @@ def test_wrong_arguments_are_refused(asked: dict[str, tuple[Any, ...]], argument
     assert result.exit_code == 2
     assert said in result.output
     assert asked == {}
+
+
+def test_the_page_of_figures_names_every_study_and_no_other() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "figures.md").read_text()
+    named = set(re.findall(r"`study ([\w-]+)", page))
+    assert named == set(study.commands) - {"sweep"}  # any setting: no figure of a paper
+    for option in set(re.findall(r"(--[a-z][\w-]+)", page)):
+        commands = [*study.commands.values(), evaluate, compare, enhance, train]
+        assert any(option in parameter.opts for command in commands for parameter in command.params), option

@@ -72,6 +72,14 @@ def test_images_without_a_trace_of_lesion_have_a_dice_near_zero_and_no_collapse(
     assert 0 <= results["none"].per_seed[0] < 0.1
 
 
+@pytest.mark.slow
+def test_at_a_low_rate_adam_learns_where_gradient_descent_does_not() -> None:
+    slow, fast = (
+        a_dice(bright, lesions, **{**SMALL, "batch_size": 4}, rate=0.002, optimizer=name) for name in ("sgd", "adam")
+    )
+    assert slow.curves[0][-1] < 0.1 < 0.5 < fast.curves[0][-1]
+
+
 def test_a_segmentor_that_has_learned_nothing_is_a_collapse_and_no_healthiness() -> None:
     result = a_dice(healthy, lesions, **{**BRIEF, "seeds": (0, 1)}, rate=0)
     assert result.curves == [[0, 0], [0, 0]]

@@ -33,6 +33,14 @@ def test_bilinear_upsampling_replaces_each_transposed_convolution_by_a_plain_one
     ]
 
 
+def test_johnson_s_own_first_and_last_layers_are_nine_pixels_wide(table):
+    rows = table(JohnsonGenerator(filters=F, residual_blocks=1, kernel=9), 1, H, W)
+    assert rows[0] == ("Conv2d", 9, 1, True, "ReLU", (F, H, W))
+    assert rows[-1] == ("Conv2d", 9, 1, False, None, (1, H, W))
+    with pytest.raises(ValueError, match="odd number of pixels, found 8"):
+        JohnsonGenerator(kernel=8)
+
+
 def test_the_border_is_reflected_where_kernels_are_wide():
     network = JohnsonGenerator(filters=F, residual_blocks=1)
     modes = {layer.kernel_size[0]: layer.padding_mode for layer in network.modules() if isinstance(layer, nn.Conv2d)}

@@ -25,13 +25,20 @@ def test_the_number_of_parameters_follows_from_the_stages(filters):
     assert sum(parameter.numel() for parameter in network.parameters()) == down + decoder + last
 
 
-def test_four_stages_down_with_the_channels_of_the_docstring():
-    network = UNetSegmentor(filters=4)
+@pytest.mark.parametrize(("widths", "times"), [("basic", (1, 1, 2, 4, 8)), ("doubling", (1, 2, 4, 8, 16))])
+def test_four_stages_down_with_the_channels_of_the_docstring(widths, times):
+    network = UNetSegmentor(filters=4, widths=widths)
     unet, shapes = network.unet, []
     for stage in (unet.conv_0, unet.down_1, unet.down_2, unet.down_3, unet.down_4):
         stage.register_forward_hook(lambda _, __, output: shapes.append(tuple(output.shape[1:])))
     network(torch.rand(1, 1, 64, 32))
-    assert shapes == [(4, 64, 32), (4, 32, 16), (8, 16, 8), (16, 8, 4), (32, 4, 2)]
+    sizes = [(64, 32), (32, 16), (16, 8), (8, 4), (4, 2)]
+    assert shapes == [(4 * wide, *size) for wide, size in zip(times, sizes, strict=True)]
+
+
+def test_other_widths_are_refused():
+    with pytest.raises(ValueError, match="'basic' or 'doubling', found 'wide'"):
+        UNetSegmentor(widths="wide")
 
 
 @pytest.mark.parametrize("size", [(32, 32), (48, 80), (64, 32)])

@@ -10,12 +10,17 @@ import torch
 
 from pipeline.bundles import find_bundle, read_config
 from pipeline.errors import UsageError
+from pipeline.evaluation import ADiceSettings
 from pipeline.files import sha256, write_json
 from pipeline.metrics import A_DICE
 from pipeline.metrics.catalogue import TRANSLATION
 from pipeline.studies import sweep
 
 pytestmark = pytest.mark.slow
+
+
+# What a method without networks of its own is measured by.
+MEASURED = {"twin", "image", "mask", "foreground", "found", "truth"}
 
 
 def go(cohort: Path, folder: Path, values: list[Any], **options: Any) -> str:
@@ -30,7 +35,7 @@ def report(folder: Path, name: str, seed: int, healthiness: float, psnr: float |
         means = {"healthiness_pooled": healthy, "psnr_normal": db, "ssim_normal": 0.99}
         return {"metrics": {metric: {"mean": mean} for metric, mean in means.items()}}
 
-    metrics = [metric.record() for metric in TRANSLATION]
+    metrics = [metric.record() for metric in TRANSLATION if not set(metric.needs) - MEASURED]
     summary: dict[str, Any] = {
         "metrics": metrics,
         "a_dice": None,
@@ -40,7 +45,8 @@ def report(folder: Path, name: str, seed: int, healthiness: float, psnr: float |
     }
     if a_dice is not None:
         metrics.append(A_DICE.record())
-        summary["a_dice"] = {"images": {"healthy slices, random masks": {"mean": 0.25}}}
+        images = {"healthy slices, random masks": {"mean": 0.25}}
+        summary["a_dice"] = {"images": images, "learned": a_dice != 0.0}
         for row, mean in ((name, None if a_dice == "collapsed" else a_dice), ("untouched input", 0.75)):
             summary["methods"][row]["metrics"]["a_dice"] = {"mean": mean}
     write_json(folder / "reports" / f"{name}_seed={seed}" / "summary.json", summary)
@@ -106,16 +112,26 @@ def test_values_and_seeds_may_be_added(phantom_cohort: Path, tmp_path: Path) -> 
 
 
 def test_a_dice_stands_between_its_brackets(phantom_cohort: Path, tmp_path: Path) -> None:
-    prepared(phantom_cohort, tmp_path, a_dice=True)
+    prepared(phantom_cohort, tmp_path, a_dice=ADiceSettings())
     report(tmp_path, "lambda=5", 0, 0.5, 30.0, a_dice=0.5)
     report(tmp_path, "lambda=1", 0, 0.5, 30.0, a_dice="collapsed")
-    lines = go(phantom_cohort, tmp_path, [5, 1], a_dice=True).splitlines()
+    lines = go(phantom_cohort, tmp_path, [5, 1], a_dice=ADiceSettings()).splitlines()
     ends = {line.split(" | ")[0]: line.split(" | ")[-1] for line in lines if line.startswith("| ")}
     assert ends["| lambda"] == "A-Dice ↓ |"
     assert ends["| lambda=5"] == "0.500 |"
     assert ends["| lambda=1"] == "collapsed |"
+    assert not any("not learned" in line for line in lines)
     assert ends["| untouched input"] == "0.750 |"
     assert ends["| healthy slices, random masks"] == "0.250 |"
+
+
+def test_a_dice_that_learned_nothing_ranks_nothing(phantom_cohort: Path, tmp_path: Path) -> None:
+    prepared(phantom_cohort, tmp_path, a_dice=ADiceSettings())
+    report(tmp_path, "lambda=5", 0, 0.5, 30.0, a_dice=0.0)  # the first of two evaluations, not the last
+    report(tmp_path, "lambda=1", 0, 0.5, 30.0, a_dice=0.5)
+    assert "lesions of the original images themselves were not learned" in go(
+        phantom_cohort, tmp_path, [5, 1], a_dice=ADiceSettings()
+    )
 
 
 def test_any_setting_can_be_varied(phantom_cohort: Path, tmp_path: Path) -> None:
