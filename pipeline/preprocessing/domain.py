@@ -165,7 +165,7 @@ def compare(scan: Scan, windowed: NDArray[np.float32], metadata: Mapping[str, An
                 "the bundle does not say what it was trained on, so whether this scan is like that was not checked"
             )
             return findings
-        _compare_contrast(scan, set(domain["contrasts"]), findings)
+        is_named_otherwise = _compare_contrast(scan, set(domain["contrasts"]), findings)
         first, last = Slab(**domain["slab"]).range(len(windowed), scan.axial_spacing_mm[0])
         features = measure(windowed[first:last], scan.axial_spacing_mm)
         if features is not None:
@@ -178,6 +178,10 @@ def compare(scan: Scan, windowed: NDArray[np.float32], metadata: Mapping[str, An
                 _compare_intensities(features, kind, expected, findings)
             if _covers(features, domain):  # a few slices do not show which way is up
                 _compare_orientation(features, domain["layout"], findings)
+        # A name may be wrong, and one measure may be; of 95 FLAIR scans both were for none, of 46 T1 scans for 31.
+        if is_named_otherwise and len(findings.warnings) > 1:
+            findings.refusals += findings.warnings
+            findings.warnings = []
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(
             "configs/metadata.json of the bundle: its training_domain or network_data_format is not as `phs-pipeline "
@@ -306,13 +310,16 @@ def _compare_modality(scan: Scan, metadata: Mapping[str, Any], findings: Finding
         )
 
 
-def _compare_contrast(scan: Scan, trained: set[str], findings: Findings) -> None:
+def _compare_contrast(scan: Scan, trained: set[str], findings: Findings) -> bool:
+    """Whether the scan is named after another contrast."""
     found = named_contrast(scan.dicom.description if scan.dicom else scan.origin.name)
-    if found is not None and not {found, UNNAMED} & trained:
+    is_another = found is not None and not {found, UNNAMED} & trained
+    if is_another:
         findings.warnings.append(
             f"found a scan that is named {found}, the bundle was trained on {' and '.join(sorted(trained))}; give such "
             "a scan, or a bundle for this contrast"
         )
+    return is_another
 
 
 def _compare_spacing(features: Features, domain: Mapping[str, Any], findings: Findings) -> None:

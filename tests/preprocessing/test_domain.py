@@ -3,6 +3,7 @@
 import copy
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -253,6 +254,18 @@ def test_a_scan_that_is_named_after_another_contrast_is_warned_of(whole_heads, s
     expected = f"found a scan that is named {warned}, the bundle was trained on FLAIR; give such a scan"
     assert bool(warned) == any(expected in warning for warning in warnings)
     assert bool(warned) == bool(warnings)
+
+
+@pytest.mark.parametrize("name", ["t1_mprage_sag", "t2_tse_tra"])
+def test_a_scan_that_is_named_otherwise_and_unlike_in_another_way_is_refused(whole_heads, scan, name):
+    made = scan(head(100)[..., 10:13])
+    named = Scan(made.stored, made.slope, made.intercept, made.header, Path(f"{name}.nii"))
+    findings = found(named, whole_heads)
+    assert not findings.warnings
+    assert any("found a scan that is named" in text for text in findings.refusals)
+    assert any("found slices over 18 mm" in text for text in findings.refusals)
+    for likely in ("t2_spc_da-fl_sag_p2_iso", "Sag T2 dark fluid", "t2_irflair_cor"):
+        assert not found(replace(named, origin=Path(f"{likely}.nii")), whole_heads).refusals
 
 
 def test_any_name_will_do_where_the_training_s_names_tell_nothing(whole_heads, scan):
