@@ -203,7 +203,7 @@ def _check(options: ScanOptions, part_id: int) -> None:
     from pipeline.errors import UsageError
 
     for scan in options.scans:
-        if not scan.exists():
+        if not (scan.exists() or scan.is_symlink()):  # of a link, what it lacks is told later
             raise UsageError(f"{scan}: no such file; check the path")
     files = ((options.mask, "a lesion mask"), (options.brain_mask, "a brain mask"), (options.register_to, "a scan"))
     for path, what in files:

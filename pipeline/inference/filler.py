@@ -166,7 +166,9 @@ def _filled(
         window=seen.window,
         notes=[*seen.notes, *assumed, *more],
         steps=seen.steps,
-        figures=(Figure("FilledMl", "Filled", int(region.sum()) * scan.voxel_ml, "ml", 1, "inside the mask", leading=True),),
+        figures=(
+            Figure("FilledMl", "Filled", int(region.sum()) * scan.voxel_ml, "ml", 1, "inside the mask", leading=True),
+        ),
         facts={"EditedVoxels": int(region.sum()), "ChangedVoxels": int((stored != scan.stored).sum())},
         made="The lesion was filled with synthetic tissue",
         method=(method, "Voxels outside the mask keep their exact values."),

@@ -265,7 +265,9 @@ class TestFlipAverage:
     """A scan flipped left to right gets the flipped result."""
 
     @pytest.mark.parametrize("axes", ["RAS", "LAS", "PIR", "SLP"])
-    @pytest.mark.parametrize("grid", [(1.0, (32, 32)), (1.7, (16, 16)), (1.0, (16, 16))], ids=["own", "coarse", "small"])
+    @pytest.mark.parametrize(
+        "grid", [(1.0, (32, 32)), (1.7, (16, 16)), (1.0, (16, 16))], ids=["own", "coarse", "small"]
+    )
     def test_exactly(
         self, head: np.ndarray, write_scan: Callable[..., Path], make_synthesizer: Make, axes: str, grid: Any
     ) -> None:
