@@ -112,7 +112,7 @@ def mixed(frames: Sequence[Frame]) -> str | None:
 
 
 def with_strays(series: Sequence[list[Frame]]) -> list[list[Frame]]:
-    """Put single slices with a Series Instance UID each to the stack that they make up together, or are lacking in.
+    """Put slices with other Series Instance UIDs to the stack that they make up together, or are lacking in.
 
     Args:
         series: frames by Series Instance UID.
@@ -120,7 +120,14 @@ def with_strays(series: Sequence[list[Frame]]) -> list[list[Frame]]:
     Returns:
         As given, with the slices of such a stack as one series, which `mixed` then tells of.
     """
-    gathered = [list(frames) for frames in series if len(frames) > 1 or frames[0].fault]
+    gathered: list[list[Frame]] = []
+    for frames in series:
+        if len(frames) > 1 or frames[0].fault:
+            stack = next((others for others in gathered if _were_one(frames, others)), None)
+            if stack is not None:
+                stack += frames
+            else:
+                gathered.append(list(frames))
     alone: dict[tuple[Any, ...], list[Frame]] = defaultdict(list)
     for frames in series:
         if len(frames) == 1 and not frames[0].fault:
@@ -137,6 +144,16 @@ def with_strays(series: Sequence[list[Frame]]) -> list[list[Frame]]:
             else:
                 gathered += [[frame] for frame in group]
     return gathered
+
+
+def _were_one(first: Sequence[Frame], second: Sequence[Frame]) -> bool:
+    """Whether two series of one number, or one of them of few slices, are one stack; others may be two stations."""
+    if first[0].identity != second[0].identity or any(frame.fault for frame in (*first, *second)):
+        return False
+    if first[0].number != second[0].number and min(len(first), len(second)) > TORN_SLICES:
+        return False
+    planes = by_plane([*first, *second])
+    return len(planes) == 1 and stack_problem(planes[0]) is None
 
 
 def _lacks(frames: Sequence[Frame], slices: Sequence[Frame]) -> bool:

@@ -127,6 +127,13 @@ REFUSED: dict[str, tuple[Change, Any, str]] = {
     "a series of its own, last": (value(SeriesInstanceUID="2.25.99"), LAST, "2 Series Instance UIDs"),
     "a series of its own, in the middle": (value(SeriesInstanceUID="2.25.99"), MIDDLE, "2 Series Instance UIDs"),
     "a series and number of its own, last": (value(SeriesInstanceUID="2.25.99", SeriesNumber=99), LAST, "2 Series"),
+    "a series of their own, every other": (value(SeriesInstanceUID="2.25.99"), EVERY_OTHER, "2 Series"),
+    "a series of their own, half": (value(SeriesInstanceUID="2.25.99"), HALF, "2 Series"),
+    "a series and number of their own, last two": (
+        value(SeriesInstanceUID="2.25.99", SeriesNumber=99),
+        [10, 11],
+        "2 Series",
+    ),
     "another modality, last": (value(Modality="CT"), LAST, "modalities CT and MR"),
     "called a segmentation, last": (value(Modality="SEG"), LAST, "no intensities"),
     "another person, last": (value(PatientID="other"), LAST, "2 different PatientID"),
@@ -297,6 +304,10 @@ class TestFilesThatCannotBeSlices:
             files += dicom_series(tmp_path, VOLUME[:, :, :1], affine=affine, SeriesInstanceUID="2.25.7")
         volumes = [found for found in find_series(files) if found.is_scan]
         assert [(found.shape, found.problem) for found in volumes] == [((12, 10, SLICES), None)]
+
+    def test_stations_that_follow_each_other_are_two(self, series: Callable[..., Path]) -> None:
+        folder = series(value(SeriesInstanceUID="2.25.99", SeriesNumber=99), HALF)
+        assert [found.problem for found in find_series(sorted(folder.iterdir()))] == [None, None]
 
     def test_two_complete_volumes_of_one_place_are_two(self, dicom_series: Writer, tmp_path: Path) -> None:
         files = dicom_series(tmp_path, VOLUME, SeriesInstanceUID="2.25.7")
