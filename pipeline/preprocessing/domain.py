@@ -34,6 +34,7 @@ GRID = Grid(2.0, (16, 16))
 SLICES = 16
 QUANTILES = np.linspace(0.02, 0.98, 25)
 LAYOUT = (6, 12, 12)
+DIGITS = 3
 
 STEP_MM, DEPTH_MM = 4.0, 32.0  # of the profile from the border inwards, through scalp and skull into the brain
 BORDER_MM = 15.0
@@ -215,9 +216,11 @@ def measure(windowed: NDArray[np.float32], spacing_mm: tuple[float, float, float
     box = ndimage.find_objects(body.view(np.uint8))[0]
     parts = torch.nn.functional.adaptive_avg_pool3d(torch.from_numpy((image * body)[box])[None, None], LAYOUT)
     _, right, anterior = body[box].shape
+    # As ranges are kept: the spacings of a turned header are off in the seventh digit.
+    between_mm, *pixel_mm = (round(size, DIGITS) for size in spacing_mm)
     return Features(
-        spacing_mm=spacing_mm,
-        thickness_mm=len(windowed) * spacing_mm[0],
+        spacing_mm=(between_mm, pixel_mm[0], pixel_mm[1]),
+        thickness_mm=round(len(windowed) * between_mm, DIGITS),
         extent_mm=(right * GRID.spacing_mm, anterior * GRID.spacing_mm),
         ring=_ring(image, depth_mm),
         border=np.quantile(image[body & (depth_mm <= BORDER_MM)], QUANTILES),
@@ -426,7 +429,7 @@ def _standard(layout: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _range(values: Sequence[float]) -> list[float]:
-    return [round(min(values), 3), round(max(values), 3)]
+    return [round(min(values), DIGITS), round(max(values), DIGITS)]
 
 
 def _rounded(values: NDArray[np.float64]) -> list[float]:

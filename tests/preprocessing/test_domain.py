@@ -209,6 +209,18 @@ def test_slices_and_pixels_far_from_the_training_s_are_warned_of(whole_heads, sc
     assert any(warning.startswith(sentence) for warning in found(scan(spacing_mm=spacing_mm), whole_heads).warnings)
 
 
+@pytest.mark.parametrize("degrees", [0, 5, 17, 29, 41])
+def test_a_turned_header_gives_no_other_findings(whole_heads, scan, degrees):
+    spacing_mm = (6.0, 6.0, 9.0)  # just what is taken without a warning
+    made = scan(spacing_mm=spacing_mm)
+    turn = nib.affines.from_matvec(nib.eulerangles.euler2mat(x=np.radians(degrees)), (0, 0, 0))
+    header = made.header.copy()
+    header.set_sform(turn @ made.affine, 1)
+    header.set_qform(turn @ made.affine, 1)
+    findings = found(Scan(made.stored, made.slope, made.intercept, header, made.origin), whole_heads)
+    assert not any("found pixels of" in text or "slices at a distance" in text for text in findings.warnings)
+
+
 def test_noise_is_not_taken_for_a_head(whole_heads, scan):
     findings = found(scan(np.random.default_rng(0).random((60, 72, 16))), whole_heads)
     assert findings.refusals
