@@ -1,6 +1,7 @@
 """What a DICOM file says about its frames, read with pydicom and checked before any pixel is."""
 
 import contextlib
+import errno
 import os
 import re
 import struct
@@ -201,7 +202,7 @@ def open_dicom(file: Path) -> BinaryIO:
         OSError: if it cannot be opened; for a pipe, which is not, `FileNotFoundError`.
     """
     if not file.is_file():
-        raise FileNotFoundError(file)
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(file))
     opened = file.open("rb")
     if opened.read(4) == b"DICM":
         with opened:
