@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.cli.scans import ScanOptions, mask_option, run_over_scans, scan_options, whole_option
+from pipeline.cli.scans import ScanOptions, flip_option, mask_option, run_over_scans, scan_options, whole_option
 
 if TYPE_CHECKING:
     from pipeline.inference.run import Finish
@@ -16,6 +16,7 @@ ALPHA_LIMIT = 1000.0
 @scan_options("gvs", "pseudohealthy")
 @mask_option
 @whole_option
+@flip_option
 @click.option("--alpha", default=0.7, show_default=True, type=float, help="Degree of enhancement; 0 changes nothing.")
 def enhance(alpha: float, **options: Any) -> None:
     """Write each SCAN with its pathological residual added once more, times ALPHA, so that lesions stand out."""

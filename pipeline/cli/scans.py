@@ -43,6 +43,7 @@ class ScanOptions:
     no_page: bool
     mask: Path | None = None
     whole: bool = False
+    flip_average: bool | None = None
     uncertainty: bool = False
     viewer: bool = False
 
@@ -95,6 +96,12 @@ mask_option = click.option(
 )
 whole_option = click.option("--whole", is_flag=True, help="Also take slices outside the slab of the training cohort.")
 
+flip_option = click.option(
+    "--flip-average/--no-flip-average",
+    default=None,
+    help="Average over the scan and its left-right mirror image: twice the network's work.  [default: as the bundle]",
+)
+
 
 def run_over_scans(kind: str, options: ScanOptions, finish: "Finish | None" = None) -> None:
     """Load the predictor once, work through the scans, and say what became of them.
@@ -134,6 +141,8 @@ def run_over_scans(kind: str, options: ScanOptions, finish: "Finish | None" = No
             raise UsageError(f"{confined}: belongs to one scan, found {len(sources)}; run them one by one")
         if options.whole:
             predictor.slab = WHOLE
+        if options.flip_average is not None:
+            predictor.flip_average = options.flip_average
         request = Request(
             form=Form(options.output_type, None if options.no_page else ScanPage(options.viewer)),
             finish=finish,
@@ -194,7 +203,7 @@ def _check(options: ScanOptions, part_id: int) -> None:
     from pipeline.errors import UsageError
 
     for scan in options.scans:
-        if not scan.exists():
+        if not (scan.exists() or scan.is_symlink()):  # of a link, what it lacks is told later
             raise UsageError(f"{scan}: no such file; check the path")
     files = ((options.mask, "a lesion mask"), (options.brain_mask, "a brain mask"), (options.register_to, "a scan"))
     for path, what in files:

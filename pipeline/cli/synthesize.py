@@ -4,13 +4,14 @@ from typing import Any
 
 import click
 
-from pipeline.cli.scans import ScanOptions, mask_option, run_over_scans, scan_options, whole_option
+from pipeline.cli.scans import ScanOptions, flip_option, mask_option, run_over_scans, scan_options, whole_option
 
 
 @click.command()
 @scan_options("gvs", "pseudohealthy")
 @mask_option
 @whole_option
+@flip_option
 @click.option("--uncertainty", is_flag=True, help="Write a map of the network's uncertainty too: seven times the work.")
 @click.option("--viewer", is_flag=True, help="Put an interactive viewer into the page.")
 def synthesize(**options: Any) -> None:

@@ -158,7 +158,6 @@ def _filled(
     change = np.where(hole, fill(seen, hole) - seen.axial, np.float32(0))
     region = seen.region_on_scan(hole)
     stored, more = add_intensity(scan.stored.copy(order="K"), region, seen.on_scan(change)[region], scan.slope)
-    voxel_ml = float(np.prod(scan.spacing_mm)) / 1000
     return Result(
         scan=scan,
         products=(
@@ -170,7 +169,9 @@ def _filled(
         window=seen.window,
         notes=[*seen.notes, *assumed, *more],
         steps=seen.steps,
-        figures=(Figure("FilledMl", "Filled", int(region.sum()) * voxel_ml, "ml", 1, "inside the mask", leading=True),),
+        figures=(
+            Figure("FilledMl", "Filled", int(region.sum()) * scan.voxel_ml, "ml", 1, "inside the mask", leading=True),
+        ),
         facts={"EditedVoxels": int(region.sum()), "ChangedVoxels": int((stored != scan.stored).sum())},
         made="The lesion was filled with synthetic tissue",
         method=(method, "Voxels outside the mask keep their exact values."),

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pipeline.errors import ScanError
 from pipeline.inference.preparation import Preparation, View
 from pipeline.preprocessing.foreground import foreground
-from pipeline.preprocessing.labels import lesion_voxels
+from pipeline.preprocessing.labels import empty, lesion_voxels
 from pipeline.preprocessing.slab import WHOLE, Slab
 from pipeline.preprocessing.window import Window, WindowRule
 from pipeline.scans import Scan, check_same_grid, on_grid_of
@@ -125,7 +125,7 @@ class Seen:
         check_same_grid(self.view.source, mask, "mask")
         lesion, notes = lesion_voxels(mask, self.view.source)
         if not lesion.any():
-            raise ScanError(f"{mask.origin}: the mask is empty, expected a lesion; give another mask")
+            raise ScanError(f"{mask.origin}: the mask {empty(mask)}, expected a lesion; give another mask")
         binary = replace(mask, stored=lesion.astype(np.uint8), slope=1.0, intercept=0.0)
         inside = self.scan.axial(self.view.mask(binary).intensities()) > 0
         if not inside.any():
@@ -186,6 +186,6 @@ def _channel(inputs: Inputs, name: str, channels: Sequence[str]) -> Scan:
             f"{inputs.scan.origin}: found {', '.join(inputs.channels) or 'no other sequence'} beside it, expected "
             f"{', '.join(channels[1:])}, which the bundle takes with {channels[0]}; give --channel {name}=FILE"
         )
-    other = inputs.channels[name]
+    other = on_grid_of(inputs.scan, inputs.channels[name])
     check_same_grid(inputs.scan, other, f"channel {name}")
     return other

@@ -14,7 +14,9 @@ from nibabel.affines import apply_affine
 from numpy.typing import NDArray
 
 from pipeline.errors import ScanError
-from pipeline.scans import Scan, check_labels, check_same_grid, on_grid_of
+from pipeline.preprocessing.labels import brain_voxels
+from pipeline.preprocessing.window import air_level
+from pipeline.scans import Scan, check_same_grid, on_grid_of
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 # N4 (Tustison et al. 2010) looks for a field that changes over centimetres: voxels of this size are enough.
@@ -87,19 +89,15 @@ class Preparation:
             What the network sees, a note for the user on each step, and the steps as a sidecar records them.
 
         Raises:
-            ScanError: if the brain mask is empty or lies elsewhere, or no registration is found.
+            ScanError: if the brain mask is refused or lies elsewhere, or no registration is found.
         """
         view = View(scan, scan)
         notes: list[str] = []
         record: list[dict[str, Any]] = []
         if self.brain is not None:
-            brain = on_grid_of(scan, self.brain)
-            check_same_grid(scan, brain, "brain mask")
-            check_labels(brain)
-            inside = brain.intensities() > 0
-            if not inside.any():
-                raise ScanError(f"{self.brain.origin}: the brain mask is empty, expected a brain; check the mask")
+            inside, assumed = self._inside(self.brain, scan)
             view = replace(view, scan=_seen(scan, np.where(inside, scan.intensities(), _air(scan))))
+            notes += assumed
             notes.append(f"the network saw the brain alone ({self.brain.origin.name})")
             record.append({"Step": "brain mask", "File": self.brain.origin.name})
         if self.bias_correction:
@@ -136,10 +134,17 @@ class Preparation:
             ScanError: if N4 finds no bias field in it.
         """
         if self.brain is not None:
-            scan = _seen(scan, np.where(self.brain.intensities() > 0, scan.intensities(), _air(scan)))
+            inside, _ = self._inside(self.brain, view.source)
+            scan = _seen(scan, np.where(inside, scan.intensities(), _air(scan)))
         if self.bias_correction:
             scan = _seen(scan, scan.intensities() / bias_field(scan))
         return scan if self.template is None or view.pose is None else _resampled(scan, self.template, view.pose)
+
+    @staticmethod
+    def _inside(mask: Scan, scan: Scan) -> tuple[NDArray[np.bool_], list[str]]:
+        brain = on_grid_of(scan, mask)
+        check_same_grid(scan, brain, "brain mask")
+        return brain_voxels(brain, scan)
 
 
 def bias_field(scan: Scan) -> NDArray[np.float32]:
@@ -250,8 +255,9 @@ def _on(
 
 
 def _air(scan: Scan) -> float:
-    """What lies around a head: 0, or what CT shows below it."""
-    return min(0.0, float(scan.stored.min()) * scan.slope + scan.intercept)
+    """What lies around a head: 0, what CT shows below it, or what was added to the whole scan."""
+    intensities = scan.intensities()
+    return min(0.0, float(intensities.min())) or air_level(intensities)
 
 
 def _check_overlap(scan: Scan, template: Scan, pose: sitk.Transform) -> None:

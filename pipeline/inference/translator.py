@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor, nn
 
-from pipeline.errors import ScanError
-from pipeline.inference.change import amounts, cut_off, lesion_mask
+from pipeline.errors import ScanError, UsageError
+from pipeline.inference.change import CHANGE, amounts, cut_off, lesion_mask
 from pipeline.inference.inputs import Inputs, Seen, see
 from pipeline.inference.network import GridNetwork, NetworkPredictor
 from pipeline.inference.products import Figure, Product, ProductKind, Result
@@ -33,6 +33,11 @@ TRANSFER = (
     "resampled to the scan's grid, rescaled to its intensities and added, so that all other voxels keep their exact "
     "values."
 )
+FLIPPED = (
+    "The residual was averaged with that of the slices flipped left to right, so that a flipped scan gets the flipped "
+    "result."
+)
+NOT_FLIPPED = "A scan flipped left to right may be changed differently; how differently was not measured."
 SPREAD = (
     "Its uncertainty was taken as the standard deviation over six versions of each slice, mirrored or not and at 95, "
     "100 and 105 % of its brightness."
@@ -58,6 +63,9 @@ class Translator(NetworkPredictor):
         batch_size: slices at once.
         channels: names of the sequences that the network takes, the one that it changes first.
         neighbours: slices above and below that it sees with each.
+        flip_average: average the residual over the slices and their mirror images (right to left), which makes the
+            result of a flipped scan the flipped result; twice the network's work. For anatomy that is symmetric: a
+            network has seen no mirrored liver.
     """
 
     kind = "translator"
@@ -75,12 +83,21 @@ class Translator(NetworkPredictor):
         batch_size: int = 4,
         channels: tuple[str, ...] = ("image",),
         neighbours: int = 0,
+        flip_average: bool = False,
     ) -> None:
+        if not isinstance(flip_average, bool):
+            raise UsageError(f"flip_average: found {flip_average!r}, expected true or false")
         runner = GridNetwork(network, grid, device, inferer, batch_size, neighbours)
         super().__init__(runner, window, channels, slab or WHOLE)
+        self.flip_average = flip_average
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a user may change of it, as records keep it."""
+        return {**super().settings, "FlipAverage": self.flip_average}
 
     def residual(self, windowed: NDArray[np.float32], spacing_mm: tuple[float, float, float]) -> NDArray[np.float32]:
-        """Network output − network input, on the slices' own pixels.
+        """Network output − network input, on the slices' own pixels; averaged over their flips with `flip_average`.
 
         Args:
             windowed: axial slices in [0, 1], shape (slices, C, right, anterior).
@@ -92,6 +109,21 @@ class Translator(NetworkPredictor):
         Raises:
             ScanError: if the network gives NaN or infinite values.
         """
+        return _mean(self._residuals(windowed, spacing_mm))
+
+    def _residuals(
+        self, windowed: NDArray[np.float32], spacing_mm: tuple[float, float, float]
+    ) -> list[NDArray[np.float32]]:
+        """The residual of the slices and, with `flip_average`, that of their mirror images, mirrored back."""
+        residuals = [self._one_way(windowed, spacing_mm)]
+        if self.flip_average:
+            residuals.append(self._flipped(windowed, spacing_mm))
+        return residuals
+
+    def _flipped(self, windowed: NDArray[np.float32], spacing_mm: tuple[float, float, float]) -> NDArray[np.float32]:
+        return self._one_way(np.ascontiguousarray(windowed[:, :, ::-1]), spacing_mm)[:, ::-1]
+
+    def _one_way(self, windowed: NDArray[np.float32], spacing_mm: tuple[float, float, float]) -> NDArray[np.float32]:
         residual = np.empty((windowed.shape[0], *windowed.shape[2:]), dtype=np.float32)
 
         def change_of(images: Tensor, output: Tensor) -> Tensor:
@@ -106,7 +138,7 @@ class Translator(NetworkPredictor):
     def augmented_deviation(
         self, windowed: NDArray[np.float32], spacing_mm: tuple[float, float, float]
     ) -> NDArray[np.float32]:
-        """Standard deviation of `residual` over mirrored, darker and brighter versions of the slices, brought back.
+        """Standard deviation of the residual over mirrored, darker and brighter versions of the slices, brought back.
 
         Args:
             windowed: axial slices in [0, 1], shape (slices, C, right, anterior).
@@ -118,9 +150,8 @@ class Translator(NetworkPredictor):
         residuals = []
         for factor in BRIGHTNESS:
             shown = np.minimum(windowed * np.float32(factor), np.float32(1))
-            residuals.append(self.residual(shown, spacing_mm) / np.float32(factor))
-            mirrored = self.residual(np.ascontiguousarray(shown[:, :, ::-1]), spacing_mm)
-            residuals.append(mirrored[:, ::-1] / np.float32(factor))
+            residuals.append(self._one_way(shown, spacing_mm) / np.float32(factor))
+            residuals.append(self._flipped(shown, spacing_mm) / np.float32(factor))
         deviation: NDArray[np.float32] = np.std(residuals, axis=0, dtype=np.float32)
         return deviation
 
@@ -151,8 +182,10 @@ class Translator(NetworkPredictor):
             weight, left_out = _fading(seen, inside), 0
         span = seen.span(weight)
         self._check_size(seen, scan)
-        residual = self.residual(seen.windowed[span], seen.spacing_mm)
+        residuals = self._residuals(seen.windowed[span], seen.spacing_mm)
         where = weight[span] > 0
+        flip = _agreement(residuals, where, seen.scan.voxel_ml) if self.flip_average else None
+        residual = _mean(residuals)
         volume = np.zeros(seen.scan.shape, dtype=np.float32)
         seen.scan.axial(volume)[span][where] = seen.window.residual(
             seen.axial[span][where], residual[where] * weight[span][where]
@@ -167,7 +200,7 @@ class Translator(NetworkPredictor):
             deviation = seen.view.back(volume)
         stored, more = add_intensity(scan.stored.copy(order="K"), edited, change[edited], scan.slope)
         notes = [*seen.notes, *seen.told(notes), *more]
-        return _Edit(stored, edited, deviation, seen.window, notes, seen.steps, left_out)
+        return _Edit(stored, edited, deviation, flip, seen.window, notes, seen.steps, left_out)
 
     def _check_size(self, seen: Seen, scan: Scan) -> None:
         grid = self.runner.grid
@@ -193,7 +226,7 @@ class Translator(NetworkPredictor):
             Product("anomaly", "difference", anomaly, "scan", "anomaly map", ANOMALY),
             Product("lesion", "mask", lesion.view(np.uint8), "", "lesion mask", LESION),
         ]
-        figures = amounts(change, edited, lesion, window, scan)
+        figures = amounts(change, edited, lesion, window, scan) + ((edit.flip,) if edit.flip else ())
         if deviation is not None:
             products.append(Product("uncertainty", "map", deviation, "scan", "uncertainty", UNCERTAINTY))
             mean = float(deviation[edited].mean()) if edited.any() else 0.0
@@ -218,7 +251,7 @@ class Translator(NetworkPredictor):
             figures=figures,
             facts={"EditedVoxels": int(edited.sum()), "ChangedVoxels": int((stored != scan.stored).sum())},
             made="A pseudo-healthy version of the scan was synthesised",
-            method=(transfer,) if deviation is None else (transfer, SPREAD),
+            method=(transfer, FLIPPED if edit.flip else NOT_FLIPPED, *(() if deviation is None else (SPREAD,))),
         )
 
 
@@ -229,6 +262,7 @@ class _Edit:
     stored: NDArray[np.generic]
     edited: NDArray[np.bool_]
     deviation: NDArray[np.float32] | None
+    flip: Figure | None
     window: Window
     notes: list[str]
     steps: list[dict[str, Any]]
@@ -239,6 +273,30 @@ IMAGE = "The scan with the network's pseudo-healthy residual added"
 ANOMALY = "Input minus pseudo-healthy, in the scan's units"
 LESION = "Where the method removed disease: 1 lesion, 0 elsewhere"
 UNCERTAINTY = "Standard deviation of the change over test-time augmentations, in the scan's units"
+
+
+def _mean(residuals: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Of one or two; the same to the last bit in whichever order they come."""
+    total = residuals[0]
+    for other in residuals[1:]:
+        total = (total + other) * np.float32(0.5)
+    return total
+
+
+def _agreement(residuals: list[NDArray[np.float32]], where: NDArray[np.bool_], voxel_ml: float) -> Figure:
+    """How alike the changes of a scan and of its mirror image are, in the edited tissue."""
+    as_it_is, flipped = (residual[where] for residual in residuals)
+    varies = bool(as_it_is.std() and flipped.std())
+    ml, flipped_ml = (float((np.abs(change) > CHANGE).sum()) * voxel_ml for change in (as_it_is, flipped))
+    return Figure(
+        "FlipCorrelation",
+        "Agreement when flipped",
+        float(np.corrcoef(as_it_is, flipped)[0, 1]) if varies else None,
+        "",
+        2,
+        f"correlation of the network's change with that of the scan flipped left to right ({ml:.1f} and "
+        f"{flipped_ml:.1f} ml by more than {100 * CHANGE:g} % of the window); their mean was taken",
+    )
 
 
 def _fading(seen: Seen, inside: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -37,7 +37,7 @@ from pipeline.preprocessing.cohort_format import (
     Subject,
     count,
 )
-from pipeline.preprocessing.labels import Label, label_slices, lesion_voxels
+from pipeline.preprocessing.labels import Label, empty, label_slices, lesion_voxels
 from pipeline.preprocessing.slab import Slab
 from pipeline.preprocessing.splits import Split, split_patients
 from pipeline.preprocessing.window import Window, WindowRule
@@ -431,7 +431,7 @@ def _finished(directory: Path, record_file: Path, key: str) -> _Finished | None:
 
 
 def _other(path: Path, scan: Scan, kind: str, volume: int | None = None) -> NDArray[np.float32]:
-    other = read_nifti(path, volume=volume)
+    other = on_grid_of(scan, read_nifti(path, volume=volume))
     check_same_grid(scan, other, kind)
     return other.intensities()
 
@@ -444,8 +444,8 @@ def _lesion(case: Case, scan: Scan, settings: Settings) -> tuple[NDArray[np.bool
     lesion, notes = lesion_voxels(mask, scan, case.lesion_labels)
     if not lesion.any() and not settings.healthy:
         raise ScanError(
-            f"{case.mask}: the mask is empty, expected voxels with a lesion label; if the person is healthy, leave the "
-            "scan out or give --healthy"
+            f"{case.mask}: the mask {empty(mask)}, expected voxels with a lesion label; if the person is healthy, "
+            "leave the scan out or give --healthy"
         )
     return lesion, notes
 

@@ -33,6 +33,7 @@ UNNAMED = "unnamed"
 GRID = Grid(2.0, (16, 16))
 SLICES = 16
 SHARES = np.linspace(0.02, 0.98, QUANTILES)
+DIGITS = 3
 
 STEP_MM, DEPTH_MM = 4.0, 32.0  # of the profile from the border inwards, through scalp and skull into the brain
 BORDER_MM = 15.0
@@ -164,7 +165,7 @@ def compare(scan: Scan, windowed: NDArray[np.float32], metadata: Mapping[str, An
                 "the bundle does not say what it was trained on, so whether this scan is like that was not checked"
             )
             return findings
-        _compare_contrast(scan, set(domain["contrasts"]), findings)
+        is_named_otherwise = _compare_contrast(scan, set(domain["contrasts"]), findings)
         first, last = Slab(**domain["slab"]).range(len(windowed), scan.axial_spacing_mm[0])
         features = measure(windowed[first:last], scan.axial_spacing_mm)
         if features is not None:
@@ -177,6 +178,10 @@ def compare(scan: Scan, windowed: NDArray[np.float32], metadata: Mapping[str, An
                 _compare_intensities(features, kind, expected, findings)
             if _covers(features, domain):  # a few slices do not show which way is up
                 _compare_orientation(features, domain["layout"], findings)
+        # A name may be wrong, and one measure may be; of 95 FLAIR scans both were for none, of 46 T1 scans for 31.
+        if is_named_otherwise and len(findings.warnings) > 1:
+            findings.refusals += findings.warnings
+            findings.warnings = []
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(
             "configs/metadata.json of the bundle: its network_data_format is not as `phs-pipeline train` writes it; "
@@ -210,9 +215,11 @@ def measure(windowed: NDArray[np.float32], spacing_mm: tuple[float, float, float
     box = ndimage.find_objects(body.view(np.uint8))[0]
     parts = torch.nn.functional.adaptive_avg_pool3d(torch.from_numpy((image * body)[box])[None, None], LAYOUT)
     _, right, anterior = body[box].shape
+    # As ranges are kept: the spacings of a turned header are off in the seventh digit.
+    between_mm, *pixel_mm = (round(size, DIGITS) for size in spacing_mm)
     return Features(
-        spacing_mm=spacing_mm,
-        thickness_mm=len(windowed) * spacing_mm[0],
+        spacing_mm=(between_mm, pixel_mm[0], pixel_mm[1]),
+        thickness_mm=round(len(windowed) * between_mm, DIGITS),
         extent_mm=(right * GRID.spacing_mm, anterior * GRID.spacing_mm),
         ring=_ring(image, depth_mm),
         border=np.quantile(image[body & (depth_mm <= BORDER_MM)], SHARES),
@@ -305,13 +312,16 @@ def _compare_modality(scan: Scan, metadata: Mapping[str, Any], findings: Finding
         )
 
 
-def _compare_contrast(scan: Scan, trained: set[str], findings: Findings) -> None:
+def _compare_contrast(scan: Scan, trained: set[str], findings: Findings) -> bool:
+    """Whether the scan is named after another contrast."""
     found = named_contrast(scan.dicom.description if scan.dicom else scan.origin.name)
-    if found is not None and not {found, UNNAMED} & trained:
+    is_another = found is not None and not {found, UNNAMED} & trained
+    if is_another:
         findings.warnings.append(
             f"found a scan that is named {found}, the bundle was trained on {' and '.join(sorted(trained))}; give such "
             "a scan, or a bundle for this contrast"
         )
+    return is_another
 
 
 def _compare_spacing(features: Features, domain: Mapping[str, Any], findings: Findings) -> None:
@@ -418,7 +428,7 @@ def _standard(layout: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _range(values: Sequence[float]) -> list[float]:
-    return [round(min(values), 3), round(max(values), 3)]
+    return [round(min(values), DIGITS), round(max(values), DIGITS)]
 
 
 def _rounded(values: NDArray[np.float64]) -> list[float]:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from markupsafe import Markup
 
 from pipeline.reports.histogram import Chart, chart
@@ -102,7 +101,7 @@ class ScanPage:
 
 def _charts(result: "Result", found: Survey) -> Iterator[Chart]:
     """Of an image, the intensities before and after; of a mask, those of the scan inside."""
-    voxel_ml = float(np.prod(result.scan.spacing_mm)) / 1000
+    voxel_ml = result.scan.voxel_ml
     images, masks = result.pictured("image"), result.pictured("mask")
     counted = [("All tissue that could be edited", found.tissue)] if images and not found.is_masked else []
     counted += [(f"Inside the {mask.title}", found.masked) for mask in masks[:1]]

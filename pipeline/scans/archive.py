@@ -129,6 +129,8 @@ def _check_member(archive: Path, member: zipfile.ZipInfo) -> None:
 
 
 def _is_dicom(opened: zipfile.ZipFile, member: zipfile.ZipInfo) -> bool:
+    if _name(member).upper() == "DICOMDIR":
+        return False
     if _name(member).lower().endswith(".dcm"):
         return True
     with opened.open(member) as packed:

@@ -25,7 +25,7 @@ from pydicom.uid import (
 
 from pipeline.errors import ScanError
 from pipeline.files import scratch_folder
-from pipeline.scans.dicom_frames import Frame, frames_of, transfer_syntax
+from pipeline.scans.dicom_frames import NOT_SCANS, Frame, frames_of, open_dicom, transfer_syntax
 from pipeline.scans.dicom_stacks import (
     affine_of,
     by_plane,
@@ -84,7 +84,8 @@ def find_series(files: Sequence[Path]) -> list[FoundSeries]:
                 by_uid[frame.uid].append(frame)
             else:
                 damaged.setdefault(file.parent, frame)
-    series = [by_uid[uid] for uid in sorted(by_uid)]
+    # Of segmentations and doses nothing is told; one among slices is a slice that is damaged.
+    series = [by_uid[uid] for uid in sorted(by_uid) if any(frame.modality not in NOT_SCANS for frame in by_uid[uid])]
     found = [entry for frames in with_strays(series) for entry in _volumes(frames)]
     spoiled = set()
     for place, entry in enumerate(found):
@@ -253,7 +254,8 @@ def _copy_pixels(file: Path, target: Path) -> int:
     GDCM, which ITK decodes with, would apply a rescale and search the whole header for geometry, and on a damaged
     header it may search without end. This header is sound.
     """
-    source = pydicom.dcmread(file, force=True, specific_tags=[*PIXEL_FORMAT, "PixelData"])
+    with open_dicom(file) as opened:
+        source = pydicom.dcmread(opened, force=True, specific_tags=[*PIXEL_FORMAT, "PixelData"])
     syntax = transfer_syntax(source)
     count = int(source.get("NumberOfFrames") or 1)
     several = count > 1

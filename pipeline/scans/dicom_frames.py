@@ -1,12 +1,14 @@
 """What a DICOM file says about its frames, read with pydicom and checked before any pixel is."""
 
 import contextlib
+import errno
 import os
 import re
 import struct
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -35,7 +37,8 @@ warnings.filterwarnings("ignore", module=r"pydicom(\..*)?")
 MAGIC_END = 132
 # A hash or part of a UUID is a number too.
 NUMBER = re.compile(r"[0-9a-f]{8,}|\d+")
-PACKED = re.compile(r"\.(gz|bz2|xz|zst|z|lz4|br|7z|rar)$")
+# What programs add to the name of a file that they pack, or have not copied whole.
+PACKED = re.compile(r"\.(gz|bz2|xz|zst|z|lz4|br|7z|rar|part|partial|filepart|crdownload|download|tmp)$")
 PACKED_MAGIC = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"\x1f\x9d", b"7z\xbc\xaf", b"Rar!")
 # One series is of one person, one study and one space.
 IDENTITY = ("PatientID", "PatientName", "StudyInstanceUID", "FrameOfReferenceUID")
@@ -71,6 +74,8 @@ GROUPS = {
     "RescaleSlope": "PixelValueTransformationSequence",
     "RescaleIntercept": "PixelValueTransformationSequence",
 }
+# Of a file that does not say which it is.
+UNSTATED = "?"
 # Images that hold no intensities.
 NOT_SCANS = ("SEG", "RTDOSE")
 PIXEL_DATA = 0x7FE00010
@@ -84,6 +89,8 @@ ANGLE_TOLERANCE = 1e-3
 LONGEST_TEXT = 40
 # An attribute longer than this is looked for in the file when it is needed.
 MOST_HEADER = 1 << 20
+# Read at once, of a file that lacks its preamble.
+MOST_UNCHECKED = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -118,7 +125,7 @@ class Frame:
     place: DicomSlice
     uid: str = ""
     instance: str = ""
-    modality: str = "?"
+    modality: str = UNSTATED
     number: int | None = None
     description: str = ""
     original: bool = True
@@ -157,9 +164,9 @@ def has_magic(head: bytes) -> bool:
 
 
 def name_pattern(name: str) -> str:
-    """What the names of a series' files have in common: numbers, and what packs a file, do not count.
+    """What the names of a series' files have in common: numbers do not count, nor what a packed or half file adds.
 
-    >>> name_pattern("IM0023"), name_pattern("IM0024.gz"), name_pattern("1.2.840.10008.dcm")
+    >>> name_pattern("IM0023"), name_pattern("IM0024.gz"), name_pattern("1.2.840.10008.dcm.part")
     ('im#', 'im#', '#.#.#.#.dcm')
     """
     return NUMBER.sub("#", PACKED.sub("", name.lower()))
@@ -171,8 +178,8 @@ def begins_as_dicom(head: bytes) -> bool:
     >>> begins_as_dicom(b"\x08\x00\x05\x00CS\x0a\x00ISO_IR 100")
     True
     """
-    if has_magic(head) or len(head) < 8:
-        return has_magic(head)
+    if has_magic(head) or head.startswith(b"DICM") or len(head) < 8:
+        return has_magic(head) or head.startswith(b"DICM")
     for endian in "<>":
         group, element = struct.unpack(f"{endian}HH", head[:4])
         if (group == 2 and element <= 0x16) or (group == 8 and element <= 0x18):
@@ -186,6 +193,22 @@ def is_dicom(file: Path) -> bool:
         return True
     with file.open("rb") as opened:
         return begins_as_dicom(opened.read(MAGIC_END))
+
+
+def open_dicom(file: Path) -> BinaryIO:
+    """A file as pydicom reads it; one that lacks the preamble before "DICM" gets it.
+
+    Raises:
+        OSError: if it cannot be opened; for a pipe, which is not, `FileNotFoundError`.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(file))
+    opened = file.open("rb")
+    if opened.read(4) == b"DICM":
+        with opened:
+            return BytesIO(bytes(128) + b"DICM" + opened.read(MOST_UNCHECKED))
+    opened.seek(0)
+    return opened
 
 
 def frames_of(file: Path) -> list[Frame]:
@@ -202,13 +225,12 @@ def frames_of(file: Path) -> list[Frame]:
     broken = Frame(
         DicomSlice(file), fault=f"found the damaged file {name}, expected readable DICOM; copy it again or remove it"
     )
+    if name.upper() == "DICOMDIR":  # the index of a disc
+        return []
     try:
-        with file.open("rb") as opened:
-            if opened.read(8).startswith(PACKED_MAGIC):
-                return [replace(broken, fault=f"found the packed file {name}, expected plain DICOM; unpack it")]
-            # A deflated header cannot be looked at without unpacking everything that the file claims to hold.
-            if _stated_syntax(opened) == DeflatedExplicitVRLittleEndian:
-                fault = f"found the deflated file {name}, expected a plain one; convert it (dcmconv +te)"
+        with open_dicom(file) as opened:
+            fault = _packing(name, opened)
+            if fault:
                 return [replace(broken, fault=fault)]
             attributes = pydicom.dcmread(
                 opened, defer_size=MOST_HEADER, stop_before_pixels=True, force=True, specific_tags=list(ATTRIBUTES)
@@ -216,8 +238,21 @@ def frames_of(file: Path) -> list[Frame]:
             return _frames(file, attributes, opened)
     except PermissionError:
         return [replace(broken, fault=f"found {name} that may not be read, expected DICOM; mend its permissions")]
+    except FileNotFoundError:
+        fault = f"found the damaged file {name} (a broken link, or a pipe), expected readable DICOM; get the file first"
+        return [replace(broken, fault=fault)]
     except Exception:  # damage shows as whatever pydicom stumbles over
         return [broken]
+
+
+def _packing(name: str, opened: BinaryIO) -> str | None:
+    """What is wrong with a file that has to be unpacked before it can be looked at; the file is rewound."""
+    if opened.read(8).startswith(PACKED_MAGIC):
+        return f"found the packed file {name}, expected plain DICOM; unpack it"
+    # A deflated header cannot be looked at without unpacking everything that the file claims to hold.
+    if _stated_syntax(opened) == DeflatedExplicitVRLittleEndian:
+        return f"found the deflated file {name}, expected a plain one; convert it (dcmconv +te)"
+    return None
 
 
 def _stated_syntax(opened: BinaryIO) -> str:
@@ -245,10 +280,10 @@ def transfer_syntax(dataset: Dataset) -> UID:
 
 def _frames(file: Path, attributes: Dataset, opened: BinaryIO) -> list[Frame]:
     pixels = _pixel_data(opened, attributes)
-    modality = str(attributes.get("Modality") or "?")
+    modality = str(attributes.get("Modality") or UNSTATED)
     sop_class = UID(attributes.get("SOPClassUID") or attributes.file_meta.MediaStorageSOPClassUID)
     is_image = pixels is not None or "Rows" in attributes or sop_class.name.endswith("Image Storage")
-    if modality in NOT_SCANS or not is_image:
+    if not is_image:
         return []
     image_type = [str(value) for value in attributes.get("ImageType") or ()]
     whole = Frame(
@@ -265,7 +300,7 @@ def _frames(file: Path, attributes: Dataset, opened: BinaryIO) -> list[Frame]:
         sop_class=str(sop_class),
     )
     try:
-        _check_kind(file.name, attributes, image_type)
+        _check_kind(file.name, attributes, image_type, pixels)
         return _checked(whole, attributes, pixels)
     except _FaultError as fault:
         faulty = replace(whole, fault=str(fault), is_scan=fault.is_scan)
@@ -274,11 +309,19 @@ def _frames(file: Path, attributes: Dataset, opened: BinaryIO) -> list[Frame]:
         return [faulty]
 
 
-def _check_kind(name: str, attributes: Dataset, image_type: list[str]) -> None:
+def _without_pixels(name: str) -> _FaultError:
+    return _FaultError(f"found no pixels in {name}, expected an image; the file is truncated, copy it again")
+
+
+def _check_kind(name: str, attributes: Dataset, image_type: list[str], pixels: tuple[int, bool] | None) -> None:
     if not attributes.get("SeriesInstanceUID"):
+        if pixels is None:
+            raise _without_pixels(name)
         raise _FaultError(f"found {name} without a Series Instance UID, expected one; export the series again")
     if attributes.get("SyntheticData") == "YES":
         raise _FaultError("found synthetic images (Synthetic Data is YES), expected a scan; give the original", False)
+    if attributes.get("Modality") in NOT_SCANS:
+        raise _FaultError(f"found no intensities ({attributes.Modality}), expected a scan; give the scan", False)
     if "MOSAIC" in image_type:
         raise _FaultError("found mosaics of slices, expected one slice an image; convert them with dcm2niix", False)
     photometric = _printable(str(attributes.get("PhotometricInterpretation") or "MONOCHROME2"))
@@ -297,7 +340,7 @@ def _check_kind(name: str, attributes: Dataset, image_type: list[str]) -> None:
 def _checked(whole: Frame, attributes: Dataset, pixels: tuple[int, bool] | None) -> list[Frame]:
     name = whole.place.file.name
     if pixels is None:
-        raise _FaultError(f"found no pixels in {name}, expected an image; the file is truncated, copy it again")
+        raise _without_pixels(name)
     dtype = _stored_type(attributes)
     count = int(attributes.get("NumberOfFrames") or 1)
     if not (0 < whole.rows <= LONGEST_SIDE and 0 < whole.columns <= LONGEST_SIDE and count > 0):
@@ -433,7 +476,8 @@ def _pixel_data(opened: BinaryIO, attributes: Dataset) -> tuple[int, bool] | Non
         return None
     explicit = vr in {b"OB", b"OW"}
     length = struct.unpack(f"{endian}I", head[8:] if explicit else head[4:8])[0]
-    left = os.fstat(opened.fileno()).st_size - opened.tell() + (0 if explicit else 4)
+    start = opened.tell() - (0 if explicit else 4)
+    left = opened.seek(0, os.SEEK_END) - start
     if syntax.is_encapsulated or length == UNDEFINED_LENGTH:
         return left, True
     # A claim beyond the file's end is as good as what is there.

@@ -6,13 +6,14 @@ What is left over beside a stack is a localizer in planes of its own, or a slice
 import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.files import sha256
-from pipeline.scans.dicom_frames import IDENTITY, Frame
+from pipeline.scans.dicom_frames import IDENTITY, UNSTATED, Frame
 from pipeline.scans.scan import GRID_TOLERANCE
 
 # Share of the slice distance by which a step may differ from the others, but never less than what scanners round to.
@@ -88,7 +89,7 @@ def without_copies(frames: Sequence[Frame]) -> tuple[list[Frame], str | None]:
 
 
 def mixed(frames: Sequence[Frame]) -> str | None:
-    """A problem if the frames of a series are not of one person, study and space, whatever their series says."""
+    """A problem if the frames of a series are not of one person, study, space and modality, whatever it says."""
     uids = {frame.uid for frame in frames}
     if len(uids) > 1:
         return (
@@ -101,11 +102,17 @@ def mixed(frames: Sequence[Frame]) -> str | None:
                 f"found slices of {len(set(values))} different {keyword} in one series, expected one person, study and "
                 "frame of reference; the files were mixed up, export the series again"
             )
+    modalities = {frame.modality for frame in frames} - {UNSTATED}
+    if len(modalities) > 1:
+        return (
+            f"found slices of the modalities {' and '.join(sorted(modalities))} in one series, expected one; the files "
+            "were mixed up, export the series again"
+        )
     return None
 
 
 def with_strays(series: Sequence[list[Frame]]) -> list[list[Frame]]:
-    """Put single slices with a Series Instance UID each to the stack that they make up together, or are lacking in.
+    """Put slices with other Series Instance UIDs to the stack that they make up together, or are lacking in.
 
     Args:
         series: frames by Series Instance UID.
@@ -113,15 +120,22 @@ def with_strays(series: Sequence[list[Frame]]) -> list[list[Frame]]:
     Returns:
         As given, with the slices of such a stack as one series, which `mixed` then tells of.
     """
-    gathered = [list(frames) for frames in series if len(frames) > 1 or frames[0].fault]
+    gathered: list[list[Frame]] = []
+    for frames in series:
+        if len(frames) > 1 or frames[0].fault:
+            stack = next((others for others in gathered if _were_one(frames, others)), None)
+            if stack is not None:
+                stack += frames
+            else:
+                gathered.append(list(frames))
     alone: dict[tuple[Any, ...], list[Frame]] = defaultdict(list)
     for frames in series:
         if len(frames) == 1 and not frames[0].fault:
-            alone[_person_and_number(frames[0])].append(frames[0])
-    for key, singles in alone.items():
+            alone[frames[0].identity[:2]].append(frames[0])
+    for person, singles in alone.items():
         for group in by_plane(singles):
             stack = next(
-                (frames for frames in gathered if _person_and_number(frames[0]) == key and _lacks(frames, group)), None
+                (frames for frames in gathered if frames[0].identity[:2] == person and _lacks(frames, group)), None
             )
             if stack is not None:
                 stack += group
@@ -132,8 +146,14 @@ def with_strays(series: Sequence[list[Frame]]) -> list[list[Frame]]:
     return gathered
 
 
-def _person_and_number(frame: Frame) -> tuple[Any, ...]:
-    return (*frame.identity[:2], frame.number)
+def _were_one(first: Sequence[Frame], second: Sequence[Frame]) -> bool:
+    """Whether two series of one number, or one of them of few slices, are one stack; others may be two stations."""
+    if first[0].identity != second[0].identity or any(frame.fault for frame in (*first, *second)):
+        return False
+    if first[0].number != second[0].number and min(len(first), len(second)) > TORN_SLICES:
+        return False
+    planes = by_plane([*first, *second])
+    return len(planes) == 1 and stack_problem(planes[0]) is None
 
 
 def _lacks(frames: Sequence[Frame], slices: Sequence[Frame]) -> bool:
@@ -141,7 +161,7 @@ def _lacks(frames: Sequence[Frame], slices: Sequence[Frame]) -> bool:
     sound = [frame for frame in frames if not frame.fault]
     stack = in_order(frame for frame in sound if len(by_plane([frame, slices[0]])) == 1)
     if len(stack) < 2 or stack_problem(stack):
-        return False
+        return len(stack) > 1 and _completes(slices, stack)
     distances_mm = [abs((each.position_mm - slices[0].position_mm) @ stack[0].axes[2]) for each in stack]
     return min(distances_mm) > STEP_ROUNDING_MM and _is_next(slices[0], stack)
 
@@ -205,6 +225,8 @@ def damage(groups: Sequence[Sequence[list[Frame]]], singles: Sequence[Frame], ot
             return _unlike(*sorted((first, second), key=len))
     for stack in stacks:
         lost = [frame for frame in singles if _would_extend(frame, stack) and not _is_localizer(frame, singles)]
+        if not lost and stack_problem(stack) and _completes(singles, stack):
+            lost = list(singles)
         if lost:
             return _unlike(lost, stack)
         lost = [frame for frame in others if _looks_alike(frame, stack[0]) and _may_extend(frame, stack)]
@@ -241,10 +263,10 @@ def _are_parallel(first: Frame, second: Frame) -> bool:
 
 def _are_torn(first: list[Frame], second: list[Frame]) -> bool:
     """Whether two stacks are pieces of one, and not two volumes of one place or of places apart."""
+    if _completes(*sorted((first, second), key=len)):
+        return True
     if not _are_parallel(first[0], second[0]):
         return False
-    if stack_problem(in_order([*first, *second])) is None:
-        return True
     normal = first[0].axes[2]
     along = [np.sort([frame.position_mm @ normal for frame in stack]) for stack in (first, second)]
     step = max(float(np.median(np.diff(places))) for places in along)
@@ -252,6 +274,12 @@ def _are_torn(first: list[Frame], second: list[Frame]) -> bool:
     if max(abs(low - other_low), abs(high - other_high)) <= step:
         return False
     return bool(max(low, other_low) - min(high, other_high) <= TORN_SLICES * step)
+
+
+def _completes(slices: Sequence[Frame], stack: Sequence[Frame]) -> bool:
+    """Whether slices, whichever way they say that they are turned, lie where those would that a stack lacks."""
+    axes = stack[0].axes
+    return stack_problem(in_order([*stack, *(replace(frame, axes=axes) for frame in slices)])) is None
 
 
 def _would_extend(frame: Frame, stack: list[Frame]) -> bool:

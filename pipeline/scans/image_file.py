@@ -4,12 +4,13 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 
 from pipeline.errors import ScanError
 from pipeline.files import scratch_folder
 from pipeline.scans.itk_reader import read_with_itk
-from pipeline.scans.lps import scan_from_lps
+from pipeline.scans.lps import RAS_FROM_LPS, scan_from_lps
 from pipeline.scans.nifti import DEFLATE_LIMIT
 from pipeline.scans.scan import Scan
 
@@ -26,6 +27,13 @@ READERS = {
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp")
 MOST_BYTES = 8 << 30
 NO_SPACE = "the header does not say in which space its directions are; they were taken as left, posterior, superior"
+NO_DIRECTIONS = "the header does not say where its axes point; they were taken as left, posterior, superior"
+NO_CODES = "the header does not say how the scan lies in space; its axes were taken as NIfTI's default"
+# What says how large voxels are, and where axes point, in headers of text.
+SPACINGS = {"NrrdImageIO": rb"^(spacings|space directions):", "MetaImageIO": rb"^Element(Spacing|Size)[ \t]*="}
+SPACES = {"NrrdImageIO": rb"^space:", "MetaImageIO": rb"^(TransformMatrix|Rotation|Orientation)[ \t]*="}
+NRRD_UNITS = rb"^(?:space )?units:(.*)$"
+MILLIMETRES = {b"mm", b"millimeter", b"millimeters", b"millimetre", b"millimetres", b"???", b""}
 # Headers in text end long before this.
 MOST_HEADER = 1 << 16
 NIFTI_MAGIC = slice(344, 348)
@@ -71,10 +79,44 @@ def read_image(path: Path) -> Scan:
             raise ScanError(
                 f"{path}: found a volume of shape {shape}, expected one that fits into memory; crop it or free memory"
             ) from error
-    scan = scan_from_lps(stored, image.affine, path)
-    if READERS[suffix(path)] == "NrrdImageIO" and not re.search(rb"^space:", _header_text(path), re.MULTILINE):
-        return replace(scan, notes=(NO_SPACE,))
-    return scan
+    lps, note = image.affine, _assumed(path)
+    if suffix(path) == ".hdr":
+        # ITK has a default of its own for headers whose codes say nothing.
+        lps = RAS_FROM_LPS @ _nifti_header(path).get_best_affine()
+    scan = scan_from_lps(stored, lps, path)
+    return replace(scan, notes=(note,)) if note else scan
+
+
+def _assumed(path: Path) -> str | None:
+    """What has to be assumed of a header that does not say how its voxels lie.
+
+    Raises:
+        ScanError: if it does not say how large they are, or not in millimetres.
+    """
+    reader = READERS[suffix(path)]
+    if reader == "GiplImageIO":
+        return NO_DIRECTIONS
+    if reader == "NiftiImageIO":
+        header = _nifti_header(path)
+        return NO_CODES if header["qform_code"] == 0 == header["sform_code"] else None
+    if reader not in SPACES:
+        return None
+    text = _header_text(path)
+    if not re.search(SPACINGS[reader], text, re.MULTILINE | re.IGNORECASE):
+        raise ScanError(f"{path}: found a header without spacings, expected the size of the voxels; add them")
+    found = re.search(NRRD_UNITS, text, re.MULTILINE | re.IGNORECASE) if reader == "NrrdImageIO" else None
+    units = set(re.findall(rb'"([^"]*)"', found[1])) - MILLIMETRES if found else set()
+    if units:
+        named = ascii(b", ".join(sorted(units)).decode("latin-1"))
+        raise ScanError(f"{path}: found lengths in {named}, expected millimetres; convert the header's lengths")
+    if re.search(SPACES[reader], text, re.MULTILINE | re.IGNORECASE):
+        return None
+    return NO_SPACE if reader == "NrrdImageIO" else NO_DIRECTIONS
+
+
+def _nifti_header(path: Path) -> nib.Nifti1Header:
+    with path.open("rb") as file:
+        return nib.nifti1.Nifti1PairHeader.from_fileobj(file, check=False)
 
 
 def files_of(path: Path) -> list[Path]:
@@ -89,7 +131,7 @@ def files_of(path: Path) -> list[Path]:
                 f"{path}: found an Analyze header, which does not say which side is left, expected NIfTI; convert it "
                 "with a program that knows how it was made"
             )
-        beside = [path.with_suffix(each) for each in (".img", ".img.gz")]
+        beside = [path.with_suffix(each) for each in (".img", ".img.gz", ".IMG", ".IMG.GZ")]
         return [path, _existing(path, next((file for file in beside if file.is_file()), beside[0]))]
     entry = {
         "NrrdImageIO": rb"^data ?file:[ \t]*(.*?)\r?$",

@@ -29,6 +29,7 @@ from pipeline import __version__
 from pipeline.errors import OutputError, ScanError
 from pipeline.files import written_aside
 from pipeline.identity import NAME
+from pipeline.scans.dicom_frames import open_dicom
 from pipeline.scans.scan import DicomSeries, Scan
 
 LARGEST_INTEGER_STRING = 2**31 - 1
@@ -203,7 +204,8 @@ def frames_by_file(series: DicomSeries) -> dict[Path, list[int]]:
 
 def read_template(path: Path) -> Dataset:
     """The attributes of a source file, less private ones, its pixels and what cannot be kept without them."""
-    template: Dataset = pydicom.dcmread(path, stop_before_pixels=True, force=True)
+    with open_dicom(path) as opened:
+        template: Dataset = pydicom.dcmread(opened, stop_before_pixels=True, force=True)
     _strip(template)
     if template.file_meta.get("TransferSyntaxUID") in LOSSY:
         template.LossyImageCompression = "01"

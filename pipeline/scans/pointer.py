@@ -1,15 +1,22 @@
 """Files of git-annex and Git LFS that stand in for content which was never fetched."""
 
+import os
 from pathlib import Path
 
 from pipeline.errors import ScanError
 
 # A pointer is a line or three of text.
 LONGEST_POINTER = 1024
+ANNEX = b"/annex/objects/"
 POINTERS = {
     b"version https://git-lfs": ("Git LFS", "git lfs pull"),
-    b"/annex/objects/": ("git-annex", "datalad get, git annex get"),
+    ANNEX: ("git-annex", "datalad get, git annex get"),
 }
+
+
+def is_unfetched(path: Path) -> bool:
+    """Whether a path is a link of git-annex to content that is not there."""
+    return path.is_symlink() and not path.exists() and ANNEX in os.fsencode(path.readlink())
 
 
 def check_fetched(path: Path) -> None:
@@ -18,6 +25,10 @@ def check_fetched(path: Path) -> None:
     Raises:
         ScanError: if the file holds no scan but where to get it.
     """
+    if is_unfetched(path):
+        raise ScanError(
+            f"{path}: is a link of git-annex, expected the file itself; get the file first ({POINTERS[ANNEX][1]})"
+        )
     if not path.is_file() or path.stat().st_size > LONGEST_POINTER:
         return
     content = path.read_bytes()

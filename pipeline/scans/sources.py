@@ -8,7 +8,7 @@ slices lie in.
 import hashlib
 import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -17,11 +17,13 @@ from pathlib import Path
 from pipeline import files
 from pipeline.errors import ScanError, UsageError
 from pipeline.scans.archive import is_zip, member_names, unpack
+from pipeline.scans.content import kind_of
 from pipeline.scans.dicom import FoundSeries, find_series, read_series
 from pipeline.scans.dicom_frames import is_dicom, name_pattern
 from pipeline.scans.image_file import PICTURES, files_of, read_image
 from pipeline.scans.image_file import suffix as image_suffix
 from pipeline.scans.nifti import is_nifti, read_nifti, stem
+from pipeline.scans.pointer import check_fetched, is_unfetched
 from pipeline.scans.scan import Scan
 
 EXPECTED = "NIfTI, DICOM (a folder, a zip or a multi-frame file), NRRD, MetaImage, MINC or GIPL"
@@ -33,6 +35,8 @@ FOREIGN = re.compile(
 )
 MASK = re.compile(r"_label-|(^|[_.-])(mask|msk|seg|dseg|probseg|lesion)$")
 RAW_BIDS = re.compile(r"sub-[A-Za-z0-9]+/(ses-[A-Za-z0-9]+/)?anat/sub-[^/]+_(?P<suffix>[A-Za-z0-9]+)\.(?i:nii(\.gz)?)")
+# How the names of files end, by what they hold.
+NAMED = {"NIfTI": ".nii or .nii.gz", "NRRD": ".nrrd"}
 DESCRIPTION = "dataset_description.json"
 # BIDS keeps results and unconverted data there.
 NO_SCANS_BELOW = ("derivatives", "sourcedata")
@@ -144,10 +148,12 @@ class _Search:
         """The scans behind one path that the user gave."""
         if path.is_dir():
             return self._folder(path)
+        if is_unfetched(path):
+            return [_absent(path)]
         if not path.exists():
             raise UsageError(f"{path}: no such file; check the path")
         if not path.is_file():
-            return [_unusable(path, f"found no regular file, expected {EXPECTED}; copy it into one")]
+            return [_absent(path)]
         return [_file(path)] if is_nifti(path) or image_suffix(path) else self._by_content(path)
 
     def _by_content(self, path: Path) -> list[Source]:
@@ -165,24 +171,18 @@ class _Search:
         return [_unusable(path, f"found {found}, expected {EXPECTED}; convert it or give the original scan")]
 
     def _folder(self, folder: Path) -> list[Source]:
-        sources: list[Source] = []
-        dicom: list[Path] = []
-        unknown: list[Path] = []
+        files_by_kind: dict[str, list[Path]] = defaultdict(list)
         for file in _walk(folder):
-            if is_nifti(file) or image_suffix(file):
-                if self._is_scan(file):
-                    sources.append(_file(file))
-            elif file.suffix.lower() == ".zip":
-                sources += self._archived(file)
-            elif _opens_as_dicom(file):
-                dicom.append(file)
-            else:
-                unknown.append(file)
+            files_by_kind[_kind_by_name(file)].append(file)
+        dicom, unknown, absent = (files_by_kind[kind] for kind in ("dicom", "unknown", "absent"))
+        sources = [_file(file) for file in files_by_kind["scan"] if self._is_scan(file)]
+        sources += [source for file in files_by_kind["zip"] for source in self._archived(file)]
         # A slice that is empty or damaged beyond recognition is still called as the others are.
         kinds = {(file.parent, name_pattern(file.name)) for file in dicom}
-        damaged = [file for file in unknown if (file.parent, name_pattern(file.name)) in kinds]
-        dicom += damaged
-        sources += [_foreign(file) for file in unknown if file not in damaged and self._is_foreign_scan(file)]
+        damaged = {file for file in (*unknown, *absent) if (file.parent, name_pattern(file.name)) in kinds}
+        dicom += sorted(damaged)
+        sources += [source for file in unknown if file not in damaged for source in self._misnamed(file, dicom)]
+        sources += [_absent(file) for file in absent if file not in damaged and self._is_absent_scan(file)]
         if dicom and not sources and all(file.parent == folder for file in dicom):
             return self._chosen(folder, dicom)
         entries = find_series(dicom)
@@ -195,14 +195,34 @@ class _Search:
             )
         return sorted(sources, key=lambda source: (os.fspath(source.path), source.stem))
 
+    def _misnamed(self, file: Path, dicom: list[Path]) -> list[Source]:
+        """What to say of a file whose name is none of a scan that is read; packed DICOM joins the other files of it."""
+        if self._is_foreign_scan(file):
+            return [_foreign(file)]
+        kind = kind_of(file)
+        if kind == "DICOM":
+            dicom.append(file)
+        elif kind == "zip" and _holds_scans(file):
+            return self._archived(file)
+        elif kind in NAMED and self._is_scan(_as_nifti(file)):
+            return [
+                _unusable(
+                    file, f"found {kind} under another name, expected one that ends with {NAMED[kind]}; rename it"
+                )
+            ]
+        return []
+
+    def _is_absent_scan(self, file: Path) -> bool:
+        """Whether a pipe, or a link to what git-annex has not fetched, is called as a scan is."""
+        named = is_nifti(file) or bool(image_suffix(file) or FOREIGN.search(file.name)) or file.suffix.lower() == ".dcm"
+        return named and (file.exists() or is_unfetched(file)) and self._is_scan(_as_nifti(file))
+
     def _is_foreign_scan(self, file: Path) -> bool:
         """Whether a file found in a folder looks like a scan, of a kind that is not read."""
         found = FOREIGN.search(file.name)
         # The header beside an .img is what is read.
         beside = found is not None and any(file.with_suffix(end).is_file() for end in (".hdr", ".HDR"))
-        return (
-            found is not None and not beside and self._is_scan(file.with_name(f"{file.name[: found.start()]}.nii.gz"))
-        )
+        return found is not None and not beside and self._is_scan(_as_nifti(file))
 
     def _is_scan(self, file: Path) -> bool:
         """Whether a NIfTI file or image found in a folder is a scan that the user wants."""
@@ -221,7 +241,11 @@ class _Search:
             entries = find_series(self._unpacked(archive))
             if not any(entry.is_scan for entry in entries):
                 return [self._without_series(archive, entries)]
-            return self._all(entries, archive)
+            others = [
+                name for name in member_names(archive) if _may_be_scan(name) and not MASK.search(_stem(Path(name)))
+            ]
+            more = f"found {others[0]} in a zip of DICOM, which is passed over; unpack it" if others else None
+            return self._all(entries, archive) + ([_unusable(archive, more)] if more else [])
         except ScanError as error:
             return [Source(archive, archive.stem, "dicom", fault=str(error))]
 
@@ -280,6 +304,38 @@ def _foreign(path: Path) -> Source:
     return _unusable(path, f"found a file of a kind that is not read ({ending}), expected {EXPECTED}; convert it")
 
 
+def _kind_by_name(file: Path) -> str:
+    if not file.is_file():
+        return "absent"
+    if is_nifti(file) or image_suffix(file):
+        return "scan"
+    if file.suffix.lower() == ".zip":
+        return "zip"
+    return "dicom" if _opens_as_dicom(file) else "unknown"
+
+
+def _absent(path: Path) -> Source:
+    """A source that says so when it is read."""
+    try:
+        check_fetched(path)
+    except ScanError as error:
+        return Source(path, _stem(path), "image", fault=str(error))
+    return _unusable(path, f"found no regular file, expected {EXPECTED}; copy it into one")
+
+
+def _as_nifti(file: Path) -> Path:
+    """What a file would be called if it were NIfTI."""
+    return file.with_name(f"{file.name.partition('.')[0]}.nii.gz")
+
+
+def _holds_scans(archive: Path) -> bool:
+    """Whether a zip that is not called one, as office documents are not, has members that are called as scans are."""
+    try:
+        return any(_may_be_scan(name) or name.lower().endswith(".dcm") for name in member_names(archive))
+    except ScanError:
+        return False
+
+
 def _may_be_scan(name: str) -> bool:
     path = Path(name)
     return is_nifti(path) or bool(image_suffix(path) or FOREIGN.search(name)) or path.suffix.lower() == ".zip"
@@ -324,7 +380,7 @@ def _common_folder(entry: FoundSeries) -> Path:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Files below a folder in order of their names; links are followed, but no folder is entered twice."""
+    """Files below a folder, pipes and broken links too, by name; links are followed, but no folder is entered twice."""
     seen: set[str] = set()
 
     def refuse(error: OSError) -> None:
@@ -337,10 +393,7 @@ def _walk(folder: Path) -> Iterator[Path]:
             continue
         seen.add(real)
         below[:] = sorted(name for name in below if not name.startswith(".") and name not in NO_SCANS_BELOW)
-        for name in sorted(names):
-            file = Path(here, name)
-            if not name.startswith(".") and file.is_file():
-                yield file
+        yield from (Path(here, name) for name in sorted(names) if not name.startswith("."))
 
 
 def _table(entries: Sequence[FoundSeries]) -> str:

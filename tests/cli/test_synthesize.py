@@ -163,6 +163,31 @@ class TestOutputs:
         assert max(np.ptp(x), np.ptp(y), 2 * np.ptp(z)) < 10  # a ball of 5 mm radius
 
 
+class TestFlipAverage:
+    def test_a_flipped_scan_gets_the_flipped_twin_and_the_page_says_how_much_the_two_agree(
+        self, run: Run, trained: Path, scan: Path, tmp_path: Path
+    ) -> None:
+        write(tmp_path / "flipped.nii.gz", head()[::-1])
+        command = ("synthesize", scan, tmp_path / "flipped.nii.gz", "-b", trained, "-o", tmp_path / "out", "--force")
+        assert run(*command, "--flip-average").code == 0
+        twin, other = (
+            nib.load(tmp_path / "out" / f"{name}.nii.gz").get_fdata()
+            for name in ("sub-01_desc-pseudohealthy_FLAIR", "flipped_desc-pseudohealthy")
+        )
+        assert (twin != head()).any()
+        np.testing.assert_array_equal(other, twin[::-1])
+        sidecar = json.loads((tmp_path / "out" / "sub-01_desc-pseudohealthy_FLAIR.json").read_text())
+        assert sidecar["Request"]["FlipAverage"] is True
+        (figure,) = (figure for figure in sidecar["Figures"] if figure["name"] == "FlipCorrelation")
+        assert -1 <= figure["value"] <= 1
+        assert "Agreement when flipped" in (tmp_path / "out" / "sub-01_desc-pseudohealthy_FLAIR.html").read_text()
+        assert "other settings" in run(*command, "--no-flip-average").err
+        assert run(*command, "--no-flip-average", "--overwrite").code == 0
+        page = (tmp_path / "out" / "sub-01_desc-pseudohealthy_FLAIR.html").read_text()
+        assert "Agreement when flipped" not in page
+        assert "how differently was not measured" in page
+
+
 class TestManyScans:
     def test_finished_scans_are_skipped_and_overwrite_makes_them_again(
         self, run: Run, trained: Path, scan: Path, tmp_path: Path

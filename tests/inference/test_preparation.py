@@ -59,6 +59,25 @@ class TestBrainMask:
         with pytest.raises(ScanError, match="the brain mask is empty"):
             Preparation(brain=empty).view(scan)
 
+    @pytest.mark.parametrize("added", [0, 300])
+    def test_what_it_leaves_out_is_as_dark_as_the_air(self, scan: Scan, added: int) -> None:
+        lifted = replace(scan, stored=scan.stored + np.int16(added))
+        inside = (scan.stored > 500).astype(np.uint8)
+        view, *_ = Preparation(brain=replace(scan, stored=inside)).view(lifted)
+        assert (view.scan.stored[inside == 0] == added).all()
+
+    def test_one_that_counts_from_other_ends_lies_on_every_sequence_as_on_the_scan(self, scan: Scan) -> None:
+        inside = (scan.stored > 0).astype(np.uint8)
+        inside[:, : scan.shape[1] // 2] = 0
+        header, turned = scan.header.copy(), scan.affine @ np.diag([1.0, -1.0, 1.0, 1.0])
+        turned[:3, 3] = (scan.affine @ [0, scan.shape[1] - 1, 0, 1])[:3]
+        header.set_sform(turned, 1)
+        header.set_qform(turned, 1)
+        steps = Preparation(brain=replace(scan, stored=inside[:, ::-1], header=header))
+        view, *_ = steps.view(scan)
+        for shown in (view.scan, steps.like(view, replace(scan, stored=scan.stored + np.int16(1)))):
+            np.testing.assert_array_equal(shown.stored > 1, (scan.stored > 1) & (inside == 1))
+
     def test_one_of_another_grid_is_refused(self, scan: Scan) -> None:
         other = replace(scan, stored=np.ones((3, 3, 3), dtype=np.uint8))
         with pytest.raises(ScanError, match="brain mask has shape"):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -9,12 +10,14 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
-from pipeline.errors import ScanError
+from pipeline.errors import ScanError, UsageError
 from pipeline.inference import Translator
 from pipeline.preprocessing.foreground import foreground
+from pipeline.preprocessing.grid import Grid
 from pipeline.preprocessing.slab import Slab
+from pipeline.preprocessing.window import WindowRule
 from pipeline.scans import Scan, read_nifti
 
 Make = Callable[..., Translator]
@@ -249,3 +252,77 @@ def test_network_that_gives_no_numbers_is_refused(value: float, scan: Scan, make
 
     with pytest.raises(ScanError, match="the network gave NaN or infinite values, expected numbers"):
         make_synthesizer(Overflow())(scan)
+
+
+class Sideways(nn.Module):
+    """Darkens by what stands to one side: its output of a flipped image is not the flipped output."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return image - 0.3 * image.roll(2, dims=2)
+
+
+class TestFlipAverage:
+    """A scan flipped left to right gets the flipped result."""
+
+    @pytest.mark.parametrize("axes", ["RAS", "LAS", "PIR", "SLP"])
+    @pytest.mark.parametrize(
+        "grid", [(1.0, (32, 32)), (1.7, (16, 16)), (1.0, (16, 16))], ids=["own", "coarse", "small"]
+    )
+    def test_exactly(
+        self, head: np.ndarray, write_scan: Callable[..., Path], make_synthesizer: Make, axes: str, grid: Any
+    ) -> None:
+        head = head[1:, :, :]  # an odd number of voxels is padded unevenly
+        turn = nib.orientations.ornt_transform(
+            nib.orientations.axcodes2ornt("RAS"), nib.orientations.axcodes2ornt(axes)
+        )
+        voxels = nib.apply_orientation(head, turn)
+        affine = nib.orientations.inv_ornt_aff(turn, head.shape)
+        (sideways,) = (axis for axis, code in enumerate(nib.aff2axcodes(affine)) if code in "RL")
+        scans = [
+            read_nifti(write_scan(each, name, affine))
+            for each, name in ((voxels, "scan.nii"), (np.flip(voxels, sideways), "flipped.nii"))
+        ]
+        synthesizer = make_synthesizer(Sideways(), *grid)
+        twin, other = map(synthesizer, scans)
+        assert (other.stored != np.flip(twin.stored, sideways)).any()
+        synthesizer.flip_average = True
+        twin, other = map(synthesizer, scans)
+        np.testing.assert_array_equal(other.stored, np.flip(twin.stored, sideways))
+        assert twin.anomaly.any()
+
+    def test_says_how_much_the_two_agree(self, scan: Scan, make_synthesizer: Make, darken: nn.Module) -> None:
+        agreements = []
+        for network in (darken, Sideways()):
+            synthesizer = make_synthesizer(network)
+            assert not [each for each in synthesizer(scan).result.figures if each.name == "FlipCorrelation"]
+            assert "was not measured" in " ".join(synthesizer(scan).result.method)
+            synthesizer.flip_average = True
+            result = synthesizer(scan).result
+            (figure,) = (each for each in result.figures if each.name == "FlipCorrelation")
+            assert "averaged with that of the slices flipped" in " ".join(result.method)
+            agreements.append(figure)
+        assert agreements[0].value == pytest.approx(1, abs=1e-6)
+        assert agreements[1].value < 0.9
+        changed_ml = (scan.stored > 600).sum() / 1000
+        assert f"({changed_ml:.1f} and {changed_ml:.1f} ml" in agreements[0].detail
+
+    def test_of_a_network_that_changes_nothing_has_no_agreement(
+        self, scan: Scan, make_synthesizer: Make, identity: nn.Module
+    ) -> None:
+        synthesizer = make_synthesizer(identity)
+        synthesizer.flip_average = True
+        (figure,) = (each for each in synthesizer(scan).result.figures if each.name == "FlipCorrelation")
+        assert figure.value is None
+
+    def test_is_what_evaluation_measures_and_records_tell(self, make_synthesizer: Make) -> None:
+        windowed = np.random.default_rng(0).random((2, 1, 17, 12), dtype=np.float32)
+        synthesizer = make_synthesizer(Sideways())
+        one_way = synthesizer.residual(windowed, (1.0, 1.0, 1.0))
+        mirrored = synthesizer.residual(windowed[:, :, ::-1], (1.0, 1.0, 1.0))[:, ::-1]
+        synthesizer.flip_average = True
+        np.testing.assert_allclose(synthesizer.residual(windowed, (1.0, 1.0, 1.0)), (one_way + mirrored) / 2, atol=1e-6)
+        assert synthesizer.settings["FlipAverage"] is True
+
+    def test_is_on_or_off(self, identity: nn.Module) -> None:
+        with pytest.raises(UsageError, match="flip_average: found 'no', expected true or false"):
+            Translator(identity, Grid(1.0, (32, 32)), WindowRule(), flip_average="no")

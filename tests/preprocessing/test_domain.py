@@ -3,6 +3,7 @@
 import copy
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +209,18 @@ def test_slices_and_pixels_far_from_the_training_s_are_warned_of(whole_heads, sc
     assert any(warning.startswith(sentence) for warning in found(scan(spacing_mm=spacing_mm), whole_heads).warnings)
 
 
+@pytest.mark.parametrize("degrees", [0, 5, 17, 29, 41])
+def test_a_turned_header_gives_no_other_findings(whole_heads, scan, degrees):
+    spacing_mm = (6.0, 6.0, 9.0)  # just what is taken without a warning
+    made = scan(spacing_mm=spacing_mm)
+    turn = nib.affines.from_matvec(nib.eulerangles.euler2mat(x=np.radians(degrees)), (0, 0, 0))
+    header = made.header.copy()
+    header.set_sform(turn @ made.affine, 1)
+    header.set_qform(turn @ made.affine, 1)
+    findings = found(Scan(made.stored, made.slope, made.intercept, header, made.origin), whole_heads)
+    assert not any("found pixels of" in text or "slices at a distance" in text for text in findings.warnings)
+
+
 def test_noise_is_not_taken_for_a_head(whole_heads, scan):
     findings = found(scan(np.random.default_rng(0).random((60, 72, 16))), whole_heads)
     assert findings.refusals
@@ -253,6 +266,18 @@ def test_a_scan_that_is_named_after_another_contrast_is_warned_of(whole_heads, s
     expected = f"found a scan that is named {warned}, the bundle was trained on FLAIR; give such a scan"
     assert bool(warned) == any(expected in warning for warning in warnings)
     assert bool(warned) == bool(warnings)
+
+
+@pytest.mark.parametrize("name", ["t1_mprage_sag", "t2_tse_tra"])
+def test_a_scan_that_is_named_otherwise_and_unlike_in_another_way_is_refused(whole_heads, scan, name):
+    made = scan(head(100)[..., 10:13])
+    named = Scan(made.stored, made.slope, made.intercept, made.header, Path(f"{name}.nii"))
+    findings = found(named, whole_heads)
+    assert not findings.warnings
+    assert any("found a scan that is named" in text for text in findings.refusals)
+    assert any("found slices over 18 mm" in text for text in findings.refusals)
+    for likely in ("t2_spc_da-fl_sag_p2_iso", "Sag T2 dark fluid", "t2_irflair_cor"):
+        assert not found(replace(named, origin=Path(f"{likely}.nii")), whole_heads).refusals
 
 
 def test_any_name_will_do_where_the_training_s_names_tell_nothing(whole_heads, scan):

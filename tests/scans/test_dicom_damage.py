@@ -4,6 +4,7 @@ Each case changes some slices of a good series of twelve; what comes out is all 
 """
 
 import gzip
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,8 @@ REFUSED: dict[str, tuple[Change, Any, str]] = {
     "tilted by 0.1 degrees, last": (tilted(0.1), LAST, "orientation"),
     "tilted by 2 degrees, last": (tilted(2), LAST, "orientation"),
     "tilted by 80 degrees where the next slice should lie": (tilted(80), LAST, "orientation"),
+    "tilted by 10 degrees, in the middle": (tilted(10), MIDDLE, "orientation"),
+    "tilted by 10 degrees, last two": (tilted(10), [10, 11], "orientation"),
     "rows for columns, last": (turned, LAST, "orientation"),
     "fewer rows, last": (smaller, LAST, "size"),
     "fewer rows, half": (smaller, HALF, "size"),
@@ -122,6 +125,17 @@ REFUSED: dict[str, tuple[Change, Any, str]] = {
     "no rescale, last": (value(RescaleSlope="0", RescaleIntercept="0"), LAST, "rescale slope of 0"),
     "no series, last": (value(SeriesInstanceUID=None), LAST, "without a Series Instance UID"),
     "a series of its own, last": (value(SeriesInstanceUID="2.25.99"), LAST, "2 Series Instance UIDs"),
+    "a series of its own, in the middle": (value(SeriesInstanceUID="2.25.99"), MIDDLE, "2 Series Instance UIDs"),
+    "a series and number of its own, last": (value(SeriesInstanceUID="2.25.99", SeriesNumber=99), LAST, "2 Series"),
+    "a series of their own, every other": (value(SeriesInstanceUID="2.25.99"), EVERY_OTHER, "2 Series"),
+    "a series of their own, half": (value(SeriesInstanceUID="2.25.99"), HALF, "2 Series"),
+    "a series and number of their own, last two": (
+        value(SeriesInstanceUID="2.25.99", SeriesNumber=99),
+        [10, 11],
+        "2 Series",
+    ),
+    "another modality, last": (value(Modality="CT"), LAST, "modalities CT and MR"),
+    "called a segmentation, last": (value(Modality="SEG"), LAST, "no intensities"),
     "another person, last": (value(PatientID="other"), LAST, "2 different PatientID"),
     "no space, last": (value(FrameOfReferenceUID=None), LAST, "2 different FrameOfReferenceUID"),
     "on the place of another, last": (moved(-3), LAST, "place of another"),
@@ -217,6 +231,34 @@ class TestFilesThatCannotBeSlices:
         with pytest.raises((ScanError, UsageError), match=f"found the damaged file IM{k:04d}{ending}"):
             read(folder)
 
+    @pytest.mark.parametrize("k", [0, 5, 11])
+    @pytest.mark.parametrize("make", [lambda file: file.symlink_to("nowhere"), os.mkfifo], ids=["link", "pipe"])
+    def test_links_to_nothing_and_pipes_among_slices_refuse_the_series(
+        self, k: int, make: Callable[[Path], None], series: Callable[..., Path]
+    ) -> None:
+        folder = series(nothing, [])
+        file = folder / f"IM{k:04d}"
+        file.unlink()
+        make(file)
+        with pytest.raises(
+            (ScanError, UsageError), match=rf"found the damaged file IM{k:04d} \(a broken link, or a pipe"
+        ):
+            read(folder)
+
+    @pytest.mark.parametrize("more", [".part", ".crdownload", ".tmp"])
+    def test_half_copied_ones_refuse_the_series(self, more: str, series: Callable[..., Path]) -> None:
+        folder = series(nothing, [], ".dcm")
+        (folder / "IM0011.dcm").rename(folder / f"IM0011.dcm{more}")
+        np.testing.assert_array_equal(read(folder).stored, VOLUME)
+        (folder / f"IM0011.dcm{more}").write_bytes(b"")
+        with pytest.raises((ScanError, UsageError), match=f"found the damaged file IM0011.dcm{more}"):
+            read(folder)
+
+    def test_a_damaged_index_of_a_disc_is_passed_over(self, series: Callable[..., Path]) -> None:
+        folder = series(nothing, [])
+        (folder / "DICOMDIR").write_bytes(bytes(128) + b"DICM\0\0")
+        np.testing.assert_array_equal(read(folder).stored, VOLUME)
+
     def test_packed_alone_are_named_so(self, series: Callable[..., Path]) -> None:
         folder = series(nothing, [])
         last = folder / "IM0011"
@@ -263,6 +305,10 @@ class TestFilesThatCannotBeSlices:
         volumes = [found for found in find_series(files) if found.is_scan]
         assert [(found.shape, found.problem) for found in volumes] == [((12, 10, SLICES), None)]
 
+    def test_stations_that_follow_each_other_are_two(self, series: Callable[..., Path]) -> None:
+        folder = series(value(SeriesInstanceUID="2.25.99", SeriesNumber=99), HALF)
+        assert [found.problem for found in find_series(sorted(folder.iterdir()))] == [None, None]
+
     def test_two_complete_volumes_of_one_place_are_two(self, dicom_series: Writer, tmp_path: Path) -> None:
         files = dicom_series(tmp_path, VOLUME, SeriesInstanceUID="2.25.7")
         files += dicom_series(tmp_path, VOLUME.astype(np.uint8), SeriesInstanceUID="2.25.7")
@@ -289,10 +335,15 @@ class TestWithoutPreamble:
             assert file.read_bytes()[128:132] != b"DICM"
         np.testing.assert_array_equal(read(folder).stored, VOLUME)
 
-    def test_but_with_a_meta_header_slices_are_read(self, series: Callable[..., Path]) -> None:
+    @pytest.mark.parametrize("lacking", [128, 132], ids=["preamble", "preamble and DICM"])
+    @pytest.mark.parametrize("which", [LAST, MIDDLE, range(SLICES)])
+    def test_but_with_a_meta_header_slices_are_read(
+        self, lacking: int, which: Any, series: Callable[..., Path]
+    ) -> None:
         folder = series(nothing, [])
-        for file in folder.iterdir():
-            file.write_bytes(file.read_bytes()[132:])
+        for k in which:
+            file = folder / f"IM{k:04d}"
+            file.write_bytes(file.read_bytes()[lacking:])
         np.testing.assert_array_equal(read(folder).stored, VOLUME)
 
     def test_compressed_pixels_need_to_say_how(self, series: Callable[..., Path]) -> None:

@@ -11,6 +11,7 @@ import SimpleITK
 from nibabel.affines import apply_affine
 
 from pipeline.errors import ScanError
+from pipeline.scans import read_nifti
 from pipeline.scans.image_file import files_of, read_image, suffix
 
 RAW_HEADER = (
@@ -53,6 +54,26 @@ class TestVolume:
         scan = read_image(tmp_path / "pair.hdr")
         np.testing.assert_array_equal(scan.stored, np.asarray(whole.dataobj))
         np.testing.assert_allclose(scan.affine, whole.affine, atol=1e-4)
+
+    @pytest.mark.parametrize("codes", [(0, 0), (1, 0), (0, 1), (1, 4)])
+    @pytest.mark.parametrize("large", [False, True])
+    def test_nifti_pair_lies_where_the_single_file_does(
+        self, codes: tuple[int, int], large: bool, tmp_path: Path
+    ) -> None:
+        affine = np.array([[-2, 0.1, 0, 90], [0.1, 2, 0, -100], [0, 0, 3, -50], [0, 0, 0, 1.0]])
+        for kind, name in ((nib.Nifti1Image, "whole.nii"), (nib.Nifti1Pair, "pair.img")):
+            made = kind(np.arange(210, dtype=np.int16).reshape(6, 7, 5), affine)
+            made.set_qform(affine, codes[0])
+            made.set_sform(affine, codes[1])
+            nib.save(made, tmp_path / name)
+        pair = tmp_path / "pair.hdr"
+        if large:
+            (tmp_path / "pair.img").rename(tmp_path / "PAIR.IMG")
+            pair = pair.rename(tmp_path / "PAIR.HDR")
+        scan, whole = read_image(pair), read_nifti(tmp_path / "whole.nii")
+        np.testing.assert_array_equal(scan.stored, whole.stored)
+        np.testing.assert_allclose(scan.affine, whole.affine, atol=1e-4)
+        assert bool(scan.notes) == (codes == (0, 0))
 
     @pytest.mark.parametrize(("name", "ending"), [("a.b.NRRD", ".nrrd"), ("x.gipl.gz", ".gipl.gz"), ("x.nii", "")])
     def test_formats_are_known_by_their_names(self, name: str, ending: str) -> None:
@@ -116,6 +137,62 @@ class TestRefused:
         path.write_bytes(random.Random(0).randbytes(2000))
         with pytest.raises(ScanError, match="found"):
             read_image(path)
+
+
+NRRD = "NRRD0004\ntype: short\ndimension: 3\nsizes: 3 4 5\nendian: little\nencoding: raw\n{}\n"
+MHA = (
+    "ObjectType = Image\nNDims = 3\nDimSize = 3 4 5\nElementType = MET_SHORT\nBinaryData = True\n"
+    "BinaryDataByteOrderMSB = False\n{}ElementDataFile = LOCAL\n"
+)
+DIRECTIONS = "space directions: (2,0,0) (0,2,0) (0,0,5)\n"
+
+
+def bare(name: str, header: str, lines: str, folder: Path) -> Path:
+    path = folder / name
+    path.write_bytes(header.format(lines).encode() + np.arange(60, dtype="<i2").tobytes())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "header", "lines", "note"),
+    [
+        ("x.nrrd", NRRD, f"Space: LPS\n{DIRECTIONS}", None),
+        ("x.nrrd", NRRD, f'space: LPS\n{DIRECTIONS}space units: "mm" "mm" "mm"\n', None),
+        ("x.nrrd", NRRD, "spacings: 2 2 5\n", "in which space"),
+        ("x.mha", MHA, "TransformMatrix = 1 0 0 0 1 0 0 0 1\nElementSpacing = 2 2 5\n", None),
+        ("x.mha", MHA, "ElementSpacing = 2 2 5\n", "where its axes point"),
+        ("x.mha", MHA, "ElementSize = 2 2 5\nAnatomicalOrientation = RAI\n", "where its axes point"),
+    ],
+)
+def test_headers_that_do_not_say_how_they_lie_get_a_note(
+    name: str, header: str, lines: str, note: str | None, tmp_path: Path
+) -> None:
+    scan = read_image(bare(name, header, lines, tmp_path))
+    np.testing.assert_allclose(scan.spacing_mm, (2, 2, 5))
+    assert len(scan.notes) == bool(note)
+    assert all(note in found for found in scan.notes)
+
+
+def test_gipl_never_says_so(tmp_path: Path) -> None:
+    (note,) = read_image(written(image(), tmp_path / "x.gipl")).notes
+    assert "where its axes point" in note
+
+
+@pytest.mark.parametrize(
+    ("name", "header", "lines", "reason"),
+    [
+        ("x.nrrd", NRRD, "", "without spacings, expected the size of the voxels"),
+        ("x.nrrd", NRRD, "space: LPS\nspace origin: (0,0,0)\n", "without spacings"),
+        ("x.mha", MHA, "TransformMatrix = 1 0 0 0 1 0 0 0 1\n", "without spacings"),
+        ("x.nrrd", NRRD, f'space: LPS\n{DIRECTIONS}space units: "cm" "cm" "cm"\n', "lengths in 'cm', expected milli"),
+        ("x.nrrd", NRRD, 'spacings: 2000 2000 5000\nunits: "um" "um" "um"\n', "lengths in 'um', expected milli"),
+    ],
+)
+def test_headers_without_sizes_or_in_other_units_are_refused(
+    name: str, header: str, lines: str, reason: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ScanError, match=f"{name}: found .*{reason}"):
+        read_image(bare(name, header, lines, tmp_path))
 
 
 @pytest.mark.parametrize("space", ["", "space: left-posterior-superior\n"])

@@ -1,9 +1,11 @@
 """What a user names and which scans are meant by it."""
 
+import gzip
 import hashlib
 import os
 import random
 import re
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -328,6 +330,66 @@ class TestEveryFileThatCouldBeAScan:
         good.read()
         with pytest.raises(ScanError, match=f"{re.escape(name)}: found a file of a kind that is not read"):
             bad.read()
+
+    @pytest.mark.parametrize("name", ["x", "x.bak", "x.nii.bak", "x (1)", "x.niigz.part"])
+    @pytest.mark.parametrize("packed", [False, True])
+    def test_nifti_under_another_name_is_named(self, name: str, packed: bool, tmp_path: Path) -> None:
+        nifti(tmp_path / "a.nii")
+        content = (tmp_path / "a.nii").read_bytes()
+        (tmp_path / name).write_bytes(gzip.compress(content) if packed else content)
+        (tmp_path / "x_mask.bak").write_bytes(content)
+        good, bad = found(tmp_path)
+        good.read()
+        with pytest.raises(ScanError, match=rf"{re.escape(name)}: found NIfTI under another name.*\.nii\.gz; rename"):
+            bad.read()
+
+    def test_packed_dicom_is_named_once(self, dicom_series: Writer, tmp_path: Path) -> None:
+        nifti(tmp_path / "a.nii")
+        for file in dicom_series(tmp_path / "t1", VOLUME):
+            (tmp_path / "t1" / f"{file.name}.gz").write_bytes(gzip.compress(file.read_bytes()))
+            file.unlink()
+        good, bad = found(tmp_path)
+        good.read()
+        with pytest.raises(ScanError, match=r"found the packed file .*\.gz, expected plain DICOM; unpack it"):
+            bad.read()
+
+    def test_a_zip_under_another_name_is_one_if_it_holds_scans(self, dicom_series: Writer, tmp_path: Path) -> None:
+        nifti(tmp_path / "a.nii")
+        dicom_series(tmp_path / "t1", VOLUME)
+        zipped(tmp_path / "t1", tmp_path / "study")
+        shutil.rmtree(tmp_path / "t1")
+        with zipfile.ZipFile(tmp_path / "patients.xlsx", "w") as office:
+            office.writestr("[Content_Types].xml", b"<xml/>")
+        with open_sources([tmp_path]) as sources:
+            assert [source.path.name for source in sources] == ["a.nii", "study"]
+            np.testing.assert_array_equal(sources[1].read().stored, VOLUME)
+
+    @pytest.mark.parametrize("name", ["x.nii.gz", "inner.zip", "x.mgz"])
+    def test_what_else_is_in_a_zip_of_dicom_is_named(self, name: str, dicom_series: Writer, tmp_path: Path) -> None:
+        dicom_series(tmp_path / "t1", VOLUME)
+        for other in (name, "x_mask.nii.gz", "readme.txt"):
+            (tmp_path / "t1" / other).write_bytes(b"content")
+        zipped(tmp_path / "t1", tmp_path / "study.zip")
+        shutil.rmtree(tmp_path / "t1")
+        with open_sources([tmp_path]) as (good, bad):
+            good.read()
+            with pytest.raises(ScanError, match=f"study.zip: found {name} in a zip of DICOM"):
+                bad.read()
+
+    def test_what_git_annex_has_not_fetched_is_named(self, tmp_path: Path) -> None:
+        nifti(tmp_path / "a.nii")
+        link = tmp_path / "x.nii.gz"
+        link.symlink_to(".git/annex/objects/aa/bb/MD5E-s1--00.nii.gz/MD5E-s1--00.nii.gz")
+        (tmp_path / "x_mask.nii.gz").symlink_to(".git/annex/objects/x")
+        for source in (found(tmp_path)[1], *found(link)):
+            with pytest.raises(ScanError, match=r"x\.nii\.gz: is a link of git-annex.*get the file first"):
+                source.read()
+
+    def test_a_pipe_called_as_a_scan_is_named(self, tmp_path: Path) -> None:
+        nifti(tmp_path / "a.nii")
+        os.mkfifo(tmp_path / "x.nii.gz")
+        with pytest.raises(ScanError, match=r"x\.nii\.gz: found no regular file"):
+            found(tmp_path)[1].read()
 
     @pytest.mark.parametrize("name", ["x_mask.mgz", "x_label-lesion.mgh", "notes.txt", "table.csv", ".hidden.mgz"])
     def test_masks_and_texts_are_not(self, name: str, tmp_path: Path) -> None:
