@@ -9,12 +9,17 @@ from pipeline.errors import ScanError
 SPLITS = {
     "training": "training",
     "train": "training",
+    "tr": "training",
     "validation": "validation",
     "valid": "validation",
     "val": "validation",
     "dev": "validation",
     "test": "test",
     "testing": "test",
+    "tst": "test",
+    "ts": "test",
+    "te": "test",
+    "holdout": "test",
 }
 
 

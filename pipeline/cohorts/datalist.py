@@ -18,13 +18,25 @@ from pipeline.scans.nifti import stem
 
 # What people call the columns, in lower case and without anything but letters.
 COLUMNS = {
-    "mask": ("mask", "label"),
+    "mask": (
+        "mask", "label", "labels", "seg", "segmentation", "lesion", "lesionmask", "roi", "groundtruth", "gt",
+        "annotation", "maskpath", "labelpath", "segmentationpath",
+    ),
     "subject": ("subject", "subjectid", "id", "scan", "scanid", "case", "caseid"),
-    "patient": ("patient", "patientid", "participant", "participantid", "person", "personid", "pid", "ptid"),
-    "session": ("session", "sessionid", "visit", "visitid", "timepoint"),
-    "split": ("split", "subset", "partition"),
+    "patient": (
+        "patient", "patientid", "patientname", "patientnumber", "patientno", "patientuid", "patid", "participant",
+        "participantid", "person", "personid", "individual", "individualid", "pid", "ptid", "mrn", "anonid", "proband",
+    ),
+    "session": (
+        "session", "sessionid", "ses", "visit", "visitid", "visitnumber", "timepoint", "time", "week", "date",
+        "scandate", "studydate",
+    ),
+    "split": ("split", "subset", "partition", "set", "datasplit", "traintest"),
     "fold": ("fold",),
-}
+}  # fmt: skip
+SEPARATOR_ROWS = [[f"sep={mark}"] for mark in ",;\t|"]
+NO_VALUE = {"", "n/a", "na", "nan", "none", "null", "-"}
+PATHS = re.compile(r".+\.nii(\.gz)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -37,11 +49,14 @@ class _Row:
 
     def get(self, column: str) -> str:
         """A cell's text by any of its names; empty if there is none."""
-        for name in COLUMNS[column]:
-            for key, value in self.cells.items():
-                if re.sub(r"[^a-z]", "", str(key).casefold()) == name and value not in (None, ""):
-                    return str(value).strip()
-        return ""
+        found = [str(value).strip() for value in self.named(column).values()]
+        return next((text for text in found if text.casefold() not in NO_VALUE), "")
+
+    def named(self, column: str) -> dict[str, Any]:
+        """The cells that are not empty under any name of a column, the usual names first."""
+        plain = {str(key): re.sub(r"[^a-z]", "", str(key).casefold()) for key in self.cells}
+        keys = [key for name in COLUMNS[column] for key, its_name in plain.items() if its_name == name]
+        return {key: value for key in keys if (value := self.cells.get(key)) not in (None, "")}
 
 
 @register(
@@ -63,13 +78,14 @@ def datalist(path: Path, modality: str | None) -> list[Entry]:
         rows, description = _json_rows(path, text) if kind == ".json" else (_csv_rows(path, text, column), None)
     except (ValueError, RecursionError, csv.Error) as error:
         raise UsageError(f"{path}: is malformed ({error}), expected JSON or CSV; mend it") from error
-    notes = _notes(path, rows)
+    _refuse_unlike_people(path, rows)
+    notes = _notes(path, rows, column)
     entries = [_listed(path, row, column, description) for row in rows]
     return [replace(entry, notes=(*entry.notes, *notes)) for entry in _named_apart(path, rows, entries)]
 
 
 def _json_rows(path: Path, text: str) -> tuple[list[_Row], Description | None]:
-    content = json.loads(text)
+    content = json.loads(text, object_pairs_hook=_once)
     lists = {key: content[key] for key in SPLITS if key in content} if isinstance(content, dict) else {}
     if not lists or not all(isinstance(rows, list) for rows in lists.values()):
         raise UsageError(
@@ -82,6 +98,12 @@ def _json_rows(path: Path, text: str) -> tuple[list[_Row], Description | None]:
     return rows, describe(path.name, content)
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if twice := [key for place, (key, _) in enumerate(pairs) if key in dict(pairs[:place])]:
+        raise ValueError(f"the key {twice[0]!r} stands there twice")
+    return dict(pairs)
+
+
 def _cells(row: Any) -> Mapping[str, Any]:
     if isinstance(row, str):  # MONAI lists test images without labels so
         return {"image": row}
@@ -90,9 +112,14 @@ def _cells(row: Any) -> Mapping[str, Any]:
 
 def _csv_rows(path: Path, text: str, column: str) -> list[_Row]:
     lines = text.splitlines()
-    header = lines[0] if lines else ""
-    # Spreadsheets of many countries separate by semicolons.
-    reader = csv.DictReader(lines, delimiter=next((mark for mark in ",;\t" if mark in header), ","))
+    # Spreadsheets leave blank rows above the table, and name their separator in a row of its own.
+    above = 0
+    while (above < len(lines) and not lines[above].strip(" ,;\t")) or lines[above : above + 1] in SEPARATOR_ROWS:
+        above += 1
+    header = lines[above] if above < len(lines) else ""
+    # Those of many countries separate by semicolons.
+    mark = max(";\t|,", key=header.count)
+    reader = csv.DictReader(lines[above:], delimiter=mark, strict=True)
     names = [name.strip() for name in reader.fieldnames or []]
     reader.fieldnames = [name.casefold() if name.casefold() in {"image", "target"} else name for name in names]
     if column not in reader.fieldnames:
@@ -100,26 +127,80 @@ def _csv_rows(path: Path, text: str, column: str) -> list[_Row]:
             f"{path}: has the columns {', '.join(reader.fieldnames) or '(none)'}, expected {column}, mask and "
             "optionally subject, patient and split; name them so in its first line"
         )
+    if twice := sorted({name for name in reader.fieldnames if name and reader.fieldnames.count(name) > 1}):
+        raise UsageError(
+            f"{path}: has several columns {', '.join(twice)}, expected each name once; rename or remove the others"
+        )
     found = []
     for cells in reader:
-        row = _Row(f"line {reader.line_num}", {key: cell for key, cell in cells.items() if key is not None}, None)
+        row = _Row(
+            f"line {above + reader.line_num}", {key: cell for key, cell in cells.items() if key is not None}, None
+        )
         if any(str(cell or "").strip() for cell in row.cells.values()):  # spreadsheets leave blank rows behind
             found.append(replace(row, split=row.get("split")))
     return found
 
 
-def _notes(path: Path, rows: list[_Row]) -> list[str]:
-    folds = sorted({fold for row in rows if (fold := row.get("fold"))})
-    if not folds:
-        return []
-    told = f"its folds ({', '.join(folds)}) were not used; name validation scans in a list or column 'split'"
-    return [f"{path.name}: {told}"]
+def _notes(path: Path, rows: list[_Row], column: str) -> list[str]:
+    notes = []
+    if folds := sorted({fold for row in rows if (fold := row.get("fold"))}):
+        told = f"its folds ({', '.join(folds)}) were not used; name validation scans in a list or column 'split'"
+        notes.append(f"{path.name}: {told}")
+    read = {column, "image", "target"}.union(
+        *(row.named(known) for row in rows for known in ("patient", "split", "fold"))
+    )
+    read |= {next(iter(row.named(known)), "") for row in rows for known in ("subject", "session", "mask")}
+    masked = any(_masks(row) for row in rows)
+    unread = {
+        str(key)
+        for row in rows
+        for key, value in row.cells.items()
+        # Files beside image and mask are further sequences.
+        if value not in (None, "") and not (masked and PATHS.fullmatch(str(value).strip()))
+    }
+    if unread := unread - read:
+        notes.append(
+            f"{path.name}: its columns {', '.join(sorted(unread))} were taken for no patient, visit, mask or split; "
+            "if one is, call it 'patient', 'session', 'mask' or 'split'"
+        )
+    return notes
+
+
+def _masks(row: _Row) -> list[Any]:
+    """The cells that may be the path of the mask, files first: a column `label` may hold a class beside a mask."""
+    cells = list(row.named("mask").values())
+    return sorted(cells, key=lambda cell: not (isinstance(cell, str) and PATHS.fullmatch(cell.strip())))
+
+
+def _contradiction(path: Path, row: _Row) -> str | None:
+    """What is wrong with a row whose columns, or column and list, put it into different splits."""
+    named = {"its list": row.split, **row.named("split")} if row.split else row.named("split")
+    found = {key: SPLITS.get(str(value).strip().casefold(), str(value).strip()) for key, value in named.items()}
+    if len(set(found.values())) < 2:
+        return None
+    said = ", ".join(f"{key} {text!r}" for key, text in found.items())
+    return f"{path}: {row.where} is in several splits ({said}), expected one; remove the others"
+
+
+def _refuse_unlike_people(path: Path, rows: list[_Row]) -> None:
+    """Two names of a person (a code, a record number) are welcome as long as they mean the same people."""
+    named = [row.named("patient") for row in rows]
+    first, *others = dict.fromkeys(key for cells in named for key in cells) or [""]
+    for other in others:
+        pairs = {
+            (str(cells[first]).strip(), str(cells[other]).strip()) for cells in named if {first, other} <= cells.keys()
+        }
+        if not len({one for one, _ in pairs}) == len(pairs) == len({two for _, two in pairs}):
+            raise UsageError(
+                f"{path}: has the columns {first} and {other}, which tell different patients apart, expected one of "
+                "them; remove the other"
+            )
 
 
 def _listed(path: Path, row: _Row, column: str, description: Description | None) -> Entry:
-    image, mask = row.cells.get(column), row.cells.get("mask") or row.cells.get("label") or row.get("mask")
+    image, mask = row.cells.get(column), next(iter(_masks(row)), None)
     given_split = str(row.split or "").strip().casefold()
-    fault = None
+    fault = _contradiction(path, row)
     if not isinstance(image, str) or not image.strip():
         fault = f"{path}: {row.where} has the {column} {image!r}, expected the path of one file; name one"
         image = ""

@@ -528,6 +528,65 @@ class TestDatalist:
         (problem,) = found.problems
         assert reason in problem.reason
 
+    @pytest.mark.parametrize("above", ["", "\n\n", ",,,\n", "sep=,\n"])
+    @pytest.mark.parametrize(
+        ("mask", "patient", "split"),
+        [
+            ("seg", "patient_name", "set"),
+            ("Lesion mask", "MRN", "data_split"),
+            ("label_path", "PAT_ID", "train_test"),
+            ("ground_truth", "individual", "subset"),
+        ],
+    )
+    def test_columns_are_known_by_the_names_that_people_give_them(
+        self, tmp_path: Path, above: str, mask: str, patient: str, split: str
+    ) -> None:
+        lay(tmp_path, "a.nii", "m.nii")
+        datalist = tmp_path / "scans.csv"
+        datalist.write_text(f"{above}image,{mask},{patient},{split}\na.nii,m.nii,P1,tr\n")
+        found = find_cases(datalist)
+        (case,) = found.cases
+        assert (case.mask, case.patient, case.split) == (tmp_path / "m.nii", "P1", "training")
+        assert found.notes == []
+
+    def test_patients_that_are_not_known_are_no_person(self, tmp_path: Path) -> None:
+        lay(tmp_path, "a.nii", "b.nii", "m.nii")
+        (tmp_path / "scans.csv").write_text("image,mask,patient\na.nii,m.nii,n/a\nb.nii,m.nii,n/a\n")
+        assert {case.patient for case in find_cases(tmp_path / "scans.csv").cases} == {"a", "b"}
+
+    def test_a_class_beside_the_mask_is_no_mask(self, tmp_path: Path) -> None:
+        lay(tmp_path, "a.nii", "m.nii")
+        (tmp_path / "scans.csv").write_text("image,label,seg\na.nii,1,m.nii\n")
+        (case,) = find_cases(tmp_path / "scans.csv").cases
+        assert case.mask == tmp_path / "m.nii"
+
+    def test_columns_that_are_not_read_are_named(self, tmp_path: Path) -> None:
+        lay(tmp_path, "a.nii", "m.nii")
+        (tmp_path / "scans.csv").write_text("image,mask,Proband-Nr,group\na.nii,m.nii,7,test\n")
+        (note,) = find_cases(tmp_path / "scans.csv").notes
+        assert "its columns Proband-Nr, group were taken for no patient" in note
+
+    @pytest.mark.parametrize("second", ["training", "test", "fold1"])
+    def test_two_columns_or_a_list_that_say_other_splits(self, tmp_path: Path, second: str) -> None:
+        lay(tmp_path, "a.nii", "m.nii")
+        row = {"image": "a.nii", "mask": "m.nii", "split": second}
+        (tmp_path / "list.json").write_text(json.dumps({"train": [row]}))
+        (tmp_path / "scans.csv").write_text(f"image,mask,split,subset\na.nii,m.nii,train,{second}\n")
+        for name in ("list.json", "scans.csv"):
+            told = problems(find_cases(tmp_path / name)).get("a", "")
+            assert ("is in several splits" in told) == (second != "training")
+
+    def test_two_columns_that_tell_other_people_apart_are_refused_and_two_names_of_one_are_not(
+        self, tmp_path: Path
+    ) -> None:
+        lay(tmp_path, "a.nii", "b.nii", "m.nii")
+        datalist = tmp_path / "scans.csv"
+        datalist.write_text("image,mask,patient,MRN\na.nii,m.nii,P1,11\nb.nii,m.nii,P2,12\n")
+        assert [case.patient for case in find_cases(datalist).cases] == ["P1", "P2"]
+        datalist.write_text("image,mask,patient,MRN\na.nii,m.nii,P1,11\nb.nii,m.nii,P2,11\n")
+        with pytest.raises(UsageError, match="patient and MRN, which tell different patients apart"):
+            find_cases(datalist)
+
     def test_unknown_split_is_reported(self, tmp_path: Path) -> None:
         lay(tmp_path, "a.nii", "mask.nii")
         datalist = tmp_path / "scans.csv"
@@ -566,6 +625,9 @@ class TestDatalist:
             ("list.csv", "file,mask\na.nii,b.nii\n", "columns file, mask"),
             ("list.csv", "image,mask\n", "holds no scan"),
             ("list.csv", f"image,mask\n{'x' * 200_000},\n", "malformed"),
+            ("list.csv", "image,mask,patient,patient\na.nii,b.nii,1,2\n", "several columns patient"),
+            ("list.csv", 'image,mask,x\na.nii,b.nii,"1\nc.nii,d.nii,2\n', "malformed"),
+            ("list.json", '{"training": [], "training": []}', "'training' stands there twice"),
             ("scan.nii.gz", "", "single file"),
         ],
     )

@@ -118,6 +118,22 @@ def test_one_image_under_two_patients_is_refused_whatever_its_file(source: Path)
         run(source)
 
 
+def test_copies_of_one_image_alone_are_a_trial_of_the_layout_and_said_to_be(source: Path) -> None:
+    for number in range(1, 6):
+        nib.save(nib.load(source / "p0_image.nii"), source / f"p{number}_image.nii")
+        nib.save(nib.load(source / "p0_mask.nii"), source / f"p{number}_mask.nii")
+    made = run(source)
+    assert len(made.subjects) == 6
+    assert any("are the same image" in note for note in made.notes)
+
+
+def test_one_file_under_every_subject_of_a_list_is_refused(source: Path) -> None:
+    text = "image,mask,subject\n" + "".join(f"p0_image.nii,p0_mask.nii,s{number}\n" for number in range(6))
+    (source / "list.csv").write_text(text)
+    with pytest.raises(UsageError, match="holds the same image under several patients"):
+        run(source)
+
+
 def test_a_list_s_splits_beside_other_shares_are_refused(source: Path) -> None:
     rows = [{"image": f"p{n}_image.nii", "mask": f"p{n}_mask.nii"} for n in range(6)]
     (source / "list.json").write_text(json.dumps({"training": rows}))
