@@ -53,6 +53,7 @@ def test_a_run_holds_what_a_bundle_holds(laptop_run):
         "docs/README.md",
         "docs/data_license.txt",
         "models/model.pt",
+        "models/segmentor.pt",
         "models/checkpoint.pt",
         "curves.csv",
         "curves.png",
@@ -217,6 +218,8 @@ def test_weights_are_kept_along_the_way_on_request(go, tmp_path):
         "checkpoint.pt",
         "model.pt",
         "model_epoch0002.pt",
+        "segmentor.pt",
+        "segmentor_epoch0002.pt",
     }
     assert same(weights(tmp_path / "run"), torch.load(tmp_path / "run/models/model_epoch0002.pt", weights_only=True))
 

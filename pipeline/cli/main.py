@@ -28,7 +28,7 @@ COMMANDS = {
     "evaluate": "Measure healthiness and identity on a cohort's test patients.",
     "select": "Choose the best epoch of a training on validation patients.",
     "compare": "Put methods side by side in a table, with significance.",
-    "study": "Run the papers' experiments, a table and a picture each.",
+    "study": "Run the papers' experiments: data fraction, λ, enhancement, saliency, …",
     "rating": "Draw and read a blinded rating study.",
     "verify": "Tell whether files are ours, unchanged, and from what.",
     "doctor": "Check this machine, and say how to mend what is missing.",
