@@ -1,6 +1,7 @@
 """Fillers: image and mask in, image out; voxels outside the mask keep their exact value."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -15,6 +16,7 @@ from pipeline.inference.inputs import Inputs, Seen, see
 from pipeline.inference.network import GridNetwork, NetworkPredictor
 from pipeline.inference.products import Figure, Product, ProductKind, Result
 from pipeline.inference.stored import add_intensity, stored_difference
+from pipeline.preprocessing.foreground import foreground
 from pipeline.preprocessing.grid import Grid, VolumeGrid
 from pipeline.preprocessing.harmonic import harmonic_fill
 from pipeline.preprocessing.window import WindowRule
@@ -22,6 +24,22 @@ from pipeline.preprocessing.window import WindowRule
 FILLED = "The scan with its lesion mask filled; voxels outside the mask are those of the scan"
 DIFFERENCE = "Input minus filled scan, in the scan's units"
 MASK = "The lesion mask that was filled, as it was given"
+HARMONIC = "The fill solves Laplace's equation in three dimensions, with the tissue around the lesion as boundary."
+
+
+@dataclass(frozen=True)
+class Fill:
+    """What was put into a hole.
+
+    Args:
+        axial: in the scan's units, shape (slices, right, anterior); outside the hole it says nothing.
+        method: how, a sentence.
+        notes: for the user.
+    """
+
+    axial: NDArray[np.float32]
+    method: str
+    notes: Sequence[str] = ()
 
 
 class HarmonicFiller:
@@ -50,18 +68,26 @@ class HarmonicFiller:
         """What a user may change of it, as records keep it."""
         return {}
 
+    def fill(
+        self, windowed: NDArray[np.float32], hole: NDArray[np.bool_], spacing_mm: tuple[float, float, float]
+    ) -> NDArray[np.float32]:
+        """As `Filler.fill`."""
+        image = windowed[:, 0]
+        return harmonic_fill(image, hole, foreground(image) & ~hole, spacing_mm)
+
     def __call__(self, inputs: Inputs) -> Result:
         """Fill the mask of the inputs.
 
         Raises:
             ScanError: if there is no mask, it lies on another grid, is empty, or touches no tissue.
         """
-        return _filled(
+        return filled_result(
             inputs,
             self.window,
             self.channels,
-            lambda seen, hole: harmonic_fill(seen.axial, hole, seen.foreground & ~hole, seen.spacing_mm),
-            "The fill solves Laplace's equation in three dimensions, with the tissue around the lesion as boundary.",
+            lambda seen, hole: Fill(
+                harmonic_fill(seen.axial, hole, seen.foreground & ~hole, seen.spacing_mm), HARMONIC
+            ),
         )
 
 
@@ -124,7 +150,7 @@ class Filler(NetworkPredictor):
             ScanError: if there is no mask, it lies on another grid or is empty, or the network gives no numbers.
         """
 
-        def fill(seen: Seen, hole: NDArray[np.bool_]) -> NDArray[np.float32]:
+        def fill(seen: Seen, hole: NDArray[np.bool_]) -> Fill:
             slices = np.flatnonzero(hole.any(axis=(1, 2)))
             # Neighbouring slices are seen, and a volume's network sees what lies around the hole.
             reach = len(hole) if isinstance(self.runner.grid, VolumeGrid) else self.runner.neighbours
@@ -132,27 +158,35 @@ class Filler(NetworkPredictor):
             made = seen.axial.copy()
             filled = self.fill(seen.windowed[span], hole[span], seen.spacing_mm)
             made[span][hole[span]] = filled[hole[span]] * np.float32(seen.window.width) + np.float32(seen.window.low)
-            return made
+            return Fill(made, "The network saw the scan with the hole, and the hole.")
 
-        return _filled(
-            inputs, self.window, self.channels, fill, "The network saw the scan with the hole, and the hole."
-        )
+        return filled_result(inputs, self.window, self.channels, fill)
 
 
-def _filled(
+def filled_result(
     inputs: Inputs,
     window: WindowRule,
     channels: tuple[str, ...],
-    fill: Callable[[Seen, NDArray[np.bool_]], NDArray[np.float32]],
-    method: str,
+    fill: Callable[[Seen, NDArray[np.bool_]], Fill],
 ) -> Result:
-    """What fillers share: from the inputs and a fill of axial intensities to the result."""
+    """What fillers share: from the inputs and a fill of axial intensities to the result.
+
+    Args:
+        inputs: of one person.
+        window: how the intensity window is chosen.
+        channels: the sequences that the filler takes.
+        fill: fills a hole in what is seen.
+
+    Raises:
+        ScanError: if there is no mask, it lies on another grid or is empty, or `fill` refuses.
+    """
     scan = inputs.scan
     if inputs.mask is None:
         raise ScanError(f"{scan.origin}: no lesion mask was given, expected one to fill; give --mask FILE")
     seen = see(inputs, window, channels)
     hole, assumed = seen.mask(inputs.mask)
-    change = np.where(hole, fill(seen, hole) - seen.axial, np.float32(0))
+    made = fill(seen, hole)
+    change = np.where(hole, made.axial - seen.axial, np.float32(0))
     region = seen.region_on_scan(hole)
     stored, more = add_intensity(scan.stored.copy(order="K"), region, seen.on_scan(change)[region], scan.slope)
     voxel_ml = float(np.prod(scan.spacing_mm)) / 1000
@@ -165,10 +199,10 @@ def _filled(
         ),
         region=region,
         window=seen.window,
-        notes=[*seen.notes, *assumed, *more],
+        notes=[*seen.notes, *assumed, *made.notes, *more],
         steps=seen.steps,
         figures=(Figure("FilledMl", "Filled", int(region.sum()) * voxel_ml, "ml", 1, "inside the mask", leading=True),),
         facts={"EditedVoxels": int(region.sum()), "ChangedVoxels": int((stored != scan.stored).sum())},
         made="The lesion was filled with synthetic tissue",
-        method=(method, "Voxels outside the mask keep their exact values."),
+        method=(made.method, "Voxels outside the mask keep their exact values."),
     )

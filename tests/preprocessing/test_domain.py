@@ -3,6 +3,7 @@
 import copy
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -253,6 +254,22 @@ def test_a_scan_that_is_named_after_another_contrast_is_warned_of(whole_heads, s
     expected = f"found a scan that is named {warned}, the bundle was trained on FLAIR; give such a scan"
     assert bool(warned) == any(expected in warning for warning in warnings)
     assert bool(warned) == bool(warnings)
+
+
+@pytest.mark.parametrize("any_contrast", [True, False])
+def test_a_bundle_that_takes_any_contrast_is_not_told_of_one_and_of_what_is_no_head_all_the_same(
+    whole_heads, scan, any_contrast
+):
+    voxels = head(100)
+    voxels[voxels > 600] *= 0.6  # fat is suppressed
+    named = replace(scan(voxels), origin=Path("sub-01_T2w.nii.gz"))
+    metadata = {**whole_heads, "any_contrast": any_contrast}
+    told = [*found(named, metadata).warnings, *found(named, metadata).refusals]
+    assert any("T2w" in text for text in told) != any_contrast
+    assert any("times as far from the mean" in text for text in told) != any_contrast
+    upside_down = scan()
+    upside_down = replace(upside_down, stored=np.ascontiguousarray(upside_down.stored[:, :, ::-1]))
+    assert any("upside down" in text for text in found(upside_down, metadata).warnings)
 
 
 def test_any_name_will_do_where_the_training_s_names_tell_nothing(whole_heads, scan):
