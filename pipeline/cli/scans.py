@@ -45,6 +45,7 @@ class ScanOptions:
     whole: bool = False
     uncertainty: bool = False
     viewer: bool = False
+    grow: float = 0.0
 
 
 def scan_options(bundle: str | None, output: str) -> Decorator:
@@ -134,6 +135,8 @@ def run_over_scans(kind: str, options: ScanOptions, finish: "Finish | None" = No
             raise UsageError(f"{confined}: belongs to one scan, found {len(sources)}; run them one by one")
         if options.whole:
             predictor.slab = WHOLE
+        if options.grow:
+            predictor.grow_mm = options.grow
         request = Request(
             form=Form(options.output_type, None if options.no_page else ScanPage(options.viewer)),
             finish=finish,

@@ -13,6 +13,7 @@ from torch import nn
 
 from pipeline.errors import ScanError
 from pipeline.inference.inputs import Inputs, Seen, see
+from pipeline.inference.mask_check import grown, rim_contrast, tightness_warning
 from pipeline.inference.network import GridNetwork, NetworkPredictor
 from pipeline.inference.products import Figure, Product, ProductKind, Result
 from pipeline.inference.stored import add_intensity, stored_difference
@@ -23,7 +24,7 @@ from pipeline.preprocessing.window import WindowRule
 
 FILLED = "The scan with its lesion mask filled; voxels outside the mask are those of the scan"
 DIFFERENCE = "Input minus filled scan, in the scan's units"
-MASK = "The lesion mask that was filled, as it was given"
+MASK = "The lesion mask that was filled"
 HARMONIC = "The fill solves Laplace's equation in three dimensions, with the tissue around the lesion as boundary."
 
 
@@ -42,7 +43,71 @@ class Fill:
     notes: Sequence[str] = ()
 
 
-class HarmonicFiller:
+class FillsMask:
+    """What fillers have in common: from a mask and a fill of axial intensities to the result.
+
+    Attributes:
+        grow_mm: by how much a mask is grown before it is filled.
+    """
+
+    kind = "filler"
+    main: tuple[str, ProductKind] = ("filled", "image")
+    output_types = frozenset({"image"})
+    grow_mm: float = 0.0
+    window: WindowRule
+    channels: tuple[str, ...]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a user may change of it, as records keep it."""
+        return {"GrowMm": self.grow_mm} if self.grow_mm else {}
+
+    def result(self, inputs: Inputs, fill: Callable[[Seen, NDArray[np.bool_]], Fill]) -> Result:
+        """Fill the mask of the inputs.
+
+        Args:
+            inputs: of one person.
+            fill: fills a hole in what is seen.
+
+        Raises:
+            ScanError: if there is no mask, it lies on another grid or is empty, or `fill` refuses.
+        """
+        scan = inputs.scan
+        if inputs.mask is None:
+            raise ScanError(f"{scan.origin}: no lesion mask was given, expected one to fill; give --mask FILE")
+        seen = see(inputs, self.window, self.channels)
+        hole, assumed = seen.mask(inputs.mask)
+        if self.grow_mm:
+            hole = grown(hole, seen.foreground, seen.spacing_mm, self.grow_mm)
+            assumed = [*assumed, f"the mask was grown by {self.grow_mm:g} mm"]
+        warning = tightness_warning(rim_contrast(seen.axial, hole, seen.foreground, seen.spacing_mm))
+        made = fill(seen, hole)
+        change = np.where(hole, made.axial - seen.axial, np.float32(0))
+        region = seen.region_on_scan(hole)
+        stored, more = add_intensity(scan.stored.copy(order="K"), region, seen.on_scan(change)[region], scan.slope)
+        voxel_ml = float(np.prod(scan.spacing_mm)) / 1000
+        return Result(
+            scan=scan,
+            products=(
+                Product("filled", "image", stored, "scan", "filled", FILLED),
+                Product("fill", "difference", stored_difference(scan.stored, stored), "scan", "difference", DIFFERENCE),
+                Product("filled", "mask", region.astype(np.uint8), "", "filled mask", MASK),
+            ),
+            region=region,
+            window=seen.window,
+            notes=[*seen.notes, *assumed, *made.notes, *more],
+            warnings=[warning] if warning else [],
+            steps=seen.steps,
+            figures=(
+                Figure("FilledMl", "Filled", int(region.sum()) * voxel_ml, "ml", 1, "inside the mask", leading=True),
+            ),
+            facts={"EditedVoxels": int(region.sum()), "ChangedVoxels": int((stored != scan.stored).sum())},
+            made="The lesion was filled with synthetic tissue",
+            method=(made.method, "Voxels outside the mask keep their exact values."),
+        )
+
+
+class HarmonicFiller(FillsMask):
     """Fills a lesion with the solution of Laplace's equation that continues the tissue around it, in three dimensions.
 
     It has no weights and invents no anatomy: the smoothest fill without a seam, and the control that a trained filler
@@ -53,20 +118,12 @@ class HarmonicFiller:
         device: taken for the sake of the other predictors; the equation is solved on the CPU.
     """
 
-    kind = "filler"
-    main: tuple[str, ProductKind] = ("filled", "image")
-    output_types = frozenset({"image"})
     channels = ("image",)
     networks: Mapping[str, nn.Module] = MappingProxyType({})
 
     def __init__(self, window: WindowRule, device: torch.device | str = "cpu") -> None:
         self.window = window
         self.device = torch.device(device)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What a user may change of it, as records keep it."""
-        return {}
 
     def fill(
         self, windowed: NDArray[np.float32], hole: NDArray[np.bool_], spacing_mm: tuple[float, float, float]
@@ -81,17 +138,15 @@ class HarmonicFiller:
         Raises:
             ScanError: if there is no mask, it lies on another grid, is empty, or touches no tissue.
         """
-        return filled_result(
+        return self.result(
             inputs,
-            self.window,
-            self.channels,
             lambda seen, hole: Fill(
                 harmonic_fill(seen.axial, hole, seen.foreground & ~hole, seen.spacing_mm), HARMONIC
             ),
         )
 
 
-class Filler(NetworkPredictor):
+class Filler(FillsMask, NetworkPredictor):
     """Fills a lesion by a network that sees the scan with the hole, and the hole.
 
     Args:
@@ -104,10 +159,6 @@ class Filler(NetworkPredictor):
         channels: names of the sequences that the network takes, the one that it fills first.
         neighbours: slices above and below that it sees with each.
     """
-
-    kind = "filler"
-    main: tuple[str, ProductKind] = ("filled", "image")
-    output_types = frozenset({"image"})
 
     def __init__(
         self,
@@ -160,49 +211,4 @@ class Filler(NetworkPredictor):
             made[span][hole[span]] = filled[hole[span]] * np.float32(seen.window.width) + np.float32(seen.window.low)
             return Fill(made, "The network saw the scan with the hole, and the hole.")
 
-        return filled_result(inputs, self.window, self.channels, fill)
-
-
-def filled_result(
-    inputs: Inputs,
-    window: WindowRule,
-    channels: tuple[str, ...],
-    fill: Callable[[Seen, NDArray[np.bool_]], Fill],
-) -> Result:
-    """What fillers share: from the inputs and a fill of axial intensities to the result.
-
-    Args:
-        inputs: of one person.
-        window: how the intensity window is chosen.
-        channels: the sequences that the filler takes.
-        fill: fills a hole in what is seen.
-
-    Raises:
-        ScanError: if there is no mask, it lies on another grid or is empty, or `fill` refuses.
-    """
-    scan = inputs.scan
-    if inputs.mask is None:
-        raise ScanError(f"{scan.origin}: no lesion mask was given, expected one to fill; give --mask FILE")
-    seen = see(inputs, window, channels)
-    hole, assumed = seen.mask(inputs.mask)
-    made = fill(seen, hole)
-    change = np.where(hole, made.axial - seen.axial, np.float32(0))
-    region = seen.region_on_scan(hole)
-    stored, more = add_intensity(scan.stored.copy(order="K"), region, seen.on_scan(change)[region], scan.slope)
-    voxel_ml = float(np.prod(scan.spacing_mm)) / 1000
-    return Result(
-        scan=scan,
-        products=(
-            Product("filled", "image", stored, "scan", "filled", FILLED),
-            Product("fill", "difference", stored_difference(scan.stored, stored), "scan", "difference", DIFFERENCE),
-            Product("filled", "mask", region.astype(np.uint8), "", "filled mask", MASK),
-        ),
-        region=region,
-        window=seen.window,
-        notes=[*seen.notes, *assumed, *made.notes, *more],
-        steps=seen.steps,
-        figures=(Figure("FilledMl", "Filled", int(region.sum()) * voxel_ml, "ml", 1, "inside the mask", leading=True),),
-        facts={"EditedVoxels": int(region.sum()), "ChangedVoxels": int((stored != scan.stored).sum())},
-        made="The lesion was filled with synthetic tissue",
-        method=(made.method, "Voxels outside the mask keep their exact values."),
-    )
+        return self.result(inputs, fill)

@@ -12,10 +12,10 @@ from scipy import ndimage
 from torch import nn
 
 from pipeline.errors import ScanError, UsageError
-from pipeline.inference.filler import HARMONIC, Fill, filled_result
+from pipeline.inference.filler import HARMONIC, Fill, FillsMask
 from pipeline.inference.inputs import Inputs, Seen
 from pipeline.inference.network import GridNetwork, NetworkPredictor
-from pipeline.inference.products import ProductKind, Result
+from pipeline.inference.products import Result
 from pipeline.preprocessing.foreground import foreground
 from pipeline.preprocessing.grid import Grid
 from pipeline.preprocessing.harmonic import harmonic_fill
@@ -33,7 +33,7 @@ RESIDUAL = (
 )
 
 
-class ResidualFiller(NetworkPredictor):
+class ResidualFiller(FillsMask, NetworkPredictor):
     """Fills a lesion harmonically on the scan's own grid, and adds what a network on its grid adds to that.
 
     Where validation showed that the network does no better than the harmonic fill, and in scans that are unlike those
@@ -53,10 +53,6 @@ class ResidualFiller(NetworkPredictor):
     Raises:
         UsageError: if a value is out of range.
     """
-
-    kind = "filler"
-    main: tuple[str, ProductKind] = ("filled", "image")
-    output_types = frozenset({"image"})
 
     def __init__(
         self,
@@ -154,7 +150,7 @@ class ResidualFiller(NetworkPredictor):
             made = np.maximum(start + added, np.minimum(start, seen.window.low))
             return Fill(made, method, self._notes(hole, seen.spacing_mm))
 
-        return filled_result(replace(inputs, check=check), self.window, self.channels, fill)
+        return self.result(replace(inputs, check=check), fill)
 
     def _trusted(self, hole: NDArray[np.bool_], spacing_mm: tuple[float, float, float]) -> NDArray[np.bool_]:
         """Those connected lesions that are as large as those in which the network did better in validation."""
