@@ -9,8 +9,15 @@ from pipeline.cli.scans import FILE, ScanOptions, run_over_scans, scan_options
 
 
 @click.command()
-@scan_options("harmonic", "filled")
+@scan_options("fill", "filled")
 @click.option("--mask", required=True, metavar="MASK", type=FILE, help="Lesion mask on the scan's grid.")
+@click.option(
+    "--grow",
+    default=0.0,
+    metavar="MM",
+    type=click.FloatRange(0, 20),
+    help="Grow the mask by so much, within head or body, before it is filled.",
+)
 @click.option("--viewer", is_flag=True, help="Put an interactive viewer into the page.")
 def fill(mask: Path, **options: Any) -> None:
     """Fill the lesion in MASK with healthy tissue; every voxel of SCAN outside the mask keeps its exact value.

@@ -46,6 +46,7 @@ class ScanOptions:
     flip_average: bool | None = None
     uncertainty: bool = False
     viewer: bool = False
+    grow: float = 0.0
 
 
 def scan_options(bundle: str | None, output: str) -> Decorator:
@@ -143,6 +144,8 @@ def run_over_scans(kind: str, options: ScanOptions, finish: "Finish | None" = No
             predictor.slab = WHOLE
         if options.flip_average is not None:
             predictor.flip_average = options.flip_average
+        if options.grow:
+            predictor.grow_mm = options.grow
         request = Request(
             form=Form(options.output_type, None if options.no_page else ScanPage(options.viewer)),
             finish=finish,

@@ -5,7 +5,6 @@ Each control of a translator takes the pathological image (N, 1, H, W) in [0, 1]
 mask from a volume's intensities alone, that of a scorer gives every scan the same number.
 """
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -15,14 +14,11 @@ from numpy.typing import NDArray
 from scipy import ndimage, sparse
 from scipy.sparse.linalg import spsolve
 from torch import Tensor
-from torch.nn import functional
 
 from pipeline.evaluation.volumes import Volume
+from pipeline.preprocessing.symmetry import mid_sagittal_line
 
 NEIGHBOURS = ((-1, 0), (1, 0), (0, -1), (0, 1))
-DEGREE = math.pi / 180
-# Sides in pixels at which a tilt is looked for, and the tilts there in degrees, around the best of the side before.
-SEARCH = ((64, range(-15, 16, 3)), (128, range(-3, 4)))
 
 
 def untouched(x: Tensor, mask: Tensor, foreground: Tensor) -> Tensor:
@@ -66,7 +62,7 @@ def mirrored(x: Tensor, mask: Tensor, foreground: Tensor) -> Tensor:
     """
     filled = mean_filled(x, mask, foreground)
     height, width = x.shape[-2:]
-    tilt, position = _mid_sagittal_line(x, mask, foreground)
+    tilt, position = mid_sagittal_line(x * (foreground & ~mask), mask.to(x))
     n, _, h, w = torch.nonzero(mask, as_tuple=True)
     # Distance from the line, measured along its normal (cos, sin) in pixels from the image's centre.
     normal_h, normal_w = tilt[n].cos(), tilt[n].sin()
@@ -110,47 +106,6 @@ def _laplace(
     solution = spsolve(laplacian.tocsc(), boundary, permc_spec="MMD_AT_PLUS_A")
     # The solution lies between its boundary values, but for rounding.
     return inside, np.clip(solution, 0, 1)
-
-
-def _mid_sagittal_line(x: Tensor, mask: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor]:
-    """Tilt of the line's normal against the axis H, in radians, and its distance from the image's centre in pixels."""
-    tissue, lesion = x * (foreground & ~mask), mask.to(x)
-    tilt = torch.zeros(len(x)).to(x)
-    for side, degrees in SEARCH:
-        step = max(1, round(max(x.shape[-2:]) / side))
-        small = functional.avg_pool2d(tissue, step), functional.max_pool2d(lesion, step)
-        tilts = torch.stack([tilt + degree * DEGREE for degree in degrees])
-        best = torch.stack([_symmetry(*small, tilt).amax(dim=1) for tilt in tilts]).argmax(dim=0)
-        tilt = tilts[best, torch.arange(len(x))]
-    # Pixels h and h' mirror each other about the middle of their sum.
-    return tilt, (_symmetry(tissue, lesion, tilt).argmax(dim=1) - (x.shape[-2] - 1)) / 2
-
-
-def _symmetry(tissue: Tensor, lesion: Tensor, tilt: Tensor) -> Tensor:
-    """How much a tilted image y is like its mirror image, for each sum of two mirrored rows h + h'.
-
-    Σ y y' / Σ (y² + y'²)/2 over the pixel pairs without lesion: 1 for a perfectly symmetric image. Beyond the image
-    there is air.
-
-    Returns:
-        Shape (N, 2H).
-    """
-    height, width = tissue.shape[-2:]
-    h = (torch.arange(height).to(tissue) - (height - 1) / 2)[:, None]
-    w = (torch.arange(width).to(tissue) - (width - 1) / 2)[None, :]
-    cos, sin = tilt.cos()[:, None, None], tilt.sin()[:, None, None]
-    grid = torch.stack([(h * sin + w * cos) * (2 / width), (h * cos - w * sin) * (2 / height)], dim=-1)
-    y, hidden = (functional.grid_sample(image, grid, align_corners=False)[:, 0] for image in (tissue, lesion))
-    # Half a lesion pixel is no tissue to compare with.
-    hidden = (hidden > 0).to(y)
-    y = y * (1 - hidden)
-
-    spectrum, of_squares, of_hidden = (torch.fft.rfft(image, 2 * height, dim=1) for image in (y, y * y, hidden))
-    products = torch.fft.irfft((spectrum * spectrum).sum(dim=2), 2 * height, dim=1)
-    squares_on_lesion = torch.fft.irfft((of_squares * of_hidden).sum(dim=2), 2 * height, dim=1)
-    squares = (y * y).sum(dim=(1, 2))[:, None] - squares_on_lesion
-    symmetry: Tensor = products / squares.clamp_min(torch.finfo(squares.dtype).eps)
-    return symmetry
 
 
 UNTOUCHED = "untouched input"

@@ -7,6 +7,7 @@ from pipeline.inference.inputs import Inputs
 from pipeline.inference.load import Predictor, load_export, load_predictor, load_weights
 from pipeline.inference.preparation import Preparation
 from pipeline.inference.products import Product, Result
+from pipeline.inference.residual_filler import ResidualFiller
 from pipeline.inference.run import Outcome, Request, predict_scans
 from pipeline.inference.sampler import Sampler
 from pipeline.inference.scorer import Scorer
@@ -23,6 +24,7 @@ __all__ = [
     "Preparation",
     "Product",
     "Request",
+    "ResidualFiller",
     "Result",
     "Sampler",
     "ScanDataset",

@@ -1,6 +1,7 @@
 """Fillers: image and mask in, image out; voxels outside the mask keep their exact value."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -12,19 +13,100 @@ from torch import nn
 
 from pipeline.errors import ScanError
 from pipeline.inference.inputs import Inputs, Seen, see
+from pipeline.inference.mask_check import grown, rim_contrast, tightness_warning
 from pipeline.inference.network import GridNetwork, NetworkPredictor
 from pipeline.inference.products import Figure, Product, ProductKind, Result
 from pipeline.inference.stored import add_intensity, stored_difference
+from pipeline.preprocessing.foreground import foreground
 from pipeline.preprocessing.grid import Grid, VolumeGrid
 from pipeline.preprocessing.harmonic import harmonic_fill
 from pipeline.preprocessing.window import WindowRule
 
 FILLED = "The scan with its lesion mask filled; voxels outside the mask are those of the scan"
 DIFFERENCE = "Input minus filled scan, in the scan's units"
-MASK = "The lesion mask that was filled, as it was given"
+MASK = "The lesion mask that was filled"
+HARMONIC = "The fill solves Laplace's equation in three dimensions, with the tissue around the lesion as boundary."
 
 
-class HarmonicFiller:
+@dataclass(frozen=True)
+class Fill:
+    """What was put into a hole.
+
+    Args:
+        axial: in the scan's units, shape (slices, right, anterior); outside the hole it says nothing.
+        method: how, a sentence.
+        notes: for the user.
+    """
+
+    axial: NDArray[np.float32]
+    method: str
+    notes: Sequence[str] = ()
+
+
+class FillsMask:
+    """What fillers have in common: from a mask and a fill of axial intensities to the result.
+
+    Attributes:
+        grow_mm: by how much a mask is grown before it is filled.
+    """
+
+    kind = "filler"
+    main: tuple[str, ProductKind] = ("filled", "image")
+    output_types = frozenset({"image"})
+    grow_mm: float = 0.0
+    window: WindowRule
+    channels: tuple[str, ...]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a user may change of it, as records keep it."""
+        return {"GrowMm": self.grow_mm} if self.grow_mm else {}
+
+    def result(self, inputs: Inputs, fill: Callable[[Seen, NDArray[np.bool_]], Fill]) -> Result:
+        """Fill the mask of the inputs.
+
+        Args:
+            inputs: of one person.
+            fill: fills a hole in what is seen.
+
+        Raises:
+            ScanError: if there is no mask, it lies on another grid or is empty, or `fill` refuses.
+        """
+        scan = inputs.scan
+        if inputs.mask is None:
+            raise ScanError(f"{scan.origin}: no lesion mask was given, expected one to fill; give --mask FILE")
+        seen = see(inputs, self.window, self.channels)
+        hole, assumed = seen.mask(inputs.mask)
+        if self.grow_mm:
+            hole = grown(hole, seen.foreground, seen.spacing_mm, self.grow_mm)
+            assumed = [*assumed, f"the mask was grown by {self.grow_mm:g} mm"]
+        warning = tightness_warning(rim_contrast(seen.axial, hole, seen.foreground, seen.spacing_mm))
+        made = fill(seen, hole)
+        change = np.where(hole, made.axial - seen.axial, np.float32(0))
+        region = seen.region_on_scan(hole)
+        stored, more = add_intensity(scan.stored.copy(order="K"), region, seen.on_scan(change)[region], scan.slope)
+        return Result(
+            scan=scan,
+            products=(
+                Product("filled", "image", stored, "scan", "filled", FILLED),
+                Product("fill", "difference", stored_difference(scan.stored, stored), "scan", "difference", DIFFERENCE),
+                Product("filled", "mask", region.astype(np.uint8), "", "filled mask", MASK),
+            ),
+            region=region,
+            window=seen.window,
+            notes=[*seen.notes, *assumed, *made.notes, *more],
+            warnings=[warning] if warning else [],
+            steps=seen.steps,
+            figures=(
+                Figure("FilledMl", "Filled", int(region.sum()) * scan.voxel_ml, "ml", 1, "inside the mask", leading=True),
+            ),
+            facts={"EditedVoxels": int(region.sum()), "ChangedVoxels": int((stored != scan.stored).sum())},
+            made="The lesion was filled with synthetic tissue",
+            method=(made.method, "Voxels outside the mask keep their exact values."),
+        )
+
+
+class HarmonicFiller(FillsMask):
     """Fills a lesion with the solution of Laplace's equation that continues the tissue around it, in three dimensions.
 
     It has no weights and invents no anatomy: the smoothest fill without a seam, and the control that a trained filler
@@ -35,9 +117,6 @@ class HarmonicFiller:
         device: taken for the sake of the other predictors; the equation is solved on the CPU.
     """
 
-    kind = "filler"
-    main: tuple[str, ProductKind] = ("filled", "image")
-    output_types = frozenset({"image"})
     channels = ("image",)
     networks: Mapping[str, nn.Module] = MappingProxyType({})
 
@@ -45,10 +124,12 @@ class HarmonicFiller:
         self.window = window
         self.device = torch.device(device)
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What a user may change of it, as records keep it."""
-        return {}
+    def fill(
+        self, windowed: NDArray[np.float32], hole: NDArray[np.bool_], spacing_mm: tuple[float, float, float]
+    ) -> NDArray[np.float32]:
+        """As `Filler.fill`."""
+        image = windowed[:, 0]
+        return harmonic_fill(image, hole, foreground(image) & ~hole, spacing_mm)
 
     def __call__(self, inputs: Inputs) -> Result:
         """Fill the mask of the inputs.
@@ -56,16 +137,15 @@ class HarmonicFiller:
         Raises:
             ScanError: if there is no mask, it lies on another grid, is empty, or touches no tissue.
         """
-        return _filled(
+        return self.result(
             inputs,
-            self.window,
-            self.channels,
-            lambda seen, hole: harmonic_fill(seen.axial, hole, seen.foreground & ~hole, seen.spacing_mm),
-            "The fill solves Laplace's equation in three dimensions, with the tissue around the lesion as boundary.",
+            lambda seen, hole: Fill(
+                harmonic_fill(seen.axial, hole, seen.foreground & ~hole, seen.spacing_mm), HARMONIC
+            ),
         )
 
 
-class Filler(NetworkPredictor):
+class Filler(FillsMask, NetworkPredictor):
     """Fills a lesion by a network that sees the scan with the hole, and the hole.
 
     Args:
@@ -78,10 +158,6 @@ class Filler(NetworkPredictor):
         channels: names of the sequences that the network takes, the one that it fills first.
         neighbours: slices above and below that it sees with each.
     """
-
-    kind = "filler"
-    main: tuple[str, ProductKind] = ("filled", "image")
-    output_types = frozenset({"image"})
 
     def __init__(
         self,
@@ -127,7 +203,7 @@ class Filler(NetworkPredictor):
             ScanError: if there is no mask, it lies on another grid or is empty, or the network gives no numbers.
         """
 
-        def fill(seen: Seen, hole: NDArray[np.bool_]) -> NDArray[np.float32]:
+        def fill(seen: Seen, hole: NDArray[np.bool_]) -> Fill:
             slices = np.flatnonzero(hole.any(axis=(1, 2)))
             # Neighbouring slices are seen, and a volume's network sees what lies around the hole.
             reach = len(hole) if isinstance(self.runner.grid, VolumeGrid) else self.runner.neighbours
@@ -135,44 +211,6 @@ class Filler(NetworkPredictor):
             made = seen.axial.copy()
             filled = self.fill(seen.windowed[span], hole[span], seen.spacing_mm)
             made[span][hole[span]] = filled[hole[span]] * np.float32(seen.window.width) + np.float32(seen.window.low)
-            return made
+            return Fill(made, "The network saw the scan with the hole, and the hole.")
 
-        return _filled(
-            inputs, self.window, self.channels, fill, "The network saw the scan with the hole, and the hole."
-        )
-
-
-def _filled(
-    inputs: Inputs,
-    window: WindowRule,
-    channels: tuple[str, ...],
-    fill: Callable[[Seen, NDArray[np.bool_]], NDArray[np.float32]],
-    method: str,
-) -> Result:
-    """What fillers share: from the inputs and a fill of axial intensities to the result."""
-    scan = inputs.scan
-    if inputs.mask is None:
-        raise ScanError(f"{scan.origin}: no lesion mask was given, expected one to fill; give --mask FILE")
-    seen = see(inputs, window, channels)
-    hole, assumed = seen.mask(inputs.mask)
-    change = np.where(hole, fill(seen, hole) - seen.axial, np.float32(0))
-    region = seen.region_on_scan(hole)
-    stored, more = add_intensity(scan.stored.copy(order="K"), region, seen.on_scan(change)[region], scan.slope)
-    return Result(
-        scan=scan,
-        products=(
-            Product("filled", "image", stored, "scan", "filled", FILLED),
-            Product("fill", "difference", stored_difference(scan.stored, stored), "scan", "difference", DIFFERENCE),
-            Product("filled", "mask", region.astype(np.uint8), "", "filled mask", MASK),
-        ),
-        region=region,
-        window=seen.window,
-        notes=[*seen.notes, *assumed, *more],
-        steps=seen.steps,
-        figures=(
-            Figure("FilledMl", "Filled", int(region.sum()) * scan.voxel_ml, "ml", 1, "inside the mask", leading=True),
-        ),
-        facts={"EditedVoxels": int(region.sum()), "ChangedVoxels": int((stored != scan.stored).sum())},
-        made="The lesion was filled with synthetic tissue",
-        method=(method, "Voxels outside the mask keep their exact values."),
-    )
+        return self.result(inputs, fill)

@@ -16,6 +16,7 @@ from pipeline.errors import PipelineError, ScanError, UsageError, first_line
 from pipeline.memory import is_full
 from pipeline.preprocessing.foreground import foreground
 from pipeline.preprocessing.grid import Grid, VolumeGrid
+from pipeline.preprocessing.neighbours import with_neighbours
 from pipeline.preprocessing.slab import Slab
 from pipeline.preprocessing.window import WindowRule
 
@@ -59,6 +60,10 @@ class GridNetwork:
         self.inferer = inferer or SimpleInferer()
         self.batch_size = batch_size
         self.neighbours = neighbours
+
+    def on(self, grid: Grid) -> "GridNetwork":
+        """The same network on another canvas."""
+        return GridNetwork(self.network, grid, self.device, self.inferer, self.batch_size, self.neighbours)
 
     @property
     def sees_neighbours(self) -> bool:
@@ -159,12 +164,9 @@ class GridNetwork:
 
     def _batches(self, windowed: NDArray[np.float32]) -> Iterator[tuple[slice, Tensor]]:
         """Which slices, and these with their neighbours, (B, C · (2n + 1), H, W)."""
-        offsets = np.arange(-self.neighbours, self.neighbours + 1)
         for first in range(0, len(windowed), self.batch_size):
             indices = np.arange(first, min(first + self.batch_size, len(windowed)))
-            around = np.clip(indices[:, None] + offsets, 0, len(windowed) - 1)
-            # Sequences outermost, then their slices from the lowest.
-            stacked = windowed[around].swapaxes(1, 2).reshape(len(indices), -1, *windowed.shape[2:])
+            stacked = with_neighbours(windowed, indices, self.neighbours)
             yield slice(first, first + len(indices)), torch.from_numpy(np.ascontiguousarray(stacked)).to(self.device)
 
 

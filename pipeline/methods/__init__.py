@@ -5,6 +5,7 @@ from pipeline.methods.base import Method, Player
 from pipeline.methods.conditional_gan import ConditionalGAN
 from pipeline.methods.cycle_gan import CycleGAN
 from pipeline.methods.gvs import GVS
+from pipeline.methods.inpainting import Inpainting
 from pipeline.methods.phs_gan import PairedPHSGAN, UnpairedPHSGAN
 from pipeline.methods.pool import ImagePool
 from pipeline.methods.regression import Regression
@@ -18,6 +19,7 @@ __all__ = [
     "ConditionalGAN",
     "CycleGAN",
     "ImagePool",
+    "Inpainting",
     "Method",
     "PairedPHSGAN",
     "Player",

@@ -5,6 +5,7 @@ the annotations where there is one, after the docstring, where mypy passes over 
 """
 
 from pipeline.networks.cycle_gan import PatchGANDiscriminator, PlainCycle
+from pipeline.networks.fill import FillNetwork
 from pipeline.networks.johnson import JohnsonGenerator
 from pipeline.networks.phs_gan import FactorisedCycle, PHSDiscriminator, PHSGenerator
 from pipeline.networks.residual_unet import ResidualUNet
@@ -14,6 +15,7 @@ from pipeline.networks.va_gan import MapCritic, MapGenerator
 
 __all__ = [
     "FactorisedCycle",
+    "FillNetwork",
     "JohnsonGenerator",
     "MapCritic",
     "MapGenerator",

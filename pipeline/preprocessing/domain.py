@@ -151,7 +151,8 @@ def compare(scan: Scan, windowed: NDArray[np.float32], metadata: Mapping[str, An
         scan: the scan, for its spacing, its name, and its DICOM modality and description.
         windowed: all its axial slices in the bundle's window, in [0, 1], shape (slices, right, anterior); those in the
             middle slab of the training are measured.
-        metadata: of the bundle: the modality of its input, and under `training_domain` what `describe` gave.
+        metadata: of the bundle: the modality of its input, under `training_domain` what `describe` gave, and under
+            `any_contrast` whether it was trained to take contrasts that it has not seen, which are then not compared.
 
     Raises:
         UsageError: if the metadata are not as `phs-pipeline train` writes them.
@@ -165,7 +166,8 @@ def compare(scan: Scan, windowed: NDArray[np.float32], metadata: Mapping[str, An
                 "the bundle does not say what it was trained on, so whether this scan is like that was not checked"
             )
             return findings
-        is_named_otherwise = _compare_contrast(scan, set(domain["contrasts"]), findings)
+        any_contrast = metadata.get("any_contrast", False)
+        is_named_otherwise = not any_contrast and _compare_contrast(scan, set(domain["contrasts"]), findings)
         first, last = Slab(**domain["slab"]).range(len(windowed), scan.axial_spacing_mm[0])
         features = measure(windowed[first:last], scan.axial_spacing_mm)
         if features is not None:
@@ -174,7 +176,7 @@ def compare(scan: Scan, windowed: NDArray[np.float32], metadata: Mapping[str, An
             expected = domain["kinds"][kind]
             _compare_spacing(features, domain, findings)
             _compare_extent(features, kind, expected, findings)
-            if kind == features.kind:
+            if kind == features.kind and not any_contrast:
                 _compare_intensities(features, kind, expected, findings)
             if _covers(features, domain):  # a few slices do not show which way is up
                 _compare_orientation(features, domain["layout"], findings)

@@ -4,12 +4,13 @@ from pipeline.training.checkpoint import CheckpointLoader, CheckpointSaver
 from pipeline.training.distributed import rank, world_size
 from pipeline.training.handlers import Curves, ProgressBar
 from pipeline.training.trainer import PlayerTrainer
-from pipeline.training.validation import ScoreValidation, SegmentationValidation, TranslationValidation
+from pipeline.training.validation import FillValidation, ScoreValidation, SegmentationValidation, TranslationValidation
 
 __all__ = [
     "CheckpointLoader",
     "CheckpointSaver",
     "Curves",
+    "FillValidation",
     "PlayerTrainer",
     "ProgressBar",
     "ScoreValidation",

@@ -6,7 +6,7 @@ One handler for each kind of main export; a bundle's `train.json` names the one 
 import logging
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +20,14 @@ from torch.nn.functional import max_pool2d
 from pipeline.metrics import psnr
 from pipeline.mosaic import difference, grey, mosaic, outlined, save_png
 from pipeline.preprocessing.foreground import AIR
+from pipeline.preprocessing.hole_slices import HoleDataset
 from pipeline.preprocessing.slices import SliceDataset
 from pipeline.training.distributed import rank
 from pipeline.training.trainer import PlayerTrainer
 
 # As far from the input as another slice of another person.
 DESTROYED_DB = 10.0
+SAME = 1e-8  # of a mean squared error: no difference
 
 logger = logging.getLogger(__name__)
 
@@ -48,13 +50,14 @@ class Validation(ABC):
     """
 
     figure: str
+    takes = "image"  # what of a sample the network sees
     titles: tuple[str, ...] = ()
     legend = ""
 
     def __init__(
         self,
         folder: Path | str,
-        dataset: SliceDataset,
+        dataset: SliceDataset | Sequence[Sample],
         inferer: Inferer,
         batch_size: int = 8,
         rows: int = 6,
@@ -105,7 +108,7 @@ class Validation(ABC):
         for first in range(0, len(self.dataset), self.batch_size):
             indices = range(first, min(first + self.batch_size, len(self.dataset)))
             samples = [self.dataset[index] for index in indices]
-            images = torch.stack([sample["image"] for sample in samples]).to(device)
+            images = torch.stack([sample[self.takes] for sample in samples]).to(device)
             yield from zip(samples, self.inferer(images, network).float().cpu(), strict=True)
 
 
@@ -177,3 +180,48 @@ class ScoreValidation(Validation):
     def alarm(self, figure: float) -> str | None:
         """Where it is no number; how large an error is of use depends on the target."""
         return None if math.isfinite(figure) else "the validation error is no number"
+
+
+class FillValidation(Validation):
+    """How much closer to the truth a filler comes than the harmonic fill that it starts from, in dB of PSNR.
+
+    Args:
+        folder: the run's folder.
+        dataset: blocks with fixed holes; all their slices are kept.
+        inferer: runs the network on a batch.
+        batch_size: slices at once.
+    """
+
+    figure = "psnr_gain"
+    takes = "shown"
+    titles = ("truth", "start", "filled", "difference", "hole")
+    legend = "SYNTHETIC - not for diagnosis; difference to the truth: red too dark, blue too bright"
+
+    def __init__(self, folder: Path | str, dataset: HoleDataset, inferer: Inferer, batch_size: int = 8) -> None:
+        slices = [sample for index in range(len(dataset)) for sample in dataset[index]]
+        self.neighbours = dataset.neighbours
+        super().__init__(folder, slices, inferer, batch_size)
+
+    def measure(self, outputs: list[tuple[Sample, Tensor]]) -> float:
+        """The mean over slices, inside the hole."""
+        gains = [
+            10 * (self._error(sample, self._start(sample)) / self._error(sample, output)).log10()
+            for sample, output in outputs
+        ]
+        return float(torch.stack(gains).mean())
+
+    def alarm(self, figure: float) -> str | None:
+        """Where nothing was learned."""
+        return None if figure > 0 else "the network fills no better than the harmonic fill that it starts from"
+
+    def row(self, sample: Sample, output: Tensor) -> list[Picture]:
+        """What was there, the start, the result, what it lacks, and where the hole is."""
+        x, m, y = sample["image"][0].numpy(), sample["mask"][0].numpy(), output[0].nan_to_num().numpy()
+        return [grey(x), grey(self._start(sample)[0].numpy()), grey(y), difference(x - y), outlined(x, m)]
+
+    def _start(self, sample: Sample) -> Tensor:
+        return sample["shown"][self.neighbours : self.neighbours + 1]
+
+    def _error(self, sample: Sample, filled: Tensor) -> Tensor:
+        hole = sample["mask"] > 0
+        return (filled - sample["image"])[hole].square().mean().clamp_min(SAME)

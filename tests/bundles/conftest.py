@@ -57,6 +57,8 @@ def small() -> Callable[[Bundle], dict[str, Any]]:
                 chosen[name] = 3  # full within an epoch, so that draws decide what is shown
             elif name.endswith("_steps"):
                 chosen[name] = 2
+            elif name == "crop":
+                chosen[name] = [32, 48]
         return chosen
 
     return settings

@@ -42,11 +42,11 @@ def mask_of_series(series: Path, tmp_path: Path) -> Path:
     return tmp_path / "mask.nii.gz"
 
 
-def test_without_a_bundle_the_fill_is_harmonic_and_nothing_outside_the_mask_changes(
+def test_a_harmonic_fill_changes_nothing_outside_the_mask(
     call: Call, write: Callable[..., Path], voxels: np.ndarray, lesion: np.ndarray, tmp_path: Path
 ) -> None:
     scan, mask, out = write("sub-01_FLAIR.nii.gz", voxels), write("mask.nii.gz", lesion), tmp_path / "out"
-    code, said, _ = call("fill", scan, "--mask", mask, "-o", out)
+    code, said, _ = call("fill", scan, "--mask", mask, "-o", out, "-b", "harmonic")
     assert code == 0
     assert "not for diagnosis" in said
     assert "trained" not in said, "nothing is said of a training where there is none"
@@ -64,6 +64,35 @@ def test_without_a_bundle_the_fill_is_harmonic_and_nothing_outside_the_mask_chan
     assert (sidecar["Request"]["Bundle"], sidecar["Request"]["WeightsSha256"]) == ("harmonic", None)
     assert sidecar["Request"]["Mask"]["Name"] == "mask.nii.gz"
     assert call("verify", out, "--source", scan).code == 0
+
+
+def test_without_a_bundle_the_trained_filler_is_taken_and_says_where_it_fills_harmonically(
+    call: Call, write: Callable[..., Path], voxels: np.ndarray, lesion: np.ndarray, tmp_path: Path
+) -> None:
+    scan, mask, out = write("sub-01_FLAIR.nii.gz", voxels), write("mask.nii.gz", lesion), tmp_path / "out"
+    assert call("fill", scan, "--mask", mask, "-o", out).code == 0
+    filled = np.asarray(nib.load(out / "sub-01_desc-filled_FLAIR.nii.gz").dataobj)
+    np.testing.assert_array_equal(filled[lesion == 0], voxels[lesion == 0])
+    sidecar = json.loads((out / "sub-01_desc-filled_FLAIR.json").read_text())
+    assert sidecar["Request"]["Bundle"] == "fill"
+    assert len(sidecar["Request"]["WeightsSha256"]) == 64
+    # A head of 40 by 48 pixels is none that it was trained on.
+    assert any("filled harmonically alone" in note for note in sidecar["Notes"])
+
+
+def test_a_grown_mask_is_filled_and_recorded(
+    call: Call, write: Callable[..., Path], voxels: np.ndarray, lesion: np.ndarray, tmp_path: Path
+) -> None:
+    scan, mask, out = write("sub-01_FLAIR.nii.gz", voxels), write("mask.nii.gz", lesion), tmp_path / "out"
+    assert call("fill", scan, "--mask", mask, "-o", out, "-b", "harmonic", "--grow", "3").code == 0
+    made = np.asarray(nib.load(out / "sub-01_label-filled_desc-FLAIR_mask.nii.gz").dataobj)
+    assert (made[lesion > 0] == 1).all()
+    assert made.sum() > (lesion > 0).sum()
+    filled = np.asarray(nib.load(out / "sub-01_desc-filled_FLAIR.nii.gz").dataobj)
+    np.testing.assert_array_equal(filled[made == 0], voxels[made == 0])
+    sidecar = json.loads((out / "sub-01_desc-filled_FLAIR.json").read_text())
+    assert sidecar["Request"]["GrowMm"] == 3
+    assert "the mask was grown by 3 mm" in sidecar["Notes"]
 
 
 def test_a_dicom_series_gives_a_new_series_and_the_mask_as_segmentation(

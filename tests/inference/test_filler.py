@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import ScanError
-from pipeline.inference import Filler, HarmonicFiller, Inputs
+from pipeline.inference import Filler, HarmonicFiller, Inputs, ResidualFiller
 from pipeline.preprocessing.grid import Grid, VolumeGrid
 from pipeline.preprocessing.window import WindowRule
 from pipeline.scans import Scan, read_nifti
@@ -41,6 +41,10 @@ def filler(network: nn.Module, spacing_mm: float = 1.0, **options) -> Filler:
     return Filler(network, grid, WindowRule(fixed=(0, HIGH)), **options)
 
 
+def residual() -> ResidualFiller:
+    return ResidualFiller(Constant(), Grid(2.0, (32, 32)), WindowRule(fixed=(0, HIGH)))
+
+
 def mask_of(scan: Scan, inside: np.ndarray) -> Scan:
     return replace(scan, stored=inside.astype(np.uint8), slope=1.0, intercept=0.0, origin=Path("mask.nii.gz"))
 
@@ -53,8 +57,8 @@ def hole(scan: Scan) -> np.ndarray:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("make", [harmonic, lambda: filler(Constant()), lambda: filler(Constant(), 2.0)],
-    ids=["harmonic", "network", "network on a coarser grid"])  # fmt: skip
+@pytest.mark.parametrize("make", [harmonic, lambda: filler(Constant()), lambda: filler(Constant(), 2.0), residual],
+    ids=["harmonic", "network", "network on a coarser grid", "residual"])  # fmt: skip
 def test_voxels_outside_the_mask_keep_their_bits(
     make: Callable, dtype: type, head: np.ndarray, hole: np.ndarray, write_scan: Callable[..., Path]
 ) -> None:
@@ -114,7 +118,9 @@ def test_a_part_of_the_mask_that_touches_no_tissue_takes_the_mean_of_all_tissue(
 
 
 class TestRefusals:
-    @pytest.mark.parametrize("make", [harmonic, lambda: filler(Constant())], ids=["harmonic", "network"])
+    @pytest.mark.parametrize(
+        "make", [harmonic, lambda: filler(Constant()), residual], ids=["harmonic", "network", "residual"]
+    )
     def test_without_a_mask_one_is_asked_for(self, make: Callable, scan: Scan) -> None:
         with pytest.raises(ScanError, match="no lesion mask was given, expected one to fill; give --mask FILE"):
             make()(Inputs(scan))

@@ -280,6 +280,22 @@ def test_a_scan_that_is_named_otherwise_and_unlike_in_another_way_is_refused(who
         assert not found(replace(named, origin=Path(f"{likely}.nii")), whole_heads).refusals
 
 
+@pytest.mark.parametrize("any_contrast", [True, False])
+def test_a_bundle_that_takes_any_contrast_is_not_told_of_one_and_of_what_is_no_head_all_the_same(
+    whole_heads, scan, any_contrast
+):
+    voxels = head(100)
+    voxels[voxels > 600] *= 0.6  # fat is suppressed
+    named = replace(scan(voxels), origin=Path("sub-01_T2w.nii.gz"))
+    metadata = {**whole_heads, "any_contrast": any_contrast}
+    told = [*found(named, metadata).warnings, *found(named, metadata).refusals]
+    assert any("T2w" in text for text in told) != any_contrast
+    assert any("times as far from the mean" in text for text in told) != any_contrast
+    upside_down = scan()
+    upside_down = replace(upside_down, stored=np.ascontiguousarray(upside_down.stored[:, :, ::-1]))
+    assert any("upside down" in text for text in found(upside_down, metadata).warnings)
+
+
 def test_any_name_will_do_where_the_training_s_names_tell_nothing(whole_heads, scan):
     made = scan()
     metadata = copy.deepcopy(whole_heads)

@@ -1,0 +1,188 @@
+"""A filler that adds a network's residual to the harmonic fill."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from monai.inferers import Inferer
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import nn
+
+from pipeline.errors import ScanError, UsageError
+from pipeline.inference.filler import HARMONIC, Fill, FillsMask
+from pipeline.inference.inputs import Inputs, Seen
+from pipeline.inference.network import GridNetwork, NetworkPredictor
+from pipeline.inference.products import Result
+from pipeline.preprocessing.foreground import foreground
+from pipeline.preprocessing.grid import Grid
+from pipeline.preprocessing.harmonic import harmonic_fill
+from pipeline.preprocessing.hole_slices import line_of, network_channels
+from pipeline.preprocessing.window import WindowRule
+from pipeline.scans import Scan
+
+# Of which the mid-sagittal line is found.
+SLICES_OF_LINE = 24
+# That the network is shown around the hole, as it was in training; more would take longer and change nothing.
+CONTEXT_PIXELS = 24
+RESIDUAL = (
+    "To this the residual of a network was added, which saw the filled slices, their neighbours, the mask and the "
+    "other side of the head."
+)
+
+
+class ResidualFiller(FillsMask, NetworkPredictor):
+    """Fills a lesion harmonically on the scan's own grid, and adds what a network on its grid adds to that.
+
+    Where validation showed that the network does no better than the harmonic fill, and in scans that are unlike those
+    of its training, that one stays alone.
+
+    Args:
+        network: what `network_channels` makes of a scan, with neighbours, to filled slices (B, 1, H, W) in [0, 1].
+        grid: the network's grid.
+        window: how the intensity window is chosen.
+        device: where to compute.
+        inferer: runs the network on a batch; MONAI's `SimpleInferer` if None.
+        batch_size: slices at once.
+        channels: name of the sequence.
+        neighbours: slices above and below that the network sees with each.
+        from_ml: smallest volume of a connected lesion in which the network is used.
+
+    Raises:
+        UsageError: if a value is out of range.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        grid: Grid,
+        window: WindowRule,
+        device: torch.device | str = "cpu",
+        inferer: Inferer | None = None,
+        batch_size: int = 4,
+        channels: Sequence[str] = ("image",),
+        neighbours: int = 1,
+        from_ml: float = 0.0,
+    ) -> None:
+        super().__init__(GridNetwork(network, grid, device, inferer, batch_size, neighbours), window, channels)
+        if not (isinstance(from_ml, int | float) and 0 <= from_ml < math.inf):
+            raise UsageError(f"from_ml: found {from_ml!r}, expected a volume in ml of at least 0")
+        self.grid = grid
+        self.from_ml = from_ml
+
+    def fill(
+        self, windowed: NDArray[np.float32], hole: NDArray[np.bool_], spacing_mm: tuple[float, float, float]
+    ) -> NDArray[np.float32]:
+        """As `Filler.fill`."""
+        head = foreground(windowed[:, 0])
+        start = harmonic_fill(windowed[:, 0], hole, head & ~hole, spacing_mm)
+        return (start + self.residual(start, hole, spacing_mm)).clip(0, 1)
+
+    def residual(
+        self, start: NDArray[np.float32], hole: NDArray[np.bool_], spacing_mm: tuple[float, float, float]
+    ) -> NDArray[np.float32]:
+        """What the network adds to a harmonic fill.
+
+        Args:
+            start: harmonically filled slices in [0, 1], shape (slices, right, anterior).
+            hole: same shape.
+            spacing_mm: voxel size along (slices, right, anterior).
+
+        Returns:
+            Same shape; 0 outside the hole, and in lesions of which the network is not trusted.
+
+        Raises:
+            ScanError: if the network gives no numbers.
+        """
+        trusted = self._trusted(hole, spacing_mm)
+        added = np.zeros(start.shape, dtype=np.float32)
+        if not trusted.any():
+            return added
+        indices, reach = np.flatnonzero(trusted.any(axis=(1, 2))), self.runner.neighbours
+        span = slice(max(0, int(indices[0]) - reach), int(indices[-1]) + 1 + reach)
+        # The other side of the head is looked up on square pixels, as many as the whole field of view has.
+        shape = start.shape[1], start.shape[2]
+        wide = self.grid.enlarged(shape, spacing_mm[1:])
+        pixels_mm = (spacing_mm[0], wide.spacing_mm, wide.spacing_mm)
+        filled, holes = (torch.from_numpy(np.float32(volume[:, None])) for volume in (start, hole))
+        line = line_of(wide.images(filled[:: max(1, len(start) // SLICES_OF_LINE)], spacing_mm[1:])[:, 0])
+        channels = network_channels(
+            wide.images(filled[span], spacing_mm[1:])[:, 0], wide.masks(holes[span], spacing_mm[1:])[:, 0], line
+        )
+        if not channels[:, 1].any():  # too small to be seen on the grid
+            return added
+        rows, columns = (_around(channels[:, 1].amax(dim=(0, axis)), wide.stride) for axis in (2, 1))
+        runner = self.runner.on(Grid(wide.spacing_mm, (len(rows), len(columns)), wide.stride))
+        part = channels[:, :, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        for batch, change in runner.on_pixels(
+            part.numpy(), pixels_mm, lambda shown, output: output - runner.main_channel(shown)
+        ):
+            whole = torch.zeros(len(change), 1, *wide.size)
+            whole[:, :, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = torch.from_numpy(change)
+            back = wide.back({wide.middle(shape, spacing_mm[1:]): whole}, shape, spacing_mm[1:])
+            added[span][batch] = back[:, 0].numpy()
+        return np.where(trusted, added, np.float32(0))
+
+    def __call__(self, inputs: Inputs) -> Result:
+        """Fill the mask of the inputs.
+
+        Raises:
+            ScanError: if there is no mask, it lies on another grid or is empty, or the network gives no numbers.
+        """
+        refusals: list[str] = []
+
+        def check(scan: Scan, windowed: NDArray[np.float32]) -> list[str]:
+            try:
+                return [] if inputs.check is None else inputs.check(scan, windowed)
+            except ScanError as refusal:
+                refusals.append(str(refusal))
+                return []
+
+        def fill(seen: Seen, hole: NDArray[np.bool_]) -> Fill:
+            start = harmonic_fill(seen.axial, hole, seen.foreground & ~hole, seen.spacing_mm)
+            if refusals:
+                return Fill(start, HARMONIC, [f"the lesion was filled harmonically alone: {refusals[0]}"])
+            added = self.residual(seen.window.apply(start), hole, seen.spacing_mm) * np.float32(seen.window.width)
+            method = f"{HARMONIC} {RESIDUAL}" if added.any() else HARMONIC
+            # Nothing becomes darker than air.
+            made = np.maximum(start + added, np.minimum(start, seen.window.low))
+            return Fill(made, method, self._notes(hole, seen.spacing_mm))
+
+        return self.result(replace(inputs, check=check), fill)
+
+    def _trusted(self, hole: NDArray[np.bool_], spacing_mm: tuple[float, float, float]) -> NDArray[np.bool_]:
+        """Those connected lesions that are as large as those in which the network did better in validation."""
+        if not self.from_ml:
+            return hole
+        labels, sizes_ml = _lesions(hole, spacing_mm)
+        large = sizes_ml >= self.from_ml
+        large[0] = False
+        trusted: NDArray[np.bool_] = large[labels]
+        return trusted
+
+    def _notes(self, hole: NDArray[np.bool_], spacing_mm: tuple[float, float, float]) -> list[str]:
+        _, sizes_ml = _lesions(hole, spacing_mm)
+        small = int((sizes_ml[1:] < self.from_ml).sum())
+        if not small:
+            return []
+        told = f"{small} of {len(sizes_ml) - 1} lesions of the mask were filled harmonically alone"
+        return [f"{told}: below {self.from_ml:g} ml the network did no better in validation"]
+
+
+def _around(hole: torch.Tensor, stride: int) -> range:
+    """The pixels along an axis that a network is shown of a hole, (pixels,), and around it: a multiple of `stride`."""
+    inside = torch.nonzero(hole)[:, 0]
+    first, last = int(inside[0]) - CONTEXT_PIXELS, int(inside[-1]) + 1 + CONTEXT_PIXELS
+    side = min(-(-(last - first) // stride) * stride, len(hole))
+    start = min(max(0, first), len(hole) - side)
+    return range(start, start + side)
+
+
+def _lesions(
+    hole: NDArray[np.bool_], spacing_mm: tuple[float, float, float]
+) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    """Connected lesions, numbered from 1, and their volumes in ml, the first that of the rest."""
+    labels, count = ndimage.label(hole, structure=np.ones((3, 3, 3)))
+    return labels.astype(np.int32), np.bincount(labels.ravel(), minlength=count + 1) * float(np.prod(spacing_mm)) / 1000

@@ -1,0 +1,34 @@
+"""The table of a filler beside the harmonic fill, on holes with known truth."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "measure_fill.py"
+
+
+@pytest.mark.slow
+def test_both_fill_the_same_holes_and_what_is_the_same_gains_nothing(phantom_cohort: Path, tmp_path: Path) -> None:
+    arguments = [str(phantom_cohort), "-b", "harmonic", "--each", "2", "-o", str(tmp_path / "fill.md")]
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    header, _, *lines = (tmp_path / "fill.md").read_text().splitlines()
+    assert header.startswith("| hole | holes | patients |")
+    assert lines
+    assert all(line.split(" | ")[-2:] == ["+0.00", "1 |"] for line in lines)
+    rows = pd.read_csv(tmp_path / "fill.csv")
+    limits = np.array([0.01, 0.1, 1, 10, 50, 150])
+    assert (limits[rows["size"]] <= rows["ml"]).all()
+    assert (rows["ml"] < limits[rows["size"] + 1]).all()
+    assert rows["harmonic"].between(5, 60).all()
