@@ -109,13 +109,14 @@ def evaluate(
     trust_bundle: bool,
     **a_dice_settings: Any,
 ) -> None:
-    """Measure a run on a preprocessed cohort: healthiness, identity and fidelity of pseudo-healthy images, overlap of
-    segmentations, errors of scores.
+    """Measure a run on a preprocessed cohort: healthiness, identity and fidelity of pseudo-healthy and filled images,
+    overlap of segmentations, errors of scores.
 
     Healthiness is judged by a segmentor trained independently on the cohort's training patients; it is trained once
     and kept with the cohort. Each figure stands beside those of controls that learn next to nothing: the untouched
     input, and the lesion filled with the mean of normal tissue, from its rim, or from the other hemisphere; an
-    intensity threshold; the mean of the training patients.
+    intensity threshold; the mean of the training patients. Where the healthy truth is known (`phantom`), fills are
+    measured against it by size of lesion, beside six more that are usual.
 
     With --healthy, each SCAN is that of a person without the disease (a file, a folder, a zip; as for synthesize), or
     the slices of COHORT without lesion are taken: whatever the method changes there was made up or taken away.
