@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pipeline.evaluation import Settings
     from pipeline.inference import Translator
 
+FILL_FIGURES = ("psnr_lesion", "ssim_lesion")
 A_DICE_OPTIONS = ("a_dice_epochs", "a_dice_rate", "a_dice_filters", "a_dice_spacing")
 
 
@@ -50,8 +51,8 @@ A_DICE_OPTIONS = ("a_dice_epochs", "a_dice_rate", "a_dice_filters", "a_dice_spac
     "--judge",
     default="default",
     show_default=True,
-    type=click.Choice(["default", "paper"]),
-    help="Its size: 16 filters, pixels of 2 mm; or PHS-GAN's: 64 filters, full resolution, hours on a CPU.",
+    type=click.Choice(["default", "paper", "none"]),
+    help="Its size: 16 filters, pixels of 2 mm; or PHS-GAN's: 64 filters, full resolution, hours on a CPU; or none.",
 )
 @click.option("--name", help="Of the method in tables.  [default: the bundle's]")
 @click.option(
@@ -147,7 +148,7 @@ def evaluate(
             provenance,
             split,
             judge_iterations,
-            judge,
+            None if judge == "none" else judge,
             ADiceSettings(range(a_dice), spacing_mm=spacing_mm, **measured) if a_dice else None,
         )
         _on_cohort(predictor, data, output, settings, overwrite, load_export(bundle, "cycle", trust_bundle))
@@ -178,7 +179,10 @@ def _on_cohort(predictor: Any, data: Path, output: Path, settings: "Settings", o
     from pipeline.reports.cohort_evaluation import evaluate_and_report
 
     summary = evaluate_and_report(predictor, data, output, settings, overwrite, way_back, _progress).summary
-    shown = [metric for record in summary["metrics"] if (metric := Metric.from_record(record)).headline]
+    metrics = [Metric.from_record(record) for record in summary["metrics"]]
+    # A filler leaves normal tissue as it is; how close its fill comes to the truth is what it is evaluated for.
+    of_fills = FILL_FIGURES if summary["kind"] == "filler" else ()
+    shown = [metric for metric in metrics if metric.headline or metric.name in of_fills]
     say(f"{'':20} " + "   ".join(metric.label for metric in shown))
     for row, scores in summary["methods"].items():
         figures = [_figure(metric, scores["metrics"].get(metric.name)).rjust(len(metric.label)) for metric in shown]

@@ -15,6 +15,7 @@ from pipeline.inference.inputs import Inputs, Seen, see
 from pipeline.inference.network import GridNetwork, NetworkPredictor
 from pipeline.inference.products import Figure, Product, ProductKind, Result
 from pipeline.inference.stored import add_intensity, stored_difference
+from pipeline.preprocessing.foreground import foreground
 from pipeline.preprocessing.grid import Grid, VolumeGrid
 from pipeline.preprocessing.harmonic import harmonic_fill
 from pipeline.preprocessing.window import WindowRule
@@ -49,6 +50,13 @@ class HarmonicFiller:
     def settings(self) -> dict[str, Any]:
         """What a user may change of it, as records keep it."""
         return {}
+
+    def fill(
+        self, windowed: NDArray[np.float32], hole: NDArray[np.bool_], spacing_mm: tuple[float, float, float]
+    ) -> NDArray[np.float32]:
+        """As `Filler.fill`."""
+        image = windowed[:, 0]
+        return harmonic_fill(image, hole, foreground(image) & ~hole, spacing_mm)
 
     def __call__(self, inputs: Inputs) -> Result:
         """Fill the mask of the inputs.
