@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from pipeline.evaluation import Settings
     from pipeline.inference import Translator
 
+FILL_FIGURES = ("psnr_lesion", "ssim_lesion")
+
 
 @click.command()
 @click.argument("scans", nargs=-1, metavar="[SCAN]…", type=click.Path(path_type=Path))
@@ -50,7 +52,7 @@ if TYPE_CHECKING:
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @judge_iterations_option
-@judge_option
+@judge_option(none=True)
 @click.option("--name", help="Of the method in tables.  [default: the bundle's]")
 @click.option(
     "--a-dice",
@@ -85,13 +87,14 @@ def evaluate(
     trust_bundle: bool,
     **a_dice_given: Any,
 ) -> None:
-    """Measure a run on a preprocessed cohort: healthiness, identity and fidelity of pseudo-healthy images, overlap of
-    segmentations, errors of scores.
+    """Measure a run on a preprocessed cohort: healthiness, identity and fidelity of pseudo-healthy and filled images,
+    overlap of segmentations, errors of scores.
 
     Healthiness is judged by a segmentor trained independently on the cohort's training patients; it is trained once
     and kept with the cohort. Each figure stands beside those of controls that learn next to nothing: the untouched
     input, and the lesion filled with the mean of normal tissue, from its rim, or from the other hemisphere; an
-    intensity threshold; the mean of the training patients.
+    intensity threshold; the mean of the training patients. Where the healthy truth is known (`phantom`), fills are
+    measured against it by size of lesion, beside six more that are usual.
 
     With --healthy, each SCAN is that of a person without the disease (a file, a folder, a zip; as for synthesize), or
     the slices of COHORT without lesion are taken: whatever the method changes there was made up or taken away.
@@ -121,7 +124,7 @@ def evaluate(
             provenance,
             split,
             judge_iterations,
-            judge,
+            None if judge == "none" else judge,
             ADiceSettings(range(a_dice), **a_dice_settings(a_dice_given)) if a_dice else None,
         )
         _on_cohort(predictor, data, output, settings, overwrite, own_networks(bundle, trust_bundle))
@@ -151,7 +154,10 @@ def _on_cohort(predictor: Any, data: Path, output: Path, settings: "Settings", o
     from pipeline.reports.cohort_evaluation import evaluate_and_report
 
     summary = evaluate_and_report(predictor, data, output, settings, overwrite, networks, _progress).summary
-    shown = [metric for record in summary["metrics"] if (metric := Metric.from_record(record)).headline]
+    metrics = [Metric.from_record(record) for record in summary["metrics"]]
+    # A filler leaves normal tissue as it is; how close its fill comes to the truth is what it is evaluated for.
+    of_fills = FILL_FIGURES if summary["kind"] == "filler" else ()
+    shown = [metric for metric in metrics if metric.headline or metric.name in of_fills]
     say(f"{'':20} " + "   ".join(metric.label for metric in shown))
     for row, scores in summary["methods"].items():
         figures = [_figure(metric, scores["metrics"].get(metric.name)).rjust(len(metric.label)) for metric in shown]

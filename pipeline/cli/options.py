@@ -15,13 +15,19 @@ judge_iterations_option = click.option(
     type=click.IntRange(min=1),
     help="Training iterations of the independent segmentor.",
 )
-judge_option = click.option(
-    "--judge",
-    default="default",
-    show_default=True,
-    type=click.Choice(["default", "paper"]),
-    help="Its size: 16 filters, pixels of 2 mm; or PHS-GAN's: 64 filters, full resolution, hours on a CPU.",
-)
+
+
+def judge_option(none: bool = False) -> Callable[[Any], Any]:
+    """`--judge`, the size of the segmentor that judges healthiness; with `none`, there may be none."""
+    return click.option(
+        "--judge",
+        default="default",
+        show_default=True,
+        type=click.Choice(["default", "paper", *(["none"] if none else [])]),
+        help="Its size: 16 filters, pixels of 2 mm; or PHS-GAN's: 64 filters, full resolution, hours on a CPU"
+        + ("; or none." if none else "."),
+    )
+
 
 A_DICE = {
     "epochs": click.option(

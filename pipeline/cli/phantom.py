@@ -1,10 +1,15 @@
-"""`phs-pipeline phantom`: a synthetic cohort to try everything on."""
+"""`phs-pipeline phantom`: cohorts with known healthy truth to try everything on."""
 
+import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
-from pipeline.cli.say import say
+from pipeline.cli.say import complain, say
+
+SUBJECTS = 12
+OF_PLANTED = ("healthy", "shapes", "copies", "split", "modality", "layout", "mass_effect")
 
 
 @click.command()
@@ -16,21 +21,82 @@ from pipeline.cli.say import say
     type=click.Path(path_type=Path),
     help="New folder for the cohort, or one to which subjects are added.",
 )
-@click.option("--subjects", default=12, show_default=True, type=click.IntRange(min=1), help="Number of subjects.")
+@click.option(
+    "--kind",
+    default="brain",
+    show_default=True,
+    type=click.Choice(["brain", "planted"]),
+    help="Brains drawn from nothing, or lesions planted in real scans.",
+)
+@click.option(
+    "--subjects", type=click.IntRange(min=1), help=f"Number of subjects.  [default: {SUBJECTS}; planted: every scan]"
+)
 @click.option(
     "--seed",
     default=0,
     show_default=True,
     type=click.IntRange(min=0),
-    help="Another seed gives other brains; the same seed gives the same files.",
+    help="Another seed gives other brains and lesions; the same seed gives the same files.",
 )
-def phantom(output: Path, subjects: int, seed: int) -> None:
-    """Write a cohort of synthetic brains with lesions and known healthy truth.
+@click.option(
+    "--healthy",
+    metavar="COHORT",
+    type=click.Path(path_type=Path),
+    help="Planted: whose tissue, scans as `preprocess` takes them or a cohort that it made.",
+)
+@click.option(
+    "--shapes",
+    metavar="COHORT",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Planted: whose lesions' shapes, as --healthy or a folder of masks; may be given several times.",
+)
+@click.option("--copies", type=click.IntRange(1, 99), help="Planted: planted scans of each scan.  [default: 1]")
+@click.option(
+    "--split", type=click.Choice(["training", "validation", "test"]), help="Planted: in patients of this split alone."
+)
+@click.option("--modality", help="Planted: which scan of each subject, in the layout's own words.")
+@click.option("--layout", help="Planted: how --healthy lies on disk; found out if not given.")
+@click.option("--mass-effect", is_flag=True, help="Planted: lesions push the tissue around them aside.")
+def phantom(output: Path, kind: str, subjects: int | None, seed: int, **of_planted: Any) -> None:
+    """Write a cohort of scans with lesions and known healthy truth, as a BIDS dataset.
 
-    The cohort is a BIDS dataset of skull-stripped scans in FLAIR contrast. Lesion masks lie under
-    derivatives/manual, the same scans without lesions under derivatives/truth. It holds no person's data.
+    Lesion masks lie under derivatives/manual, the same scans without lesions under derivatives/truth. The synthetic
+    brains are skull-stripped, in FLAIR contrast, and hold no person's data.
+
+    Planted lesions have the shapes of real ones, from punctate to a third of a hemisphere, and look bright, dark,
+    rimmed, cystic or heterogeneous. They lie in brain tissue away from a patient's own disease, whose masks are under
+    derivatives/ignore. Patients keep their splits, and shapes stay in theirs; scans of a raw cohort are split as
+    `preprocess` does by default.
     """
-    from pipeline.phantoms.cohort import write_phantom_cohort
+    if kind == "brain":
+        given = [name for name in OF_PLANTED if of_planted[name]]
+        if given:
+            raise click.UsageError(f"--{given[0].replace('_', '-')} is for --kind planted; give both or none")
+        from pipeline.phantoms.cohort import write_phantom_cohort
 
-    labels = write_phantom_cohort(output, subjects, seed)
-    say(f"{output}: {labels[0]} to {labels[-1]}, synthetic scans with lesion masks and healthy truth")
+        labels = write_phantom_cohort(output, subjects or SUBJECTS, seed)
+        say(f"{output}: {labels[0]} to {labels[-1]}, synthetic scans with lesion masks and healthy truth")
+        return
+    if not (of_planted["healthy"] and of_planted["shapes"]):
+        raise click.UsageError("--kind planted needs --healthy COHORT and --shapes COHORT")
+    _planted(output, subjects, seed, of_planted)
+
+
+def _planted(output: Path, subjects: int | None, seed: int, given: dict[str, Any]) -> None:
+    from pipeline.errors import ScanError
+    from pipeline.phantoms.planted_cohort import Settings, write_planted_cohort
+
+    healthy, shapes = given.pop("healthy"), given.pop("shapes")
+    settings = Settings(seed=seed, subjects=subjects, **{**given, "copies": given["copies"] or 1})
+    labels, problems = write_planted_cohort(output, healthy, shapes, settings, _progress)
+    say(f"{output}: {len(labels)} scans with planted lesions, masks and healthy truth")
+    for problem in problems:
+        complain(f"skipped {problem.subject}: {problem.reason}")
+    if problems:
+        raise ScanError(f"{healthy}: {len(problems)} scan(s) could not be used, for the reasons above")
+
+
+def _progress(done: int, total: int) -> None:
+    if sys.stderr.isatty():
+        click.echo(f"\rplanted lesions in {done} of {total} scans", err=True, nl=done == total)

@@ -185,7 +185,7 @@ def saliency(
 @study.command()
 @RUNS
 @EVERY
-@judge_option
+@judge_option()
 def healthiness(
     bundles: tuple[str, ...],
     data: Path,
@@ -240,7 +240,7 @@ def convergence(
 @study.command()
 @WITHOUT_EPOCHS
 @judge_iterations_option
-@judge_option
+@judge_option()
 @click.option(
     "--variance",
     default=0.2,

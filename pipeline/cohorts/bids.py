@@ -40,7 +40,7 @@ def _entries(root: Path, suffix: str, participants: Mapping[str, Mapping[str, st
     for sessions in (anatomical, *derived):
         for name, paths in sessions.items():
             lesions[name] += [path for path in with_suffix(paths, "mask") if _is_lesion(path)]
-    truths = by_session(root / "derivatives" / "truth", ("anat",))
+    truths, ignores = (by_session(root / "derivatives" / name, ("anat",)) for name in ("truth", "ignore"))
 
     entries = []
     for name in sorted(anatomical.keys() | {name for name, paths in lesions.items() if paths}):
@@ -66,6 +66,7 @@ def _entries(root: Path, suffix: str, participants: Mapping[str, Mapping[str, st
                     with_entity(with_suffix(truths.get(name, []), suffix), "desc-healthy"),
                     *({f"{of}_desc-healthy_{suffix}"} for of in (base, name)),
                 ),
+                ignores=with_entity(ignores.get(name, []), "label-ignore"),
                 present=present,
                 split=SPLITS.get(split.casefold()),
                 session=name.partition("_ses-")[2] or None,

@@ -34,6 +34,7 @@ class Case:
         mask: the lesion mask on the grid of `image`; None only where `find_cases` was told that masks are optional.
         patient: the person, equal for all sessions and time points; splits are made by patient.
         truth: the image without the lesion where it is known (phantoms).
+        ignore: mask of what is neither lesion nor normal tissue: disease that a host of planted lesions had before.
         split: 'training', 'validation' or 'test' where the cohort says so.
         lesion_labels: mask values that mean lesion; None for any value above 0.
         session: of the person, where it is known.
@@ -47,6 +48,7 @@ class Case:
     mask: Path | None
     patient: str
     truth: Path | None = None
+    ignore: Path | None = None
     split: str | None = None
     lesion_labels: tuple[int, ...] | None = None
     session: str | None = None
@@ -85,6 +87,7 @@ class Entry:
         image_hint: where an image is expected.
         mask_hint: where a mask is expected.
         truths: candidates for the healthy truth.
+        ignores: candidates for the mask of what is neither lesion nor normal tissue.
         present: images of any modality.
         split: as the cohort says; one of the values of `SPLITS`.
         lesion_labels: mask values that mean lesion.
@@ -104,6 +107,7 @@ class Entry:
     image_hint: str
     mask_hint: str
     truths: list[Path] = field(default_factory=list)
+    ignores: list[Path] = field(default_factory=list)
     present: list[Path] = field(default_factory=list)
     split: str | None = None
     lesion_labels: tuple[int, ...] | None = None

@@ -118,6 +118,7 @@ def _case(entry: Entry, subject: str, patient: str, target: str | None, masks_op
         mask=mask,
         patient=patient,
         truth=the_file("truth", entry.truths) if entry.truths else None,
+        ignore=the_file("mask of what to ignore", entry.ignores) if entry.ignores else None,
         split=entry.split,
         lesion_labels=entry.lesion_labels,
         session=entry.session,

@@ -16,6 +16,7 @@ from pipeline.errors import UsageError
 from pipeline.evaluation.bracketed import BRACKETS, ORIGINAL, ADiceSettings, ADiceSlices
 from pipeline.evaluation.cases import Example, best_median_worst
 from pipeline.evaluation.controls import NAMES, UNTOUCHED
+from pipeline.evaluation.fills import FILLS
 from pipeline.evaluation.judge import ITERATIONS, SCALES, SEED, Judge, load_judge
 from pipeline.evaluation.own import OwnNetworks
 from pipeline.evaluation.predictions import Fields, Item, Kind, Predict, judged, kind_of, pseudo_healthy, volume_of
@@ -31,6 +32,7 @@ from pipeline.preprocessing.cohort_format import COHORT_FILE
 FORMAT = 2
 # By what the cases to look at are chosen: the first of these that a volume has.
 CASES_BY = {"healthiness": "healthiness", "dice": "Dice"}
+TWINS = {"translator", "filler"}  # kinds that make pseudo-healthy images
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Settings:
         provenance: where the method comes from (bundle, hashes), for the summary.
         split: `training`, `validation` or `test`.
         judge_iterations: of the training of the judge of healthiness.
-        judge: how large it is, of `judge.SCALES`.
+        judge: how large it is, of `judge.SCALES`; None leaves healthiness out.
         a_dice: how to measure A-Dice; None does not measure it.
     """
 
@@ -50,7 +52,7 @@ class Settings:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     split: str = "test"
     judge_iterations: int = ITERATIONS
-    judge: str = "default"
+    judge: str | None = "default"
     a_dice: ADiceSettings | None = None
 
 
@@ -97,7 +99,7 @@ def evaluate(
             has the name of a control.
     """
     cohort, kind = Path(cohort), kind_of(predictor)
-    if settings.name in (*NAMES, *BRACKETS):
+    if settings.name in (*NAMES, *FILLS, *BRACKETS):
         raise UsageError(f"{settings.name}: is what a row of every table is called; give the method another name")
     items = kind.items(cohort, settings.split)
     if not items:
@@ -125,16 +127,18 @@ class _Measures:
         self.rows: list[dict[str, Any]] = []
         self.available: set[str] = set()
         self.padding: dict[tuple[int, int], tuple[int, int]] = {}
-        self.translates = predictor.kind == "translator"
         self.judge: Judge | None = None
         self.hallucination: Hallucination | None = None
         self.own: OwnNetworks | None = None
         self.a_dice: ADiceSlices | None = None
-        if self.translates:
-            self.judge = load_judge(cohort, SEED, settings.judge_iterations, self.device, SCALES[settings.judge])
+        self.scale = SCALES[settings.judge] if predictor.kind in TWINS and settings.judge is not None else None
+        if self.scale is not None:
+            self.judge = load_judge(cohort, SEED, settings.judge_iterations, self.device, self.scale)
+        if predictor.kind in TWINS and settings.a_dice is not None:
+            self.a_dice = ADiceSlices(cohort, settings.split, settings.a_dice)
+        if predictor.kind == "translator":
             self.hallucination = Hallucination()
             self.own = OwnNetworks(predictor, own_networks, self.judge)
-            self.a_dice = ADiceSlices(cohort, settings.split, settings.a_dice) if settings.a_dice else None
 
     def add(self, item: Item, keep: Callable[[Twins], None] | None) -> None:
         """Score the method and the controls on one volume."""
@@ -156,16 +160,20 @@ class _Measures:
         if self.own is not None and self.own.steganography is not None:
             self.own.steganography.add(item.volume)
         if self.a_dice is not None:
-            self.a_dice.add(item.volume, {name: twin for name, twin in twins.items() if name != UNTOUCHED})
+            images = {name: twin for name, twin in twins.items() if name != UNTOUCHED and name not in FILLS}
+            self.a_dice.add(item.volume, images)
         height, width = item.volume.image.shape[-2:]
         self.padding[height, width] = ms_ssim_padding(height, width)
 
     def _complete(self, item: Item, name: str, made: Fields) -> Fields:
         """All fields of a row of the table; the method's own networks belong to its row alone."""
-        if self.judge is None or item.volume is None:
-            return {**item.given, **made}
-        own = self.own.fields(item.volume) if self.own is not None and name == self.settings.name else {}
-        return {**judged(made["twin"].to(self.judge.device), item.volume, self.judge), **own}
+        own = {}
+        if self.own is not None and item.volume is not None and name == self.settings.name:
+            own = self.own.fields(item.volume)
+        if self.judge is not None and item.volume is not None:
+            return {**judged(made["twin"].to(self.judge.device), item.volume, self.judge), **own}
+        fields = {**item.given, **made, **own}
+        return {name: value.to(self.device) if isinstance(value, Tensor) else value for name, value in fields.items()}
 
     def add_healthy(self) -> None:
         """Slices without lesion, in which nothing should change."""
@@ -229,12 +237,13 @@ class _Measures:
     ) -> dict[str, Any]:
         settings = self.settings
         own = slices[slices["method"] == settings.name]
-        judge = self.judge and {**self.judge.about, "departure": SCALES[settings.judge].departure}
+        judge = self.judge and self.scale and {**self.judge.about, "departure": self.scale.departure}
         steganography = self.own.steganography if self.own is not None else None
         probes = self.hallucination and {
             "hallucination": self.hallucination.summary(),
             "steganography": steganography.summary() if steganography is not None else None,
         }
+        absent = {name: fill.package for name, fill in FILLS.items() if not fill.available}
         return {
             "format": FORMAT,
             "pipeline_version": __version__,
@@ -254,6 +263,7 @@ class _Measures:
             },
             "metrics": [metric.record() for metric in metrics],
             "methods": methods,
+            "left_out": absent if "sizes" in self.available else {},
             "judge": judge,
             "probes": probes,
             "a_dice": a_dice,

@@ -34,27 +34,26 @@ class OwnNetworks:
     Args:
         translator: whose grid they work on.
         networks: of `own_networks`.
-        judge: the evaluation segmentor, which looks for the lesion in the reconstructed scan.
+        judge: the evaluation segmentor, which looks for the lesion in the reconstructed scan; None to go without.
     """
 
-    def __init__(self, translator: Translator, networks: Mapping[str, nn.Module], judge: Judge) -> None:
+    def __init__(self, translator: Translator, networks: Mapping[str, nn.Module], judge: Judge | None) -> None:
         self.steganography = Steganography(translator, networks[CYCLE]) if CYCLE in networks else None
         self.judge = judge
+        self.device = translator.device
         self.segmentor: GridNetwork | None = None
         if SEGMENTOR in networks:
             its = translator.runner
             self.segmentor = GridNetwork(networks[SEGMENTOR], its.grid, its.device, its.inferer, its.batch_size)
 
     def fields(self, volume: Volume) -> Fields:
-        """`reconstruction` and `found_again`, `own_found`, where there is a network for them, on the judge's device."""
+        """`reconstruction`, `found_again` and `own_found`, where there is a network for them."""
         made: Fields = {}
         if self.steganography is not None:
-            reconstruction = self.steganography.reconstruction(volume).to(self.judge.device)
-            made |= {
-                "reconstruction": reconstruction,
-                "found_again": self.judge.predict(reconstruction, volume.spacing_mm),
-            }
+            made["reconstruction"] = self.steganography.reconstruction(volume).to(self.device)
+            if self.judge is not None:
+                made["found_again"] = self.judge.predict(made["reconstruction"], volume.spacing_mm)
         if self.segmentor is not None:
             logits = self.segmentor.on_pixels(volume.image.numpy(), volume.voxel_mm, beyond=NEVER)
-            made["own_found"] = torch.cat([torch.from_numpy(part) > 0 for _, part in logits]).to(self.judge.device)
+            made["own_found"] = torch.cat([torch.from_numpy(part) > 0 for _, part in logits]).to(self.device)
         return made

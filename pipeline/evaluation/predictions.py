@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pipeline.errors import UsageError
 from pipeline.evaluation.controls import CONTROLS, EMPTY, THRESHOLD, empty, fitted_guess, fitted_threshold
+from pipeline.evaluation.fills import FILLS
 from pipeline.evaluation.judge import Judge
 from pipeline.evaluation.volumes import (
     HEALTHY,
@@ -24,7 +25,8 @@ from pipeline.evaluation.volumes import (
     subjects_with,
     targets,
 )
-from pipeline.preprocessing.cohort_format import Subject
+from pipeline.metrics.lesion_size import size_classes
+from pipeline.preprocessing.cohort_format import Subject, read_cohort
 
 Fields = dict[str, Any]
 
@@ -100,20 +102,29 @@ def shown_to(predictor: Any, volume: Volume) -> tuple[NDArray[np.float32], list[
     """
     if volume.slab is None:
         return volume.image.numpy(), list(range(len(volume.image)))
-    names = tuple(getattr(predictor, "channels", ("image",)))
-    if len(names) == 1 and names[0] not in volume.slab:
-        names = (next(iter(volume.slab)),)  # a bundle that takes any sequence
-    missing = [name for name in names if name not in volume.slab]
-    if missing:
-        raise UsageError(
-            f"{volume.subject}: the cohort has {', '.join(volume.slab)}, expected {', '.join(missing)} too, which the "
-            "bundle takes; preprocess it with --channels"
-        )
-    slab = np.stack([volume.slab[name] for name in names], axis=1)
+    slab = _sequences(predictor, volume, volume.slab)
     runner = getattr(predictor, "runner", None)
     if runner is not None and runner.sees_neighbours:
         return slab, volume.places
     return slab[volume.places], list(range(len(volume.places)))
+
+
+def _sequences(predictor: Any, volume: Volume, slab: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+    """All slices with the sequences that a predictor takes, shape (slices, C, H, W).
+
+    Raises:
+        UsageError: if the cohort lacks a sequence.
+    """
+    names = tuple(getattr(predictor, "channels", ("image",)))
+    if len(names) == 1 and names[0] not in slab:
+        names = (next(iter(slab)),)  # a bundle that takes any sequence
+    missing = [name for name in names if name not in slab]
+    if missing:
+        raise UsageError(
+            f"{volume.subject}: the cohort has {', '.join(slab)}, expected {', '.join(missing)} too, which the "
+            "bundle takes; preprocess it with --channels"
+        )
+    return np.stack([slab[name] for name in names], axis=1)
 
 
 def pseudo_healthy(translator: Any, volume: Volume) -> Tensor:
@@ -131,9 +142,16 @@ def of_volume(volume: Volume) -> Item:
         "foreground": volume.foreground,
         "spacing_mm": volume.spacing_mm,
         "voxel_ml": volume.voxel_ml,
-        **({} if volume.truth is None else {"truth": volume.truth}),
     }
+    if volume.truth is not None:
+        sizes = size_classes(volume.slab_lesion, volume.voxel_ml)
+        given |= {"truth": volume.truth, "sizes": torch.from_numpy(sizes[_rows(volume), None])}
     return Item(volume.subject, volume.patient, list(volume.places), given, volume)
+
+
+def _rows(volume: Volume) -> list[int]:
+    """Where the volume's slices are among those of its slab."""
+    return list(range(len(volume.image))) if volume.whole is None else volume.places
 
 
 def judged(twin: Tensor, volume: Volume, judge: Judge) -> Fields:
@@ -145,6 +163,13 @@ def judged(twin: Tensor, volume: Volume, judge: Judge) -> Fields:
 
 def _translate(translator: Any, item: Item) -> Fields:
     return {"twin": pseudo_healthy(translator, volume_of(item))}
+
+
+def _fill(filler: Any, item: Item) -> Fields:
+    volume = volume_of(item)
+    slab = _sequences(filler, volume, volume.slab or {"image": volume.slab_image})
+    filled = torch.from_numpy(filler.fill(slab, volume.slab_lesion, volume.voxel_mm)[_rows(volume), None])
+    return {"twin": torch.where(volume.lesion, filled, volume.image)}
 
 
 def _segment(segmenter: Any, item: Item) -> Fields:
@@ -215,13 +240,21 @@ def _target_name(cohort: Path) -> str:
 
 
 def _fills(cohort: Path) -> Mapping[str, Predict]:
-    del cohort
+    """What fills the lesion without having learned; where the truth is known, more of them."""
 
-    def fill(make: Callable[[Tensor, Tensor, Tensor], Tensor], item: Item) -> Fields:
+    def in_slices(make: Callable[[Tensor, Tensor, Tensor], Tensor], item: Item) -> Fields:
         volume = volume_of(item)
         return {"twin": make(volume.image, volume.lesion, volume.foreground)}
 
-    return {name: partial(fill, make) for name, make in CONTROLS.items()}
+    def in_volumes(make: Callable[[Volume], Tensor], item: Item) -> Fields:
+        return {"twin": make(volume_of(item))}
+
+    with_truth = any(record.truth is not None for record in read_cohort(cohort).subjects)
+    more = {name: fill for name, fill in FILLS.items() if with_truth and fill.available}
+    return {
+        **{name: partial(in_slices, make) for name, make in CONTROLS.items()},
+        **{name: partial(in_volumes, fill.make) for name, fill in more.items()},
+    }
 
 
 def _trivial_masks(cohort: Path) -> Mapping[str, Predict]:
@@ -243,6 +276,7 @@ def _guesses(cohort: Path) -> Mapping[str, Predict]:
 
 KINDS: dict[str, Kind] = {
     "translator": Kind("pseudo-healthy synthesis", "pathological slice", _pathological, _translate, _fills),
+    "filler": Kind("lesion filling", "pathological slice", _pathological, _fill, _fills),
     "segmenter": Kind("lesion segmentation", "slice", _whole_volumes, _segment, _trivial_masks),
     "scorer": Kind("prediction", "scan", _scans, _score, _guesses),
 }

@@ -33,10 +33,11 @@ class Volume:
         places: index of each slice in the subject's slab.
         image: x_p in [0, 1], float32, shape (N, 1, H, W).
         lesion: m, bool, same shape.
-        foreground: head or body, found in the whole slab, bool, same shape.
+        foreground: head or body, found in the whole slab, without what the cohort says to ignore, bool, same shape.
         truth: the same slices before the lesion, where that is known; as `image`.
         slice_mm: distance of neighbouring slices of the slab.
         slab: all slices of the slab in [0, 1], float32, shape (slices, H, W), by sequence; None where `image` is all.
+        whole: `lesion` and `foreground` of all slices of the slab, as NumPy arrays of that shape; None as above.
     """
 
     subject: str
@@ -49,6 +50,22 @@ class Volume:
     truth: Tensor | None
     slice_mm: float = math.nan
     slab: Mapping[str, NDArray[np.float32]] | None = None
+    whole: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None = None
+
+    @property
+    def slab_image(self) -> NDArray[np.float32]:
+        """The first sequence of all slices of the slab, shape (slices, H, W)."""
+        return self.image[:, 0].numpy() if self.slab is None else next(iter(self.slab.values()))
+
+    @property
+    def slab_lesion(self) -> NDArray[np.bool_]:
+        """The lesion in all slices of the slab, of slices left out by label too."""
+        return self.lesion[:, 0].numpy() if self.whole is None else self.whole[0]
+
+    @property
+    def slab_foreground(self) -> NDArray[np.bool_]:
+        """The foreground in all slices of the slab."""
+        return self.foreground[:, 0].numpy() if self.whole is None else self.whole[1]
 
     @property
     def voxel_ml(self) -> float:
@@ -130,17 +147,21 @@ def read_volume(cohort: Path, record: Subject, *labels: str) -> Volume:
 
     slab = {name: _levels(cohort, record, path) for name, path in record.channels.items()}
     image = next(iter(slab.values()))
+    lesion, inside = read_mask(cohort, record) > 0, foreground(image)
+    if record.ignore is not None:
+        inside &= read_part(cohort, record, record.ignore) == 0
     return Volume(
         subject=record.subject,
         patient=record.patient,
         spacing_mm=record.pixel_mm,
         places=places,
         image=chosen(image),
-        lesion=chosen(read_mask(cohort, record) > 0),
-        foreground=chosen(foreground(image)),
+        lesion=chosen(lesion),
+        foreground=chosen(inside),
         truth=chosen(_levels(cohort, record, record.truth)) if record.truth is not None else None,
         slice_mm=record.spacing_mm[0],
         slab=slab,
+        whole=(lesion, inside),
     )
 
 

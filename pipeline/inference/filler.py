@@ -98,7 +98,9 @@ class FillsMask:
             warnings=[warning] if warning else [],
             steps=seen.steps,
             figures=(
-                Figure("FilledMl", "Filled", int(region.sum()) * scan.voxel_ml, "ml", 1, "inside the mask", leading=True),
+                Figure(
+                    "FilledMl", "Filled", int(region.sum()) * scan.voxel_ml, "ml", 1, "inside the mask", leading=True
+                ),
             ),
             facts={"EditedVoxels": int(region.sum()), "ChangedVoxels": int((stored != scan.stored).sum())},
             made="The lesion was filled with synthetic tissue",

@@ -1,6 +1,7 @@
 """The metrics of an evaluation, each one object: adding one here adds it to every table, report and choice."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -8,9 +9,10 @@ import torch
 from scipy.stats import rankdata
 from torch import Tensor
 
-from pipeline.metrics.fidelity import psnr, ssim
+from pipeline.metrics.fidelity import psnr, ssim, ssim_map
 from pipeline.metrics.healthiness import healthiness_of_counts
 from pipeline.metrics.identity import identity
+from pipeline.metrics.lesion_size import SIZES, SizeClass
 from pipeline.metrics.metric import Metric
 from pipeline.metrics.segmentation import dice, hd95
 
@@ -72,6 +74,37 @@ def _auroc(rows: pd.DataFrame) -> float:
     return float(ranks.sum() - len(ranks) * (len(ranks) + 1) / 2) / pairs if pairs else math.nan
 
 
+def _of_size(number: int, size: SizeClass) -> tuple[Metric, Metric]:
+    """PSNR and SSIM against the truth in the lesions of one size, over all voxels of these in a volume."""
+    voxels, error, similarity = (f"{what}_{size.name}" for what in ("voxels", "squared_error", "ssim_sum"))
+
+    def sums(name: str, values: Callable[[], Tensor], sizes: Tensor) -> dict[str, Tensor]:
+        here = (sizes == number).double()
+        # Most slices have no lesion of this size.
+        total = (values().double() * here).sum(dim=(1, 2, 3)) if here.any() else here.sum(dim=(1, 2, 3))
+        return {voxels: here.sum(dim=(1, 2, 3)), name: total}
+
+    def mean_psnr(rows: pd.DataFrame) -> float:
+        mean = _ratio(rows[error].sum(), rows[voxels].sum())
+        return math.inf if mean == 0 else 10 * math.log10(1 / mean)
+
+    return (
+        Metric(
+            f"psnr_{size.name}", f"{size.label}: PSNR against truth, dB",
+            "against the healthy truth over all voxels of a scan's lesions of this size, connected in 3-D; peak 1",
+            2, "higher", ("twin", "truth", "sizes"), "volume", math.inf, IDENTICAL,
+            measure=lambda twin, truth, sizes: sums(error, lambda: (twin - truth) ** 2, sizes), combine=mean_psnr,
+        ),
+        Metric(
+            f"ssim_{size.name}", f"{size.label}: SSIM against truth",
+            "mean over the same voxels of the SSIM in each slice; windows see the surroundings too",
+            4, "higher", ("twin", "truth", "sizes"), "volume", 1.0, IDENTICAL,
+            measure=lambda twin, truth, sizes: sums(similarity, lambda: ssim_map(twin, truth), sizes),
+            combine=lambda rows: _ratio(rows[similarity].sum(), rows[voxels].sum()),
+        ),
+    )  # fmt: skip
+
+
 NORMAL = "the foreground outside the lesion (GVS, Section V.D)"
 COUNTED = (
     "1 − predicted / annotated lesion pixels (PHS-GAN, Section 4.2), predicted on the image by an independently "
@@ -118,6 +151,7 @@ TRANSLATION = (
         4, "higher", ("twin", "truth", "mask"), "slice", 1.0, IDENTICAL,
         measure=lambda twin, truth, mask: ssim(twin, truth, mask, surroundings=True),
     ),
+    *(metric for number, size in enumerate(SIZES, start=1) for metric in _of_size(number, size)),
     Metric(
         "own_dice", "Dice of its own segmentor",
         "2 |P ∩ L| / (|P| + |L|) of the lesion that the segmentor which the method was trained against finds in the "

@@ -32,10 +32,11 @@ class Metric:
         digits: decimals to show.
         better: whether higher or lower values are better.
         needs: names of the fields that `measure` is called with: `image` (x_p), `twin` (x_s), `mask` (lesion),
-            `foreground`, `truth` (healthy), `prediction` (a mask or a number), `target` (a number), `label` (a class),
-            `found` (lesion that the evaluation segmentor sees in the twin), `spacing_mm` (of pixels), `voxel_ml`; of
-            the method's own networks `reconstruction`, `found_again` (as `found`, in the reconstruction) and
-            `own_found` (lesion that its own segmentor sees in `image`).
+            `foreground`, `truth` (healthy), `sizes` (each pixel's lesion's, by number in `lesion_size.SIZES`),
+            `prediction` (a mask or a number), `target` (a number), `label` (a class), `found` (lesion that the
+            evaluation segmentor sees in the twin), `spacing_mm` (of pixels), `voxel_ml`; of the method's own networks
+            `reconstruction`, `found_again` (as `found`, in the reconstruction) and `own_found` (lesion that its own
+            segmentor sees in `image`).
             Images and masks have the shape (N, 1, H, W).
         level: of which the number is one.
         perfect: the value of a perfect result; None where there is none.

@@ -2,5 +2,6 @@
 
 from pipeline.phantoms.brain import Phantom, brain_phantom
 from pipeline.phantoms.cohort import write_phantom_cohort
+from pipeline.phantoms.planted_cohort import write_planted_cohort
 
-__all__ = ["Phantom", "brain_phantom", "write_phantom_cohort"]
+__all__ = ["Phantom", "brain_phantom", "write_phantom_cohort", "write_planted_cohort"]

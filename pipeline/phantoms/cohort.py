@@ -2,21 +2,17 @@
 
 import gzip
 import io
-import json
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import __version__
-from pipeline.errors import UsageError
-from pipeline.files import small_text, write_json, write_text, written_aside
+from pipeline.files import write_json, written_aside
 from pipeline.phantoms.brain import Phantom, brain_phantom
+from pipeline.phantoms.dataset import refuse_other_content, write_descriptions, write_participants
 
-BIDS_VERSION = "1.10.0"
-GENERATOR = "phs-pipeline phantom"
+NAME = "Synthetic brain phantoms (FLAIR contrast)"
 README = """\
 Synthetic brain phantoms in FLAIR contrast; no person was scanned.
 
@@ -48,15 +44,16 @@ def write_phantom_cohort(directory: Path, subjects: int, seed: int) -> list[str]
         UsageError: if `directory` holds something else, or cannot be written to.
     """
     directory = Path(directory)
-    _refuse_other_content(directory, seed)
-    _write_descriptions(directory, seed)
+    refuse_other_content(directory, {"Seed": seed})
+    held = {"manual": "lesion masks", "truth": "healthy truth"}
+    write_descriptions(directory, NAME, {"Seed": seed}, README, held, licence="CC0")
     labels = [f"sub-{number:03d}" for number in range(1, subjects + 1)]
     for number, label in enumerate(labels, start=1):
         if not all((directory / name).exists() for name in _names(label)):
             _write_subject(directory, label, brain_phantom(np.random.default_rng([seed, number])))
     # A larger cohort may already lie here; its subjects stay participants.
     present = sorted(scan.parents[1].name for scan in directory.glob("sub-*/anat/sub-*_FLAIR.nii.gz"))
-    write_text(directory / "participants.tsv", "\n".join(["participant_id", *present]) + "\n")
+    write_participants(directory, {label: {} for label in present})
     return labels
 
 
@@ -67,53 +64,6 @@ def _names(label: str) -> tuple[str, str, str]:
         f"derivatives/truth/{label}/anat/{label}_desc-healthy_FLAIR.nii.gz",
         f"{label}/anat/{label}_FLAIR.nii.gz",
     )
-
-
-def _refuse_other_content(directory: Path, seed: int) -> None:
-    if directory.exists() and not directory.is_dir():
-        raise UsageError(f"{directory}: is a file where a folder was expected; choose another name")
-    if not directory.exists() or all(entry.name.startswith(".") for entry in directory.iterdir()):
-        return
-    try:
-        description = json.loads(small_text(directory / "dataset_description.json"))
-        made_by = description["GeneratedBy"][0]
-        ours, found = made_by["Name"] == GENERATOR, made_by.get("Seed")
-    except (OSError, ValueError, LookupError, TypeError):
-        ours, found = False, None
-    if not ours:
-        raise UsageError(
-            f"{directory}: holds files that are not a phantom cohort where a new or empty folder was "
-            "expected; choose another folder"
-        )
-    if found != seed:
-        raise UsageError(
-            f"{directory}: holds the phantom cohort of seed {found} where seed {seed} was asked for; "
-            f"use --seed {found} or choose another folder"
-        )
-
-
-def _write_descriptions(directory: Path, seed: int) -> None:
-    common = {
-        "BIDSVersion": BIDS_VERSION,
-        "License": "CC0",
-        "GeneratedBy": [{"Name": GENERATOR, "Version": __version__, "Seed": seed}],
-    }
-    derived: dict[str, Any] = {
-        **common,
-        "DatasetType": "derivative",
-        "SourceDatasets": [{"URL": "../.."}],
-        "DatasetLinks": {"raw": "../.."},
-    }
-    # Written first: an interrupted cohort is recognised as ours and completed by the next run.
-    write_json(
-        directory / "dataset_description.json",
-        {"Name": "Synthetic brain phantoms (FLAIR contrast)", "DatasetType": "raw", **common},
-    )
-    for pipeline, name in (("manual", "lesion masks"), ("truth", "healthy truth")):
-        folder = directory / "derivatives" / pipeline
-        write_json(folder / "dataset_description.json", {"Name": f"Synthetic brain phantoms: {name}", **derived})
-        write_text(folder / "README", README)
-    write_text(directory / "README", README)
 
 
 def _write_subject(directory: Path, label: str, phantom: Phantom) -> None:

@@ -45,7 +45,7 @@ from pipeline.scans import Scan, check_same_grid, on_grid_of, read_nifti
 
 logger = logging.getLogger(__name__)
 
-FOLDERS = ("images", "masks", "truth", "subjects")
+FOLDERS = ("images", "masks", "truth", "ignore", "subjects")
 SHARES = (0.7, 0.15, 0.15)
 # The cohort of the last run, from when a run begins until it ends: patients stay in the splits that they are in.
 PREVIOUS = "previous.json"
@@ -131,11 +131,12 @@ def preprocess(
 ) -> Preprocessed:
     """Clip, cut, label and split a cohort.
 
-    The folder receives `images/` (windowed to [0, 1], reoriented to RAS, middle slices), `masks/`, `truth/` where a
-    healthy truth is known, `subjects/` (one record each), `slices.csv` and `cohort.json`. A subject's record is
-    written after its volumes and `cohort.json` after all else, so that an interrupted run continues and is never taken
-    for a finished one; the same scans and settings give the same bytes. Files of subjects that are no longer usable are
-    removed. Patients stay in the splits that an earlier run with the same seed and shares put them into.
+    The folder receives `images/` (windowed to [0, 1], reoriented to RAS, middle slices), `masks/`, `truth/` and
+    `ignore/` where the cohort has a healthy truth and masks of other disease, `subjects/` (one record each),
+    `slices.csv` and `cohort.json`. A subject's record is written after its volumes and `cohort.json` after all else, so
+    that an interrupted run continues and is never taken for a finished one; the same scans and settings give the same
+    bytes. Files of subjects that are no longer usable are removed. Patients stay in the splits that an earlier run with
+    the same seed and shares put them into.
 
     Args:
         cohort: a folder in a known layout, or a datalist.
@@ -356,7 +357,7 @@ def preprocess_case(case: Case, directory: Path, settings: Settings) -> _Finishe
     Raises:
         ScanError: if scan and mask cannot be used together.
     """
-    paths = {"image": case.image, "mask": case.mask, "truth": case.truth, **case.channels}
+    paths = {"image": case.image, "mask": case.mask, "truth": case.truth, "ignore": case.ignore, **case.channels}
     source = {
         name: SourceFile(name=path.name, sha256=sha256(path))
         for name, path in paths.items()
@@ -385,16 +386,22 @@ def preprocess_case(case: Case, directory: Path, settings: Settings) -> _Finishe
         its_window = window if name == main else settings.window.window(values, path)
         windows[name] = (its_window.low, its_window.high)
         keep(channels[name], values, its_window)
-    masks = truth = None
+    masks = truth = ignore = ignored = None
     if lesion is not None:
         masks = f"masks/{case.subject}.nii.gz"
         volumes[masks] = scan.axial(lesion)[first:last].astype(np.uint8)
     if case.truth is not None:
         truth = f"truth/{case.subject}.nii.gz"
         keep(truth, _other(case.truth, scan, "healthy truth"), window)
+    if case.ignore is not None:
+        ignore, ignored = (
+            f"ignore/{case.subject}.nii.gz",
+            _other(case.ignore, scan, "mask of what to ignore", binary=True) > 0,
+        )
+        volumes[ignore] = scan.axial(ignored)[first:last].astype(np.uint8)
     for file, axial in volumes.items():
         _write_axial(directory / file, axial, scan, first)
-    areas_mm2, labels = _labelled(lesion, scan, (first, last), settings)
+    areas_mm2, labels = _labelled(lesion, ignored, scan, (first, last), settings)
     slices_mm, right_mm, anterior_mm = (round(size, 6) for size in scan.axial_spacing_mm)
     record = Prepared(
         subject=case.subject,
@@ -402,6 +409,7 @@ def preprocess_case(case: Case, directory: Path, settings: Settings) -> _Finishe
         images=channels[main],
         masks=masks,
         **({} if truth is None else {"truth": truth}),
+        **({} if ignore is None else {"ignore": ignore}),
         channels=channels,
         session=case.session,
         target=case.target,
@@ -440,8 +448,8 @@ def _finished(directory: Path, record_file: Path, key: str) -> _Finished | None:
     return done if whole else None
 
 
-def _other(path: Path, scan: Scan, kind: str, volume: int | None = None) -> NDArray[np.float32]:
-    other = on_grid_of(scan, read_nifti(path, volume=volume))
+def _other(path: Path, scan: Scan, kind: str, volume: int | None = None, binary: bool = False) -> NDArray[np.float32]:
+    other = on_grid_of(scan, read_nifti(path, constant_ok=binary, volume=volume))
     check_same_grid(scan, other, kind)
     return other.intensities()
 
@@ -461,15 +469,24 @@ def _lesion(case: Case, scan: Scan, settings: Settings) -> tuple[NDArray[np.bool
 
 
 def _labelled(
-    lesion: NDArray[np.bool_] | None, scan: Scan, slab: tuple[int, int], settings: Settings
+    lesion: NDArray[np.bool_] | None,
+    ignored: NDArray[np.bool_] | None,
+    scan: Scan,
+    slab: tuple[int, int],
+    settings: Settings,
 ) -> tuple[list[float], list[Label]]:
-    """Lesion area in mm² and label of each slice of the slab."""
+    """Lesion area in mm² and label of each slice of the slab; with something to ignore in it, none is healthy."""
     first, last = slab
     if lesion is None:
         return [0.0] * (last - first), ["healthy" if settings.healthy else "unknown"] * (last - first)
     _, height_mm, width_mm = scan.axial_spacing_mm
     areas_mm2 = scan.axial(lesion)[first:last].sum(axis=(1, 2)) * height_mm * width_mm
-    return [round(float(area), 3) for area in areas_mm2], label_slices(areas_mm2, settings.min_lesion_mm2)
+    labels = label_slices(areas_mm2, settings.min_lesion_mm2)
+    if ignored is not None:
+        for place, other in enumerate(scan.axial(ignored)[first:last]):
+            if labels[place] == "healthy" and other.any():
+                labels[place] = "excluded"
+    return [round(float(area), 3) for area in areas_mm2], labels
 
 
 def _plain(name: str) -> str:

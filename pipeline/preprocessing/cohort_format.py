@@ -1,7 +1,8 @@
 """A preprocessed cohort on disk, format 2: what `cohort.json` holds, checked when it is read; format 1 is still read.
 
 A cohort's folder holds volumes of windowed slices (`images/`, one file a channel), lesion masks where there are any
-(`masks/`), healthy truth where it is known (`truth/`), and `cohort.json`, whose types are in this file.
+(`masks/`), healthy truth where it is known (`truth/`), masks of what is neither lesion nor normal tissue (`ignore/`),
+and `cohort.json`, whose types are in this file.
 """
 
 import hashlib
@@ -117,6 +118,7 @@ class Prepared(_Record):
         channels: each channel's file by name, `images` first; all on one grid.
         masks: the lesion mask's file; None where no lesion was annotated.
         truth: the file of the image without the lesion, where that is known.
+        ignore: the file of the mask of what is neither lesion nor normal tissue, where there is one.
         spacing_mm: along (slices, right, anterior).
         first_slice: of the slab, counted from below in the scan.
         lesion_mm2: lesion area of each slice.
@@ -124,7 +126,7 @@ class Prepared(_Record):
         window: intensities that became 0 and 1, in the scan's units, of the first channel.
         windows: the same of each channel.
         target: what a scorer learns to tell: a number, or a class by name.
-        source: the files that it was made from: `image`, `mask`, `truth`, and further channels by name.
+        source: the files that it was made from: `image`, `mask`, `truth`, `ignore`, and further channels by name.
         image_sha256: of the first channel's intensities, whatever file they are stored in; empty in format 1.
     """
 
@@ -137,6 +139,7 @@ class Prepared(_Record):
     session: str | None = None
     channels: dict[str, InnerPath] = {}
     truth: InnerPath | None = None
+    ignore: InnerPath | None = None
     first_slice: NonNegativeInt = 0
     lesion_mm2: list[NonNegativeFloat] = []
     window: tuple[float, float] | None = None
@@ -165,7 +168,7 @@ class Prepared(_Record):
     @property
     def files(self) -> list[str]:
         """All its volumes, relative to the cohort."""
-        return [path for path in (*self.channels.values(), self.masks, self.truth) if path is not None]
+        return [path for path in (*self.channels.values(), self.masks, self.truth, self.ignore) if path is not None]
 
     @property
     def image_name(self) -> str:

@@ -94,6 +94,7 @@ def page(summary: dict[str, Any], cases: list[Example]) -> str:
         f"{who}, {cohort['split']} split. Mean ± standard deviation over patients (n).",
         _table(metrics, methods),
         _reading(methods),
+        *_left_out(summary["left_out"]),
         *judged,
         *_a_dice(summary["a_dice"]),
         *(["## Probes", *_probes(summary["probes"])] if summary["probes"] else []),
@@ -154,6 +155,15 @@ def _reading(methods: dict[str, Any]) -> str:
         "and more like the truth (where none is known, more like anatomy to the eye) than the others. *Identical* "
         "marks images equal to their reference, whose PSNR is infinite."
     )
+
+
+def _left_out(packages: dict[str, str]) -> list[str]:
+    if not packages:
+        return []
+    named = ", ".join(f"*{name}* ({package})" for name, package in packages.items())
+    return [
+        f"Left out, because their packages are not installed: {named}. `pip install 'phs-pipeline[controls]'` has them."
+    ]
 
 
 def judge_text(judge: dict[str, Any], split: str) -> str:

@@ -198,10 +198,12 @@ def _check_spacing(path: Path, image: nib.Nifti1Image) -> None:
             )
 
 
-def write_nifti(path: Path, stored: NDArray[np.generic], like: Scan, difference: bool = False) -> None:
+def write_nifti(
+    path: Path, stored: NDArray[np.generic], like: Scan, difference: bool = False, mark: bytes = MARK
+) -> None:
     """Write synthetic voxels on the grid of `like`: same shape, affine, qform and sform codes, units, NIfTI version.
 
-    The header is marked as synthetic; free text of the source, which may be a patient's, is left out.
+    The header is marked; free text of the source, which may be a patient's, is left out.
 
     Args:
         path: `.nii` or `.nii.gz`; appears whole or not at all.
@@ -209,11 +211,12 @@ def write_nifti(path: Path, stored: NDArray[np.generic], like: Scan, difference:
         like: the scan whose header is kept.
         difference: `stored` is the difference of two volumes in the stored units of `like`; its slope turns that
             into a difference of intensities, without the intercept.
+        mark: what the header's description says; by default that the file is synthetic.
     """
     header = like.header.copy()
     header.set_data_dtype(stored.dtype)
     # A display range belongs to the source's voxels.
-    header["descrip"] = MARK
+    header["descrip"] = mark
     for text in {"db_name", "aux_file", "intent_name"} & set(header.keys()):
         header[text] = b""
     header["cal_min"] = header["cal_max"] = 0

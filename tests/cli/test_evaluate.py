@@ -63,6 +63,19 @@ def test_it_writes_a_report_and_prints_the_main_figures(run: Path, cohort: Path,
     assert "not empty" in str(again.exception)
 
 
+@pytest.mark.slow
+def test_a_filler_is_measured_against_the_truth_without_a_judge_if_none_is_wanted(cohort: Path, tmp_path: Path) -> None:
+    arguments = ["-b", "harmonic", "--data", str(cohort), "-o", str(tmp_path / "report"), "--judge", "none"]
+    result = CliRunner().invoke(evaluate, [*arguments, "--device", "cpu"])
+    assert result.exit_code == 0, result.output
+    summary = json.loads((tmp_path / "report" / "summary.json").read_text())
+    assert (summary["kind"], summary["judge"]) == ("filler", None)
+    lines = {line[:20].strip(): line[20:].split() for line in result.stdout.splitlines()[1:-1]}
+    figures = summary["methods"]["harmonic"]["metrics"]
+    shown = [f"{figures['psnr_lesion']['mean']:.2f}", f"{figures['ssim_lesion']['mean']:.4f}"]
+    assert lines["harmonic"] == ["identical", "1.0000", *shown]
+
+
 def test_an_unknown_split_is_refused(run: Path, cohort: Path, tmp_path: Path) -> None:
     arguments = ["-b", str(run), "--data", str(cohort), "-o", str(tmp_path), "--split", "everything"]
     assert CliRunner().invoke(evaluate, arguments).exit_code == 2

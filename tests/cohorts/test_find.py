@@ -147,6 +147,17 @@ class TestBids:
         (case,) = find_cases(tmp_path).cases
         assert case.truth == tmp_path / "derivatives/truth/sub-01/anat/sub-01_desc-healthy_FLAIR.nii.gz"
 
+    def test_what_to_ignore_is_found_and_is_no_lesion_mask(self, tmp_path: Path) -> None:
+        lay(
+            tmp_path,
+            "sub-01/anat/sub-01_FLAIR.nii.gz",
+            "derivatives/manual/sub-01/anat/sub-01_label-lesion_mask.nii.gz",
+            "derivatives/ignore/sub-01/anat/sub-01_label-ignore_mask.nii.gz",
+        )
+        found = find_cases(tmp_path)
+        assert mask_names(found) == ["sub-01_label-lesion_mask.nii.gz"]
+        assert found.cases[0].ignore == tmp_path / "derivatives/ignore/sub-01/anat/sub-01_label-ignore_mask.nii.gz"
+
     def test_scan_without_mask_and_mask_without_scan_are_reported_and_the_rest_is_used(self, tmp_path: Path) -> None:
         lay(
             tmp_path,

@@ -19,6 +19,7 @@ from pipeline.evaluation import Settings, evaluate
 from pipeline.evaluation.twins import read_twins
 from pipeline.evaluation.volumes import pathological_subjects, read_volume
 from pipeline.inference import Translator
+from pipeline.metrics.lesion_size import SIZES
 from pipeline.networks import JohnsonGenerator
 from pipeline.preprocessing.grid import Grid
 from pipeline.preprocessing.window import WindowRule
@@ -140,6 +141,18 @@ def test_the_summary_follows_from_the_slices(reports: Path) -> None:
         pooled = 1 - sum(predicted.values()) / sum(lesion.values())
         figures = dict(scores["metrics"])
         assert figures.pop("healthiness_pooled")["mean"] == pytest.approx(pooled)
+        for size in SIZES:
+            scores_of_size = {what: figures.pop(f"{what}_{size.name}") for what in ("psnr", "ssim")}
+            voxels, error, similarity = (
+                {p: sum(float(row[f"{part}_{size.name}"]) for row in rows if row["patient"] == p) for p in patients}
+                for part in ("voxels", "squared_error", "ssim_sum")
+            )
+            having = [p for p in patients if voxels[p]]
+            assert {score["n"] for score in scores_of_size.values()} == {len(having)}
+            if having and all(error[p] for p in having):
+                of_size = [(10 * np.log10(voxels[p] / error[p]), similarity[p] / voxels[p]) for p in having]
+                expected = dict(zip(("psnr", "ssim"), np.mean(of_size, axis=0), strict=True))
+                assert {what: score["mean"] for what, score in scores_of_size.items()} == pytest.approx(expected)
         for metric, score in figures.items():
             if metric == "healthiness":
                 means = np.array([1 - predicted[p] / lesion[p] for p in patients])

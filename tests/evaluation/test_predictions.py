@@ -3,20 +3,26 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.errors import UsageError
-from pipeline.evaluation import Settings, evaluate
+from pipeline.evaluation import CONTROLS, Evaluation, Settings, evaluate
+from pipeline.evaluation.fills import FILLS
 from pipeline.evaluation.predictions import pseudo_healthy, shown_to
 from pipeline.evaluation.volumes import Volume, pathological_subjects, read_volume, subjects_with
-from pipeline.inference import Translator
+from pipeline.inference import HarmonicFiller, Translator
 from pipeline.metrics.catalogue import SEGMENTATION
+from pipeline.metrics.lesion_size import SIZES
+from pipeline.preprocessing.cohort_format import read_mask, stored_shape
 from pipeline.preprocessing.grid import Grid
 from pipeline.preprocessing.window import WindowRule
 from pipeline.reports.cohort_evaluation import evaluate_and_report
@@ -162,11 +168,92 @@ class TestScorer:
             evaluate(Scores(), folder, SETTINGS)
 
 
+class TestFiller:
+    @pytest.fixture(scope="class")
+    def evaluation(self, cohort: Path) -> Evaluation:
+        return evaluate(HarmonicFiller(WindowRule()), cohort, Settings("filler", {}, judge=None))
+
+    def test_it_stands_beside_the_controls_and_the_field_s_fills_where_the_truth_is_known(
+        self, evaluation: Evaluation
+    ) -> None:
+        assert list(evaluation.summary["methods"]) == ["filler", *CONTROLS, *FILLS]
+        assert evaluation.summary["left_out"] == {}
+
+    def test_it_is_measured_by_size_and_leaves_normal_tissue_identical(self, evaluation: Evaluation) -> None:
+        measured = means(evaluation.summary, "filler")
+        assert any(measured[f"psnr_{size.name}"] for size in SIZES)
+        assert measured["psnr_lesion"] == pytest.approx(means(evaluation.summary, "harmonic in 3-D")["psnr_lesion"])
+        assert evaluation.summary["methods"]["filler"]["metrics"]["psnr_normal"]["identical"] == 3
+
+    def test_without_judge_nothing_is_said_of_healthiness(self, evaluation: Evaluation) -> None:
+        assert evaluation.summary["judge"] is evaluation.summary["probes"] is None
+        assert "healthiness" not in {record["name"] for record in evaluation.summary["metrics"]}
+
+    def test_it_is_shown_the_whole_slab_with_the_whole_lesion(self, cohort: Path) -> None:
+        seen: list[tuple[tuple[int, ...], int]] = []
+
+        class Watches(HarmonicFiller):
+            def fill(self, windowed: NDArray, hole: NDArray, spacing_mm: tuple[float, float, float]) -> NDArray:
+                seen.append((windowed.shape[:1] + hole.shape, int(hole.sum())))
+                return super().fill(windowed, hole, spacing_mm)
+
+        evaluate(Watches(WindowRule()), cohort, Settings("filler", {}, judge=None))
+        for record, (shape, voxels) in zip(pathological_subjects(cohort, "test"), seen, strict=True):
+            mask = read_mask(cohort, record)
+            assert shape == (len(mask), *mask.shape)
+            assert voxels == mask.sum()
+
+    def test_without_truth_there_are_the_plain_controls(self, cohort: Path, tmp_path: Path) -> None:
+        folder = without_truth(cohort, tmp_path / "cohort")
+        summary = evaluate(HarmonicFiller(WindowRule()), folder, Settings("filler", {}, judge=None)).summary
+        assert list(summary["methods"]) == ["filler", *CONTROLS]
+        assert not {record["name"] for record in summary["metrics"]} & {f"psnr_{size.name}" for size in SIZES}
+
+    def test_fills_whose_package_is_absent_are_left_out_and_that_is_said(
+        self, cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(FILLS, "Telea", replace(FILLS["Telea"], module="no_such_module"))
+        settings = Settings("filler", {}, judge=None)
+        summary = evaluate_and_report(HarmonicFiller(WindowRule()), cohort, tmp_path / "report", settings).summary
+        assert "Telea" not in summary["methods"]
+        assert summary["left_out"] == {"Telea": "opencv-python-headless"}
+        page = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+        assert "Left out, because their packages are not installed: *Telea* (opencv-python-headless)." in page
+        assert "`pip install 'phs-pipeline[controls]'`" in page
+
+
+def without_truth(cohort: Path, folder: Path) -> Path:
+    shutil.copytree(cohort, folder, ignore=shutil.ignore_patterns("judge", "a_dice"))
+    content = json.loads((folder / "cohort.json").read_text())
+    for subject in content["subjects"]:
+        del subject["truth"]
+    (folder / "cohort.json").write_text(json.dumps(content))
+    return folder
+
+
+class TestWhatIsIgnored:
+    def test_it_is_no_normal_tissue(self, cohort: Path, tmp_path: Path) -> None:
+        (record, *_) = pathological_subjects(cohort, "test")
+        before = read_volume(cohort, record)
+        ignored = np.zeros(stored_shape(cohort / record.images), np.uint8)
+        ignored[:, 10:20, 10:20] = 1
+        folder = without_truth(cohort, tmp_path / "cohort")
+        (folder / "ignore").mkdir()
+        affine = nib.load(cohort / record.images).affine
+        nib.save(nib.Nifti1Image(np.moveaxis(ignored, 0, 2), affine), folder / "ignore" / "one.nii.gz")
+        after = read_volume(folder, record.model_copy(update={"ignore": "ignore/one.nii.gz", "truth": None}))
+        here = torch.from_numpy(ignored[before.places, None]) > 0
+        assert before.foreground[here].any()
+        assert not after.foreground[here].any()
+        assert torch.equal(after.foreground[~here], before.foreground[~here])
+        assert torch.equal(after.lesion, before.lesion)
+
+
 def test_a_kind_that_cannot_be_scored_on_a_cohort_is_told_so(cohort: Path) -> None:
     class Samples:
         kind = "sampler"
 
-    with pytest.raises(UsageError, match="holds a sampler, expected a translator, segmenter or scorer"):
+    with pytest.raises(UsageError, match="holds a sampler, expected a translator, filler, segmenter or scorer"):
         evaluate(Samples(), cohort, SETTINGS)
 
 

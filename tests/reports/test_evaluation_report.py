@@ -44,6 +44,7 @@ SUMMARY: dict[str, Any] = {
     },
     "task": "pseudo-healthy synthesis",
     "metrics": [metric.record() for metric in TRANSLATION],
+    "left_out": {},
     "methods": {
         "gvs": scores(0.9412, score(31.234, 1.006)),
         "untouched input": scores(0.1, score(None, None, 3, 3)),

@@ -172,6 +172,13 @@ class TestSameGrid:
         assert is_marked(header)
         assert not is_marked(scan.header)
 
+    def test_another_mark_says_something_else(self, tmp_path: Path) -> None:
+        scan = read_nifti(save(tmp_path / "a.nii", volume()))
+        write_nifti(tmp_path / "b.nii.gz", scan.stored, scan, mark=b"PLANTED")
+        header = read_nifti(tmp_path / "b.nii.gz").header
+        assert header["descrip"].item() == b"PLANTED"
+        assert not is_marked(header)
+
     @pytest.mark.parametrize("name", ["A.NII", "A.NII.GZ"])
     def test_names_may_be_in_capitals(self, name: str, tmp_path: Path) -> None:
         save(tmp_path / "a.nii", volume())
