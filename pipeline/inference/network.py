@@ -127,7 +127,8 @@ class GridNetwork:
         if not self.grid.holds((height, width), spacing_mm[1:]):
             corners = self.grid.corners(foreground(windowed.max(axis=1)), spacing_mm[1:])
         for batch, part in self._batches(windowed):
-            made = {corner: self._made(self.grid.images(part, spacing_mm[1:], corner), wanted) for corner in corners}
+            canvases = self.grid.canvases(part, spacing_mm[1:], corners)
+            made = {corner: self._made(images, wanted) for corner, images in canvases.items()}
             yield batch, self.grid.back(made, (height, width), spacing_mm[1:], beyond).cpu().numpy()
 
     def main_channel(self, images: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -98,22 +98,28 @@ class Grid:
         self,
         slices: Float[Tensor, "slices channel height width"],
         spacing_mm: tuple[float, float],
-        corner: Corner | None = None,
     ) -> Float[Tensor, "slices channel {self.size[0]} {self.size[1]}"]:
-        """Images onto the canvas, area-preserving when the grid is coarser (no aliasing).
+        """Images onto the canvas around their centre, area-preserving when the grid is coarser (no aliasing).
 
         Args:
             slices: shape (N, C, H, W), values in [0, 1].
             spacing_mm: pixel size along (H, W).
-            corner: pixel of the resampled slices where the canvas begins; `middle` if None.
 
         Returns:
             Shape (N, C, *size), values in [0, 1].
         """
+        middle = self.middle((slices.shape[-2], slices.shape[-1]), spacing_mm)
+        return self.canvases(slices, spacing_mm, [middle])[middle]
+
+    def canvases(
+        self,
+        slices: Float[Tensor, "slices channel height width"],
+        spacing_mm: tuple[float, float],
+        corners: Sequence[Corner],
+    ) -> dict[Corner, Float[Tensor, "slices channel {self.size[0]} {self.size[1]}"]]:
+        """As `images`, onto canvases that begin at these pixels of the resampled slices."""
         resampled = self._interpolate(slices, spacing_mm)
-        if corner is None:
-            corner = self.middle((slices.shape[-2], slices.shape[-1]), spacing_mm)
-        return _placed(resampled, corner, self.size)
+        return {corner: _placed(resampled, corner, self.size) for corner in corners}
 
     def masks(
         self, slices: Float[Tensor, "slices channel height width"], spacing_mm: tuple[float, float]
@@ -142,17 +148,24 @@ class Grid:
             Shape (N, K, H, W).
         """
         pixels = self.resampled(shape, spacing_mm)
-        placed = {corner: _placed(output, _opposite(corner), pixels, beyond) for corner, output in outputs.items()}
-        resampled = next(iter(placed.values()))
-        if len(placed) > 1:
-            fading = _fading(self.size).to(resampled)
-            weights = {corner: _placed(fading, _opposite(corner), pixels) for corner in placed}
-            total = torch.stack(list(weights.values())).sum(dim=0)
-            blended = torch.stack([placed[corner] * weights[corner] for corner in placed]).sum(dim=0)
-            resampled = torch.where(total > 0, blended / total.clamp(min=1e-6), beyond)
+        if len(outputs) == 1:
+            ((corner, output),) = outputs.items()
+            resampled = _placed(output, _opposite(corner), pixels, beyond)
+        else:
+            resampled = self._blended(outputs, pixels, beyond)
         if pixels == shape:
             return resampled
         return functional.interpolate(resampled, size=shape, mode="bilinear", align_corners=False)
+
+    def _blended(self, outputs: Mapping[Corner, Tensor], pixels: tuple[int, int], beyond: float) -> Tensor:
+        """Canvases on a field of view of `pixels`; one after another, since there may be hundreds."""
+        first = next(iter(outputs.values()))
+        fading = _fading(self.size).to(first)
+        blended, total = first.new_zeros(*first.shape[:2], *pixels), first.new_zeros(pixels)
+        for corner, output in outputs.items():
+            blended += _placed(output * fading, _opposite(corner), pixels)
+            total += _placed(fading, _opposite(corner), pixels)
+        return torch.where(total > 0, blended / total.clamp(min=1e-6), beyond)
 
     def _interpolate(self, slices: Tensor, spacing_mm: tuple[float, float]) -> Tensor:
         height, width = slices.shape[-2:]

@@ -99,7 +99,7 @@ def test_training_says_where_the_result_is_and_what_to_do_next(phantom_cohort, t
         (["--set", "grid=%other.json"], "--set takes plain values"),
         (["--set", 'grid={"_target_": "os.abort"}'], "--set takes plain values"),
         (["--set", "lamda=3"], "has no such setting"),
-        (["--set", "lambda=NaN"], "lambda must be a number above 0"),
+        (["--set", "lambda=NaN"], "should be a finite number"),
         (["--preset", "desktop"], "it has laptop"),
         (["--epochs", "0"], "0 is not in the range"),
         (["--device", "cuda:99"], "device 'cuda:99' is not available here"),

@@ -33,7 +33,7 @@ def test_there_and_back_ends_on_the_scans_pixels(shape: tuple[int, int], spacing
 def there_and_back(grid: Grid, slices: Tensor, spacing_mm: tuple[float, float]) -> Tensor:
     shape = (slices.shape[-2], slices.shape[-1])
     corners = grid.corners(np.ones((1, *shape), dtype=bool), spacing_mm)
-    return grid.back({corner: grid.images(slices, spacing_mm, corner) for corner in corners}, shape, spacing_mm)
+    return grid.back(grid.canvases(slices, spacing_mm, corners), shape, spacing_mm)
 
 
 @given(shape=st.tuples(st.integers(1, 64), st.integers(1, 64)))

@@ -215,8 +215,8 @@ class TestGrid:
 
     def test_all_lesions_too_small_is_one_sentence(self, source: Path) -> None:
         directory = run(source).directory
-        with pytest.raises(UsageError, match="lesions are too small to be seen on 40 mm; take a finer grid"):
-            SliceDataset(directory, "training", Grid(40.0, (32, 32)))
+        with pytest.raises(UsageError, match="lesions are too small to be seen on 20 mm; take a finer grid"):
+            SliceDataset(directory, "training", Grid(20.0, (32, 32)))
 
     def test_a_grid_that_cuts_off_a_lesion_is_refused(self, source: Path) -> None:
         directory = run(source).directory
