@@ -261,7 +261,7 @@ class TestKinds:
         text = words(html)
         assert "Made of this scan: SYNTHETIC filled image, difference, filled mask." in text
         assert "Filled 1.0 ml inside the mask" in text
-        assert "Border of the filled mask. The lesion mask that was filled, as it was given" in text
+        assert "Border of the filled mask. The lesion mask that was filled" in text
         assert html.count('class="chart"') == 1  # all that was edited is inside the mask
         for other in ("healthy image", "disease", "twin"):
             assert other not in text
