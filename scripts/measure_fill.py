@@ -28,13 +28,14 @@ from pipeline.comparison.significance import holm, wilcoxon_signed_rank  # noqa:
 from pipeline.evaluation.volumes import read_slab  # noqa: E402
 from pipeline.files import sha256  # noqa: E402
 from pipeline.inference import load_predictor  # noqa: E402
+from pipeline.metrics.lesion_size import SIZES  # noqa: E402
 from pipeline.preprocessing.cohort_format import Subject, read_cohort, read_mask  # noqa: E402
 from pipeline.preprocessing.foreground import foreground  # noqa: E402
-from pipeline.preprocessing.hole_slices import LEAST_VOXELS, healthy_tissue  # noqa: E402
-from pipeline.preprocessing.holes import lesions, place_shape  # noqa: E402
+from pipeline.preprocessing.hole_slices import healthy_tissue  # noqa: E402
+from pipeline.preprocessing.holes import LEAST_VOXELS, lesions, place_shape, scale_to  # noqa: E402
 from pipeline.scans import read_nifti  # noqa: E402
 
-SIZES_ML = (0.01, 0.1, 1.0, 10.0, 50.0, 150.0)
+SIZES_ML = (0.01, *(size.least_ml for size in SIZES[1:]), 150.0)
 NAMES = ("below 0.1 ml", "0.1–1 ml", "1–10 ml", "10–50 ml", "above 50 ml")
 SCALES = (0.5, 2.0)  # of a lesion's size in mm
 TRIES = 60
@@ -52,7 +53,7 @@ def shapes_of(cohort: Path, split: str, folder: Path | None) -> list[Shape]:
         if sha256(path) not in known:
             mask = read_nifti(path, constant_ok=True)
             found.append((mask.axial(mask.intensities()) > 0, mask.axial_spacing_mm))
-    return [(piece, mm) for mask, mm in found for piece in lesions(mask) if piece.sum() >= LEAST_VOXELS]
+    return [(piece, mm) for mask, mm in found for piece in lesions(mask, LEAST_VOXELS)]
 
 
 def holes(
@@ -64,7 +65,7 @@ def holes(
         for _ in range(TRIES):
             wanted_ml = math.exp(rng.uniform(math.log(low), math.log(high)))
             shape, its_mm = shapes[rng.integers(len(shapes))]
-            scale = (wanted_ml / (shape.sum() * np.prod(its_mm) / 1000)) ** (1 / 3)
+            scale = scale_to(shape, its_mm, wanted_ml)
             if not SCALES[0] <= scale <= SCALES[1]:
                 continue
             hole = place_shape(shape, its_mm, allowed, mm, rng, scales=(scale, scale))

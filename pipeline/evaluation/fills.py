@@ -21,6 +21,7 @@ from torch import Tensor
 from pipeline.errors import ScanError
 from pipeline.evaluation.volumes import Volume
 from pipeline.inference.preparation import rigid_pose, to_sitk
+from pipeline.preprocessing.box import wider
 from pipeline.preprocessing.cohort_format import LEVELS
 from pipeline.preprocessing.harmonic import harmonic_fill
 from pipeline.scans import Scan
@@ -49,11 +50,9 @@ def ring_mean(head: _Head) -> NDArray[np.float32]:
     """Each lesion filled with the mean of the tissue around it, no further than `RING_MM` away."""
     filled = head.image.copy()
     labels, count = ndimage.label(head.hole, structure=np.ones((3, 3, 3)))
-    margins = [int(RING_MM / mm) + 1 for mm in head.spacing_mm]
     everywhere = head.image[head.tissue].mean() if head.tissue.any() else np.float32(0)
     for number, box in zip(range(1, count + 1), ndimage.find_objects(labels), strict=True):
-        sides = zip(box, margins, strict=True)
-        around = tuple(slice(max(0, side.start - margin), side.stop + margin) for side, margin in sides)
+        around = wider(box, RING_MM, head.spacing_mm)
         lesion = labels[around] == number
         near = ndimage.distance_transform_edt(~lesion, sampling=head.spacing_mm) <= RING_MM
         ring = near & head.tissue[around]

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from pipeline.preprocessing.box import wider
+
 Field = NDArray[np.float32]
 Spacing = tuple[float, float, float]
 
@@ -221,7 +223,7 @@ def displaced(
     """
     if reach_mm < 3 * push_mm:
         raise ValueError(f"found a reach of {reach_mm:g} mm, expected at least 3 times the push of {push_mm:g} mm")
-    box = grown(ndimage.find_objects(lesion.view(np.uint8))[0], reach_mm, spacing_mm, axial.shape)
+    box = wider(ndimage.find_objects(lesion.view(np.uint8))[0], reach_mm, spacing_mm)
     inside, before = lesion[box], axial[box]
     distance = ndimage.distance_transform_edt(~inside, sampling=spacing_mm)
     room = ndimage.distance_transform_edt(movable[box] | inside, sampling=spacing_mm)
@@ -242,12 +244,3 @@ def displaced(
     result = axial.copy()
     result[box] = np.where(push > 0, moved, before)
     return result
-
-
-def grown(box: tuple[slice, ...], margin_mm: float, spacing_mm: Spacing, shape: tuple[int, ...]) -> tuple[slice, ...]:
-    """A box with a margin, within a volume of some shape."""
-    margins = [int(np.ceil(margin_mm / mm)) + 1 for mm in spacing_mm]
-    return tuple(
-        slice(max(0, side.start - margin), min(size, side.stop + margin))
-        for side, margin, size in zip(box, margins, shape, strict=True)
-    )

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from pipeline.errors import ScanError
-from pipeline.phantoms.appearance import APPEARANCES, Spacing, Tissue, displaced, grown, paint
+from pipeline.phantoms.appearance import APPEARANCES, Spacing, Tissue, displaced, paint
 from pipeline.preprocessing.brain import brain_tissue
-from pipeline.preprocessing.holes import lesions, place_shape
+from pipeline.preprocessing.holes import LEAST_VOXELS, apart, lesions, place_shape, scale_to
 from pipeline.preprocessing.window import WindowRule
 from pipeline.scans import Scan
 
@@ -27,15 +27,12 @@ HEMISPHERES, THIRD = 2, 1 / 3
 ONE_SIDE_ML = 10.0  # from where on a lesion stays on its side of the brain
 # A shape is scaled from no further than this factor of its volume if there is one.
 LIKE = 8.0
-LEAST_VOXELS = 4  # of a lesion whose shape is used, and of one that is planted
 # Of shapes and, from half of them on, of sizes by a half, where there is no room.
 TRIES = 12
 # Of a shape, at least, lies in tissue, or in tissue of one side, whose middle is no border that lesions have; the rest
 # is cut off.
 INSIDE, INSIDE_SIDE = 0.75, 0.88
 CRUMB = 0.2  # of the largest piece of a lesion that was cut; smaller ones are left out
-# Around drawn lesions, where disease may be that was not drawn, and between planted ones.
-MARGIN_MM = 4.0
 # Of a lesion's radius, how far it pushes tissue aside, and how far that is felt.
 PUSH, REACH = (0.1, 0.3), 4.0
 
@@ -100,8 +97,8 @@ class Planted:
 
 def shapes_of(mask: Scan, lesion: NDArray[np.bool_], subject: str) -> list[Shape]:
     """The shapes of the lesions drawn in a mask, without those of fewer than `LEAST_VOXELS` voxels."""
-    pieces = lesions(np.ascontiguousarray(mask.axial(lesion)))
-    return [Shape(piece, mask.axial_spacing_mm, subject) for piece in pieces if piece.sum() >= LEAST_VOXELS]
+    pieces = lesions(np.ascontiguousarray(mask.axial(lesion)), LEAST_VOXELS)
+    return [Shape(piece, mask.axial_spacing_mm, subject) for piece in pieces]
 
 
 def plant(
@@ -130,7 +127,7 @@ def plant(
     disease = np.zeros(axial.shape, bool) if own is None else np.ascontiguousarray(scan.axial(own))
     windowed = WindowRule().window(scan.intensities(), scan.origin).apply(axial)
     brain = brain_tissue(windowed, spacing_mm, disease)
-    free = _apart(brain, disease, spacing_mm)
+    free = apart(brain, disease, spacing_mm)
     if not free.any():
         raise _no_room(scan)
     tissue = Tissue.of(axial, free)
@@ -158,7 +155,7 @@ def plant(
         appearance = str(rng.choice(list(APPEARANCES)))
         painted = paint(painted, hole, appearance, tissue, spacing_mm, rng)
         lesion |= hole
-        room = _apart(room, hole, spacing_mm)
+        room = apart(room, hole, spacing_mm)
         plants.append(Plant(shape.subject, ml, appearance, push_mm, reach_mm))
     if not plants:
         raise _no_room(scan)
@@ -177,16 +174,6 @@ def _no_room(scan: Scan) -> ScanError:
     return ScanError(
         f"{scan.origin}: has no room for another lesion, expected enough brain tissue without disease; leave it out"
     )
-
-
-def _apart(tissue: NDArray[np.bool_], lesion: NDArray[np.bool_], spacing_mm: Spacing) -> NDArray[np.bool_]:
-    """Tissue that is further than `MARGIN_MM` from a lesion."""
-    if not lesion.any():
-        return tissue
-    near = grown(ndimage.find_objects(lesion.view(np.uint8))[0], MARGIN_MM, spacing_mm, lesion.shape)
-    apart = tissue.copy()
-    apart[near] &= ndimage.distance_transform_edt(~lesion[near], sampling=spacing_mm) > MARGIN_MM
-    return apart
 
 
 def _one_side(tissue: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.bool_]:
@@ -210,7 +197,7 @@ def _placed(
         ratios = np.abs(np.log([shape.ml / ml for shape in shapes]))
         like = np.flatnonzero(ratios <= max(np.log(LIKE), ratios.min()))
         shape = shapes[int(rng.choice(like))]
-        scale = (ml / shape.ml) ** (1 / 3)
+        scale = scale_to(shape.voxels, shape.spacing_mm, ml)
         hole = place_shape(
             shape.voxels, shape.spacing_mm, allowed, spacing_mm, rng, scales=(scale, scale), inside=inside
         )

@@ -44,7 +44,7 @@ def brain_tissue(
     if features is None:
         return inside
     if features.kind == "whole":
-        inside = _depth_mm(inside, spacing_mm) > SCALP_MM
+        inside = depth_mm(inside, spacing_mm) > SCALP_MM
     if lesion is not None:
         inside &= ~lesion
     smooth = ndimage.gaussian_filter(axial, [SMOOTH_MM / mm if mm < THICK_MM else 0 for mm in spacing_mm])
@@ -53,12 +53,12 @@ def brain_tissue(
     if features.kind == "whole":
         tissue = _without_face(tissue, spacing_mm)
     grown = _distance_mm(tissue, spacing_mm) <= SULCUS_MM
-    closed: NDArray[np.bool_] = inside & (_depth_mm(grown, spacing_mm) > SULCUS_MM)
+    closed: NDArray[np.bool_] = inside & (depth_mm(grown, spacing_mm) > SULCUS_MM)
     return closed
 
 
 def _without_face(tissue: NDArray[np.bool_], spacing_mm: tuple[float, float, float]) -> NDArray[np.bool_]:
-    labels, count = ndimage.label(_depth_mm(tissue, spacing_mm) > BRIDGE_MM)
+    labels, count = ndimage.label(depth_mm(tissue, spacing_mm) > BRIDGE_MM)
     if not count:
         return tissue
     core = labels == np.bincount(labels.ravel())[1:].argmax() + 1
@@ -72,8 +72,8 @@ def _without_face(tissue: NDArray[np.bool_], spacing_mm: tuple[float, float, flo
     return brain
 
 
-def _depth_mm(region: NDArray[np.bool_], spacing_mm: tuple[float, float, float]) -> NDArray[np.float64]:
-    """Distance to the region's border within the slice; the image's border counts as one."""
+def depth_mm(region: NDArray[np.bool_], spacing_mm: tuple[float, float, float]) -> NDArray[np.float64]:
+    """Distance to a region's border within the slice, (slices, right, anterior); the image's border counts as one."""
     return np.stack([
         ndimage.distance_transform_edt(np.pad(one, 1), sampling=spacing_mm[1:])[1:-1, 1:-1] for one in region
     ])  # fmt: skip

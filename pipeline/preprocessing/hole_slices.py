@@ -6,33 +6,28 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from pipeline.errors import UsageError
+from pipeline.preprocessing.brain import SCALP_MM, depth_mm
 from pipeline.preprocessing.cohort_format import LEVELS, Subject
 from pipeline.preprocessing.contrasts import other_contrast
 from pipeline.preprocessing.domain import measure
 from pipeline.preprocessing.foreground import foreground
 from pipeline.preprocessing.grid import Grid
 from pipeline.preprocessing.harmonic import harmonic_fill
-from pipeline.preprocessing.holes import lesions, place_shape
+from pipeline.preprocessing.holes import LEAST_VOXELS, apart, lesions, place_shape, scale_to
 from pipeline.preprocessing.neighbours import with_neighbours
 from pipeline.preprocessing.slices import SliceDataset
 from pipeline.preprocessing.symmetry import mid_sagittal_line, mirrored_about
 
 LABELS = ("healthy", "pathological", "excluded", "unknown")
-# From the border of a whole head to the brain; holes lie no nearer to it.
-SCALP_MM = 12.0
-# Around the drawn lesion, what may be disease that was not drawn.
-MARGIN_MM = 4.0
 # Slices of a volume that are looked at together, and how thick thin ones become at most.
 BLOCK, THICKEST_MM = 24, 6.0
 HOLES = 6
 SIZES_ML = (0.02, 100.0)
 SCALES = (0.3, 3.0)  # of a lesion's size in mm
-LEAST_VOXELS = 4  # of a lesion whose shape is used
 SHARE = 0.25  # of the healthy tissue, at most, that one hole takes
 
 
@@ -80,10 +75,7 @@ class HoleDataset(Dataset[list[dict[str, Tensor]]]):
         volumes = [_Volume(self.scans, *given) for given in zip(self.scans.subjects, ends, ends[1:], strict=False)]
         self.volumes = [volume for volume in volumes if volume.allowed.any()]
         self.shapes = [
-            (piece, volume.spacing_mm)
-            for volume in self.volumes
-            for piece in lesions(volume.lesion)
-            if piece.sum() >= LEAST_VOXELS
+            (piece, volume.spacing_mm) for volume in self.volumes for piece in lesions(volume.lesion, LEAST_VOXELS)
         ]
         if split != "validation" and not (self.volumes and self.shapes):
             raise UsageError(
@@ -156,7 +148,7 @@ class HoleDataset(Dataset[list[dict[str, Tensor]]]):
         most = min(SIZES_ML[1], max(SIZES_ML[0], SHARE * float(allowed.sum()) * voxel_ml))
         size_ml = math.exp(rng.uniform(math.log(SIZES_ML[0]), math.log(most)))
         shape, its_spacing = self.shapes[rng.integers(len(self.shapes))]
-        scale = float(np.clip((size_ml / (shape.sum() * np.prod(its_spacing) / 1000)) ** (1 / 3), *SCALES))
+        scale = float(np.clip(scale_to(shape, its_spacing, size_ml), *SCALES))
         return place_shape(shape, its_spacing, allowed, spacing_mm, rng, scales=(scale, scale))
 
 
@@ -201,13 +193,9 @@ def healthy_tissue(
     """
     if not head.any():
         return head
-    far = ndimage.distance_transform_edt(~lesion, sampling=spacing_mm) > MARGIN_MM if lesion.any() else ~lesion
     features = measure(image, spacing_mm)
-    if features is not None and features.skull_stripped:
-        return head & far
-    sampling = spacing_mm[1:]
-    depth_mm = [ndimage.distance_transform_edt(np.pad(one, 1), sampling=sampling)[1:-1, 1:-1] for one in head]
-    return (np.stack(depth_mm) > SCALP_MM) & far
+    stripped = features is not None and features.skull_stripped
+    return apart(head if stripped else depth_mm(head, spacing_mm) > SCALP_MM, lesion, spacing_mm)
 
 
 class _Volume:

@@ -1,4 +1,4 @@
-"""The shape of a real lesion, turned, scaled and moved into other tissue."""
+"""The shape of a real lesion, turned, scaled and moved into other tissue, away from disease."""
 
 from collections.abc import Sequence
 
@@ -6,15 +6,37 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from pipeline.preprocessing.box import wider
+
 # Of drawing another place for a shape that does not fit.
 TRIES = 40
+LEAST_VOXELS = 4  # of a lesion whose shape is used
+# Around drawn lesions, where disease may be that was not drawn.
+MARGIN_MM = 4.0
 
 
-def lesions(mask: NDArray[np.bool_]) -> list[NDArray[np.bool_]]:
-    """The connected lesions of a mask, each in the smallest box around it, the largest first."""
+def lesions(mask: NDArray[np.bool_], least_voxels: int = 1) -> list[NDArray[np.bool_]]:
+    """The connected lesions of a mask that are not smaller, each in the smallest box around it, the largest first."""
     labels, _ = ndimage.label(mask, structure=np.ones((3,) * mask.ndim))
     pieces = [labels[box] == index for index, box in enumerate(ndimage.find_objects(labels), start=1)]
-    return sorted(pieces, key=lambda piece: -int(piece.sum()))
+    return sorted((piece for piece in pieces if piece.sum() >= least_voxels), key=lambda piece: -int(piece.sum()))
+
+
+def scale_to(shape: NDArray[np.bool_], spacing_mm: Sequence[float], ml: float) -> float:
+    """The factor by which a shape of such voxels is scaled to have a volume."""
+    return float((ml / (shape.sum() * np.prod(spacing_mm) / 1000)) ** (1 / 3))
+
+
+def apart(
+    tissue: NDArray[np.bool_], lesion: NDArray[np.bool_], spacing_mm: tuple[float, float, float]
+) -> NDArray[np.bool_]:
+    """Tissue that is further than `MARGIN_MM` from a lesion."""
+    if not lesion.any():
+        return tissue
+    near = wider(ndimage.find_objects(lesion.view(np.uint8))[0], MARGIN_MM, spacing_mm)
+    left = tissue.copy()
+    left[near] &= ndimage.distance_transform_edt(~lesion[near], sampling=spacing_mm) > MARGIN_MM
+    return left
 
 
 def place_shape(

@@ -10,7 +10,8 @@ from scipy import ndimage
 
 from pipeline.errors import ScanError
 from pipeline.phantoms import brain_phantom
-from pipeline.phantoms.planted import BURDENS, MARGIN_MM, Planted, Shape, plant, shapes_of
+from pipeline.phantoms.planted import BURDENS, Planted, Shape, plant, shapes_of
+from pipeline.preprocessing.holes import MARGIN_MM
 from pipeline.scans import Scan
 
 pytestmark = pytest.mark.slow
