@@ -46,7 +46,7 @@ PREDICTORS = ("pipeline.inference.",)
 OWN_TRAINING = (
     *(*OWN_PARTS, *PREDICTORS),
     *("pipeline.methods.", "pipeline.training.", "pipeline.preprocessing.", "pipeline.objectives."),
-    *("pipeline.evaluation.", "pipeline.reports."),
+    *("pipeline.phantoms.lesion_slices.", "pipeline.evaluation.", "pipeline.reports."),
 )
 # Of an argument: addresses and files are none of a config's business.
 OUTSIDE = re.compile(r"pretrain|url|path|file|folder|download|cache|ckpt|checkpoint", re.IGNORECASE)

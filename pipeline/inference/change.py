@@ -31,13 +31,24 @@ def lesion_mask(anomaly: NDArray[np.float32], window: Window, scan: Scan) -> NDA
     Returns:
         Shape (X, Y, Z).
     """
-    mask: NDArray[np.bool_] = np.abs(anomaly) > CHANGE * window.width
-    for box in ndimage.find_objects(mask.view(np.uint8)):  # one, or none if nothing changed
+    return without_specks(np.abs(anomaly) > CHANGE * window.width, SMALLEST_ML, scan.voxel_ml)
+
+
+def without_specks(mask: NDArray[np.bool_], least_ml: float, voxel_ml: float) -> NDArray[np.bool_]:
+    """A mask without its connected pieces that are smaller than `least_ml`.
+
+    Args:
+        mask: of three dimensions.
+        least_ml: of a piece.
+        voxel_ml: volume of a voxel.
+    """
+    kept = mask.copy()
+    for box in ndimage.find_objects(mask.view(np.uint8)):  # one, or none of an empty mask
         labels, _ = ndimage.label(mask[box], NEIGHBOURS)
-        large = np.bincount(labels.ravel()) * scan.voxel_ml >= SMALLEST_ML
+        large = np.bincount(labels.ravel()) * voxel_ml >= least_ml
         large[0] = False
-        mask[box] = large[labels]
-    return mask
+        kept[box] = large[labels]
+    return kept
 
 
 def amounts(

@@ -62,6 +62,15 @@ class FillsMask:
         """What a user may change of it, as records keep it."""
         return {"GrowMm": self.grow_mm} if self.grow_mm else {}
 
+    def fill_seen(self, seen: Seen, hole: NDArray[np.bool_]) -> Fill:
+        """What it puts into a hole of a scan as it is seen.
+
+        Args:
+            seen: the scan.
+            hole: bool, shape (slices, right, anterior).
+        """
+        raise NotImplementedError
+
     def result(self, inputs: Inputs, fill: Callable[[Seen, NDArray[np.bool_]], Fill]) -> Result:
         """Fill the mask of the inputs.
 
@@ -133,18 +142,17 @@ class HarmonicFiller(FillsMask):
         image = windowed[:, 0]
         return harmonic_fill(image, hole, foreground(image) & ~hole, spacing_mm)
 
+    def fill_seen(self, seen: Seen, hole: NDArray[np.bool_]) -> Fill:
+        """As `FillsMask.fill_seen`."""
+        return Fill(harmonic_fill(seen.axial, hole, seen.foreground & ~hole, seen.spacing_mm), HARMONIC)
+
     def __call__(self, inputs: Inputs) -> Result:
         """Fill the mask of the inputs.
 
         Raises:
             ScanError: if there is no mask, it lies on another grid, is empty, or touches no tissue.
         """
-        return self.result(
-            inputs,
-            lambda seen, hole: Fill(
-                harmonic_fill(seen.axial, hole, seen.foreground & ~hole, seen.spacing_mm), HARMONIC
-            ),
-        )
+        return self.result(inputs, self.fill_seen)
 
 
 class Filler(FillsMask, NetworkPredictor):
@@ -198,21 +206,21 @@ class Filler(FillsMask, NetworkPredictor):
     def _try(self, windowed: NDArray[np.float32], spacing_mm: tuple[float, float, float]) -> None:
         self.fill(windowed, windowed[:, 0] > 0.5, spacing_mm)
 
+    def fill_seen(self, seen: Seen, hole: NDArray[np.bool_]) -> Fill:
+        """As `FillsMask.fill_seen`."""
+        slices = np.flatnonzero(hole.any(axis=(1, 2)))
+        # Neighbouring slices are seen, and a volume's network sees what lies around the hole.
+        reach = len(hole) if isinstance(self.runner.grid, VolumeGrid) else self.runner.neighbours
+        span = slice(max(0, int(slices[0]) - reach), int(slices[-1]) + 1 + reach)
+        made = seen.axial.copy()
+        filled = self.fill(seen.windowed[span], hole[span], seen.spacing_mm)
+        made[span][hole[span]] = filled[hole[span]] * np.float32(seen.window.width) + np.float32(seen.window.low)
+        return Fill(made, "The network saw the scan with the hole, and the hole.")
+
     def __call__(self, inputs: Inputs) -> Result:
         """Fill the mask of the inputs.
 
         Raises:
             ScanError: if there is no mask, it lies on another grid or is empty, or the network gives no numbers.
         """
-
-        def fill(seen: Seen, hole: NDArray[np.bool_]) -> Fill:
-            slices = np.flatnonzero(hole.any(axis=(1, 2)))
-            # Neighbouring slices are seen, and a volume's network sees what lies around the hole.
-            reach = len(hole) if isinstance(self.runner.grid, VolumeGrid) else self.runner.neighbours
-            span = slice(max(0, int(slices[0]) - reach), int(slices[-1]) + 1 + reach)
-            made = seen.axial.copy()
-            filled = self.fill(seen.windowed[span], hole[span], seen.spacing_mm)
-            made[span][hole[span]] = filled[hole[span]] * np.float32(seen.window.width) + np.float32(seen.window.low)
-            return Fill(made, "The network saw the scan with the hole, and the hole.")
-
-        return self.result(inputs, fill)
+        return self.result(inputs, self.fill_seen)

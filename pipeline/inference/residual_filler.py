@@ -125,6 +125,15 @@ class ResidualFiller(FillsMask, NetworkPredictor):
             added[span][batch] = back[:, 0].numpy()
         return np.where(trusted, added, np.float32(0))
 
+    def fill_seen(self, seen: Seen, hole: NDArray[np.bool_]) -> Fill:
+        """As `FillsMask.fill_seen`."""
+        start = harmonic_fill(seen.axial, hole, seen.foreground & ~hole, seen.spacing_mm)
+        added = self.residual(seen.window.apply(start), hole, seen.spacing_mm) * np.float32(seen.window.width)
+        method = f"{HARMONIC} {RESIDUAL}" if added.any() else HARMONIC
+        # Nothing becomes darker than air.
+        made = np.maximum(start + added, np.minimum(start, seen.window.low))
+        return Fill(made, method, self._notes(hole, seen.spacing_mm))
+
     def __call__(self, inputs: Inputs) -> Result:
         """Fill the mask of the inputs.
 
@@ -141,14 +150,10 @@ class ResidualFiller(FillsMask, NetworkPredictor):
                 return []
 
         def fill(seen: Seen, hole: NDArray[np.bool_]) -> Fill:
+            if not refusals:
+                return self.fill_seen(seen, hole)
             start = harmonic_fill(seen.axial, hole, seen.foreground & ~hole, seen.spacing_mm)
-            if refusals:
-                return Fill(start, HARMONIC, [f"the lesion was filled harmonically alone: {refusals[0]}"])
-            added = self.residual(seen.window.apply(start), hole, seen.spacing_mm) * np.float32(seen.window.width)
-            method = f"{HARMONIC} {RESIDUAL}" if added.any() else HARMONIC
-            # Nothing becomes darker than air.
-            made = np.maximum(start + added, np.minimum(start, seen.window.low))
-            return Fill(made, method, self._notes(hole, seen.spacing_mm))
+            return Fill(start, HARMONIC, [f"the lesion was filled harmonically alone: {refusals[0]}"])
 
         return self.result(replace(inputs, check=check), fill)
 

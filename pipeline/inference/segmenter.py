@@ -1,5 +1,7 @@
 """Segmenters: image in, masks out."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from monai.inferers import Inferer
@@ -40,6 +42,8 @@ class Segmenter(NetworkPredictor):
         batch_size: slices at once.
         channels: names of the sequences that the network takes, the one whose grid the mask lies on first.
         neighbours: slices above and below that it sees with each.
+        flip_average: average the logits of the slices and of their mirror images (right to left), mirrored back; twice
+            the network's work. For anatomy that is symmetric.
     """
 
     kind = "segmenter"
@@ -58,13 +62,22 @@ class Segmenter(NetworkPredictor):
         batch_size: int = 4,
         channels: tuple[str, ...] = ("image",),
         neighbours: int = 0,
+        flip_average: bool = False,
     ) -> None:
         if not 0 < threshold < 1:
             raise UsageError(f"threshold: found {threshold!r}, expected a probability between 0 and 1")
+        if not isinstance(flip_average, bool):
+            raise UsageError(f"flip_average: found {flip_average!r}, expected true or false")
         runner = GridNetwork(network, grid, device, inferer, batch_size, neighbours)
         super().__init__(runner, window, channels, slab or WHOLE)
         self.labels = check_names("labels", labels)
         self.threshold = threshold
+        self.flip_average = flip_average
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a user may change of it, as records keep it."""
+        return {**super().settings, "FlipAverage": self.flip_average}
 
     @property
     def main(self) -> tuple[str, ProductKind]:
@@ -86,15 +99,21 @@ class Segmenter(NetworkPredictor):
         Raises:
             ScanError: if the network gives NaN or infinite values, or logits of another number of labels.
         """
-        shape = windowed.shape[0], len(self.labels), *windowed.shape[2:]
-        found = np.empty(shape, dtype=np.float32)
-        for batch, logits in self.runner.on_pixels(windowed, spacing_mm, beyond=NEVER):
-            if logits.shape[1] != len(self.labels):
+        logits = self._logits(windowed, spacing_mm)
+        if self.flip_average:
+            flipped = self._logits(np.ascontiguousarray(windowed[:, :, ::-1]), spacing_mm)
+            logits = (logits + flipped[:, :, ::-1]) * np.float32(0.5)
+        return torch.from_numpy(logits).sigmoid().numpy()
+
+    def _logits(self, windowed: NDArray[np.float32], spacing_mm: tuple[float, float, float]) -> NDArray[np.float32]:
+        logits = np.empty((windowed.shape[0], len(self.labels), *windowed.shape[2:]), dtype=np.float32)
+        for batch, made in self.runner.on_pixels(windowed, spacing_mm, beyond=NEVER):
+            if made.shape[1] != len(self.labels):
                 raise ScanError(
-                    f"the network gave {logits.shape[1]} channels, expected one for each of {', '.join(self.labels)}"
+                    f"the network gave {made.shape[1]} channels, expected one for each of {', '.join(self.labels)}"
                 )
-            found[batch] = torch.from_numpy(logits).sigmoid().numpy()
-        return found
+            logits[batch] = made
+        return logits
 
     def _try(self, windowed: NDArray[np.float32], spacing_mm: tuple[float, float, float]) -> None:
         self.probabilities(windowed, spacing_mm)

@@ -16,7 +16,7 @@ BLUR_PIXELS, NOISE = 0.8, 0.03  # at most
 
 
 def other_contrast(
-    volume: NDArray[np.float32], tissue: NDArray[np.bool_], rng: np.random.Generator
+    volume: NDArray[np.float32], tissue: NDArray[np.bool_], rng: np.random.Generator, inverted: float = INVERTED
 ) -> NDArray[np.float32]:
     """A volume with random contrast: intensities mapped by a curve that rises or falls, bias field, blur and noise.
 
@@ -24,6 +24,7 @@ def other_contrast(
         volume: in [0, 1], shape (slices, right, anterior).
         tissue: head or body, same shape; all else becomes 0.
         rng: of every choice.
+        inverted: how often the curve falls.
 
     Returns:
         In [0, 1], same shape; tissue is brighter than air.
@@ -33,7 +34,7 @@ def other_contrast(
         steps = rng.exponential(size=KNOTS - 1) + 0.1
         curve = np.concatenate([[0], np.cumsum(steps)]) / steps.sum()
         made = np.interp(made, np.linspace(0, 1, KNOTS), curve).astype(np.float32)
-    if rng.random() < INVERTED:
+    if rng.random() < inverted:
         made = 1 - made
     if rng.random() < BIASED:
         made = made * _bias_field(made.shape, rng)

@@ -1,12 +1,12 @@
 """Slices as a 2.5-D network takes them: each with the ones above and below it as further channels."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-Slices = TypeVar("Slices", NDArray[np.float32], Tensor)
+Slices = TypeVar("Slices", NDArray[Any], Tensor)
 
 
 def with_neighbours(slices: Slices, indices: NDArray[np.intp], neighbours: int) -> Slices:

@@ -7,6 +7,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -21,6 +22,7 @@ from pipeline.errors import OutputError, UsageError
 from pipeline.preprocessing.cohort_format import LEVELS, Cohort, Subject, read_cohort, read_mask, read_part
 from pipeline.preprocessing.foreground import AIR
 from pipeline.preprocessing.grid import Grid
+from pipeline.preprocessing.neighbours import with_neighbours
 
 logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
@@ -49,6 +51,7 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
             order drawn from `seed`, so that a larger share contains a smaller one.
         seed: of that order.
         channels: which of the cohort's channels, by name; None: all.
+        neighbours: slices above and below that are given with each as further channels, those of `labels`.
 
     Attributes:
         subjects: whose slices may be among them.
@@ -72,10 +75,12 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
         fraction: float = 1.0,
         seed: int = 0,
         channels: Sequence[str] | None = None,
+        neighbours: int = 0,
     ) -> None:
         if not 0 < fraction <= 1:
             raise UsageError(f"the fraction of training patients must be above 0 and at most 1, found {fraction}")
         self.grid = grid
+        self.neighbours = neighbours
         self.labels = tuple(labels)
         self.cohort = Path(cohort)
         content = read_cohort(self.cohort)
@@ -97,6 +102,8 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
         self.subject_of = [
             subject for subject, places in zip(self.subjects, self.places, strict=True) for _ in range(len(places))
         ]
+        ends = np.cumsum([0, *map(len, self.places)])
+        self._scan_of = [slice(int(first), int(end)) for first, end in pairwise(ends) for _ in range(first, end)]
         self.patients = [subject.patient for subject in self.subject_of]
         self._say(split, vanished, lost)
 
@@ -191,8 +198,8 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
         """One slice.
 
         Returns:
-            `image` (C, H, W) float32 in [0, 1]; `mask` (1, H, W) float32 in {0, 1}, zeros where no lesion was
-            annotated; and, if the cohort has targets, `target` (1,) float32: the number, or the index of the class in
+            `image` (C · (2 · neighbours + 1), H, W) float32 in [0, 1]; `mask` (1, H, W) float32 in {0, 1}, zeros where
+            no lesion was annotated; and, if the cohort has targets, `target` (1,) float32: the number, or the index of the class in
             `classes`.
         """
         sample = self._pictures(index)
@@ -201,8 +208,10 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
         return sample
 
     def _pictures(self, index: int) -> dict[str, Float32[Tensor, "_ height width"]]:
+        scan = self._scan_of[index]
+        (image,) = with_neighbours(self.images[scan], np.array([index - scan.start]), self.neighbours)
         return {
-            "image": torch.from_numpy(self.images[index].astype(np.float32) / LEVELS),
+            "image": torch.from_numpy(image.astype(np.float32) / LEVELS),
             "mask": torch.from_numpy(self.masks[index].astype(np.float32)),
         }
 

@@ -152,6 +152,11 @@ class SegmentationValidation(Validation):
     titles = ("input", "found", "drawn")
     legend = "found by the network - not for diagnosis"
 
+    @property
+    def neighbours(self) -> int:
+        """Slices above and below that the network sees with each."""
+        return getattr(self.dataset, "neighbours", 0)
+
     def measure(self, outputs: list[tuple[Sample, Tensor]]) -> float:
         """2 |found ∩ drawn| / (|found| + |drawn|); nan where neither has a pixel."""
         found = torch.stack([logits > 0 for _, logits in outputs])
@@ -163,8 +168,8 @@ class SegmentationValidation(Validation):
         return None if figure > 0 else "the network finds no lesion of the validation slices"
 
     def row(self, sample: Sample, output: Tensor) -> list[Picture]:
-        """The first channel, with the outlines of both masks."""
-        x, m = sample["image"][0].numpy(), sample["mask"][0].numpy()
+        """The first sequence, with the outlines of both masks."""
+        x, m = sample["image"][self.neighbours].numpy(), sample["mask"][0].numpy()
         return [grey(x), outlined(x, (output[0] > 0).float().numpy()), outlined(x, m)]
 
 
