@@ -1,6 +1,6 @@
 """Bundles and runs: where they are, what they hold and make, and building that safely."""
 
-from pipeline.bundles.bundle import Bundle, bundles_folder, find_bundle, list_bundles, read_config
+from pipeline.bundles.bundle import Bundle, bundles_folder, find_bundle, find_parts, list_bundles, read_config
 from pipeline.bundles.code import foreign_code, is_plain
 from pipeline.bundles.parts import COMMANDS, build, check_sizes, kind_of
 from pipeline.bundles.values import check_values
@@ -13,6 +13,7 @@ __all__ = [
     "check_sizes",
     "check_values",
     "find_bundle",
+    "find_parts",
     "foreign_code",
     "is_plain",
     "kind_of",

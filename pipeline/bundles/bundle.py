@@ -89,6 +89,18 @@ def find_bundle(name_or_path: str) -> Bundle:
     )
 
 
+def find_parts(name_or_path: str) -> list[Bundle]:
+    """The bundle of that name or path, or those of `SEGMENTER+FILLER`, which work one after the other.
+
+    Raises:
+        UsageError: as `find_bundle`.
+    """
+    first, joined, second = name_or_path.partition("+")
+    if not (joined and first and second) or Path(name_or_path).exists():
+        return [find_bundle(name_or_path)]
+    return [find_bundle(first), find_bundle(second)]
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """A JSON config.
 

@@ -101,23 +101,25 @@ def evaluate(
     """  # noqa: D205
     _check(context, scans, data, healthy, a_dice)
 
-    from pipeline.bundles import find_bundle
+    from pipeline.bundles import find_parts
     from pipeline.errors import ScanError
     from pipeline.evaluation import ADiceSettings, Settings
     from pipeline.evaluation.own import own_networks
-    from pipeline.inference import load_predictor
+    from pipeline.inference import load_parts
     from pipeline.launch import check_unseen, unfinished
 
-    bundle = find_bundle(bundle_name)
-    if data is not None and not scans:
-        check_unseen(bundle, data, split)
-    stopped = unfinished(bundle)
-    if stopped:
-        complain(f"warning: {stopped}")
-    predictor, provenance = load_predictor(bundle, "translator" if healthy else None, device, trust=trust_bundle)
-    name, failed = name or bundle.name, 0
+    bundles = find_parts(bundle_name)
+    for bundle in bundles:
+        if data is not None and not scans:
+            check_unseen(bundle, data, split)
+        stopped = unfinished(bundle)
+        if stopped:
+            complain(f"warning: {stopped}")
+    loaded = load_parts(bundles, "translator" if healthy else None, device, trust_bundle)
+    predictor, provenance = loaded.predictor, loaded.provenance
+    name, failed = name or loaded.name, 0
     if healthy:
-        failed = _healthy(scans, data, split, predictor, bundle.metadata, output, name, provenance, overwrite)
+        failed = _healthy(scans, data, split, predictor, loaded.metadata, output, name, provenance, overwrite)
     elif data is not None:
         settings = Settings(
             name,
@@ -127,7 +129,8 @@ def evaluate(
             None if judge == "none" else judge,
             ADiceSettings(range(a_dice), **a_dice_settings(a_dice_given)) if a_dice else None,
         )
-        _on_cohort(predictor, data, output, settings, overwrite, own_networks(bundle, trust_bundle))
+        own = own_networks(bundles[0], trust_bundle) if len(bundles) == 1 else {}
+        _on_cohort(predictor, data, output, settings, overwrite, own)
     say(f"report: {output / 'report.md'}")
     if failed:
         raise ScanError(f"{failed} scan(s) failed, for the reasons above")

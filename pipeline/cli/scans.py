@@ -120,19 +120,19 @@ def run_over_scans(kind: str, options: ScanOptions, finish: "Finish | None" = No
     part_id = 0 if shared_array else options.part_id  # a job array that shares something else
     _check(options, part_id)
 
-    from pipeline.bundles import find_bundle
+    from pipeline.bundles import find_parts
     from pipeline.errors import ScanError, UsageError
-    from pipeline.inference import Request, load_predictor, predict_scans
+    from pipeline.inference import Request, load_parts, predict_scans
     from pipeline.inference.outputs import Form
     from pipeline.preprocessing.slab import WHOLE
     from pipeline.reports import ScanPage
     from pipeline.reports.folder import write_folder_pages, write_run_report
     from pipeline.scans.sources import in_dataset, open_sources
 
-    found = find_bundle(options.bundle)
     channels = _channels(options.channel)
     confined = options.mask or options.brain_mask or next(iter(channels.values()), None)
-    predictor, provenance = load_predictor(found, kind, options.device, trust=options.trust_bundle)
+    loaded = load_parts(find_parts(options.bundle), kind, options.device, options.trust_bundle)
+    predictor, provenance = loaded.predictor, loaded.provenance
     modality = options.modality
     if modality is None and len(predictor.channels) > 1 and not channels and any(map(in_dataset, options.scans)):
         # Of several sequences of one person, the first is the scan, and the others go with it.
@@ -160,7 +160,7 @@ def run_over_scans(kind: str, options: ScanOptions, finish: "Finish | None" = No
             overwrite=options.overwrite,
             part=(part_id, options.num_parts),
         )
-        outcome = predict_scans(sources, predictor, provenance, options.output, _report, request, found.metadata)
+        outcome = predict_scans(sources, predictor, provenance, options.output, _report, request, loaded.metadata)
     if options.report is not None:
         write_run_report(options.report, outcome, predictor, provenance, options.keep_names)
     index = write_folder_pages(options.output, outcome, len(sources))
@@ -168,7 +168,7 @@ def run_over_scans(kind: str, options: ScanOptions, finish: "Finish | None" = No
     say(f"{options.output}: {len(written)} written, {len(skipped)} done before, {len(failed)} failed")
     if index is not None:
         say(f"look at {index}")
-    say(f"Synthetic images for research, not for diagnosis. Please cite: {found.metadata['references'][0]}")
+    say(f"Synthetic images for research, not for diagnosis. Please cite: {loaded.metadata['references'][0]}")
     if failed:
         raise ScanError(f"{len(failed)} of {len(outcome.records)} scan(s) failed, for the reasons above")
 

@@ -3,8 +3,9 @@
 from pipeline.inference.enhance import enhance
 from pipeline.inference.evaluator import PredictionEvaluator, ScanDataset
 from pipeline.inference.filler import Filler, HarmonicFiller
+from pipeline.inference.found_filler import FoundFiller
 from pipeline.inference.inputs import Inputs
-from pipeline.inference.load import Predictor, load_export, load_predictor, load_weights
+from pipeline.inference.load import Predictor, load_export, load_parts, load_predictor, load_weights
 from pipeline.inference.preparation import Preparation
 from pipeline.inference.products import Product, Result
 from pipeline.inference.residual_filler import ResidualFiller
@@ -16,6 +17,7 @@ from pipeline.inference.translator import Translator
 
 __all__ = [
     "Filler",
+    "FoundFiller",
     "HarmonicFiller",
     "Inputs",
     "Outcome",
@@ -33,6 +35,7 @@ __all__ = [
     "Translator",
     "enhance",
     "load_export",
+    "load_parts",
     "load_predictor",
     "load_weights",
     "predict_scans",

@@ -1,6 +1,7 @@
 """From a bundle to a predictor with its weights: one way for the command line, evaluation and MONAI's commands."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,6 +13,7 @@ from pipeline.bundles.bundle import MAIN
 from pipeline.devices import pick_device
 from pipeline.errors import ScanError, UsageError
 from pipeline.files import sha256
+from pipeline.inference.found_filler import FoundFiller
 from pipeline.inference.inputs import Inputs
 from pipeline.inference.network import NetworkPredictor
 from pipeline.inference.products import ProductKind, Result
@@ -93,6 +95,56 @@ def load_predictor(
         except ScanError as error:
             raise UsageError(f"{bundle.config('inference')}: {error}") from error
     return predictor, provenance(bundle)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A predictor with its weights, and where it comes from.
+
+    Attributes:
+        name: of the bundle, or of both.
+        predictor: a `Predictor`.
+        provenance: for sidecars.
+        metadata: of the bundle; of two, that of the first, which sees the scan first, with the references of both.
+    """
+
+    name: str
+    predictor: Any
+    provenance: dict[str, Any]
+    metadata: dict[str, Any]
+
+
+def load_parts(bundles: Sequence[Bundle], kind: str | None, device: str = "auto", trust: bool = False) -> Loaded:
+    """The predictor of one bundle, or of a segmenter's and a filler's: a translator that fills what is found.
+
+    Args:
+        bundles: one or two.
+        kind: as for `load_predictor`.
+        device: as for `pick_device`.
+        trust: as for `load_predictor`.
+
+    Raises:
+        UsageError: as `load_predictor`.
+    """
+    if len(bundles) == 1:
+        (bundle,) = bundles
+        return Loaded(bundle.name, *load_predictor(bundle, kind, device, trust=trust), bundle.metadata)
+    name = "+".join(bundle.name for bundle in bundles)
+    if kind not in (None, FoundFiller.kind):
+        raise UsageError(
+            f"{name}: is a {FoundFiller.kind}, for `phs-pipeline {COMMANDS[FoundFiller.kind]}`, expected a {kind}; use "
+            "that command, or give one bundle with -b"
+        )
+    (segmenter, first), (filler, second) = (
+        load_predictor(bundle, part, device, trust=trust)
+        for bundle, part in zip(bundles, ("segmenter", "filler"), strict=True)
+    )
+    metadata = bundles[0].metadata
+    references = [*metadata["references"], *bundles[1].metadata["references"]]
+    both = {key: f"{first[key]}+{second[key]}" for key in first}
+    return Loaded(
+        name, FoundFiller(segmenter, filler), both, {**metadata, "references": list(dict.fromkeys(references))}
+    )
 
 
 def load_bundle_weights(bundle: Bundle, predictor: Predictor, main: Path | None = None) -> None:

@@ -18,7 +18,8 @@ class UNetSegmentor(nn.Module):
     """MONAI's BasicUNet with a single lesion logit: four stages down, two 3×3 convolutions a stage, skips.
 
     Args:
-        in_channels: of the image.
+        in_channels: sequences of the image.
+        neighbours: slices above and below that it sees with each, as further channels of each sequence.
         filters: channels of the first stage, F.
         widths: of the stages: `basic`, F, F, 2F, 4F, 8F as MONAI has them by default, or `doubling`, F, 2F, 4F, 8F, 16F
             as Ronneberger et al. (their F is 64); the last decoder stage has F.
@@ -26,20 +27,26 @@ class UNetSegmentor(nn.Module):
 
     output_type = "segmentation"
 
-    def __init__(self, in_channels: int = 1, filters: int = 32, widths: Literal["basic", "doubling"] = "basic") -> None:
+    def __init__(
+        self,
+        in_channels: int = 1,
+        filters: int = 32,
+        widths: Literal["basic", "doubling"] = "basic",
+        neighbours: int = 0,
+    ) -> None:
         super().__init__()
         if widths not in WIDTHS:
             raise ValueError(f"widths is {' or '.join(map(repr, WIDTHS))}, found {widths!r}")
         self.unet = BasicUNet(
             spatial_dims=2,
-            in_channels=in_channels,
+            in_channels=in_channels * (2 * neighbours + 1),
             out_channels=1,
             features=tuple(filters * times for times in WIDTHS[widths]),
         )
         nn.init.constant_(self.unet.final_conv.bias, math.log(LESION_SHARE / (1 - LESION_SHARE)))
 
     def forward(self, image: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch 1 height width"]:
-        """Lesion logits of shape (B, 1, H, W) for images (B, in_channels, H, W); H, W divisible by 16, at least 32."""
+        """Lesion logits of shape (B, 1, H, W) for images (B, C, H, W); H, W divisible by 16, at least 32."""
         # type: (Tensor) -> Tensor
         logits: Tensor = self.unet(image)
         return logits

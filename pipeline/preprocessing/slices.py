@@ -199,8 +199,8 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
 
         Returns:
             `image` (C · (2 · neighbours + 1), H, W) float32 in [0, 1]; `mask` (1, H, W) float32 in {0, 1}, zeros where
-            no lesion was annotated; and, if the cohort has targets, `target` (1,) float32: the number, or the index of the class in
-            `classes`.
+            no lesion was annotated; and, if the cohort has targets, `target` (1,) float32: the number, or the index of
+            the class in `classes`.
         """
         sample = self._pictures(index)
         if self._targets:
