@@ -95,10 +95,18 @@ def find_parts(name_or_path: str) -> list[Bundle]:
     Raises:
         UsageError: as `find_bundle`.
     """
-    first, joined, second = name_or_path.partition("+")
-    if not (joined and first and second) or Path(name_or_path).exists():
+    pieces = name_or_path.split("+")
+    if len(pieces) == 1 or _is_bundle(name_or_path):
         return [find_bundle(name_or_path)]
-    return [find_bundle(first), find_bundle(second)]
+    # A path may hold a + of its own.
+    pairs = [("+".join(pieces[:place]), "+".join(pieces[place:])) for place in range(1, len(pieces))]
+    pair = next((pair for pair in pairs if all(map(_is_bundle, pair))), pairs[-1])
+    return [find_bundle(part) for part in pair]
+
+
+def _is_bundle(name_or_path: str) -> bool:
+    known = {bundle.name for bundle in list_bundles()}
+    return name_or_path in known or (Path(name_or_path) / "configs" / "inference.json").is_file()
 
 
 def read_config(path: Path) -> dict[str, Any]:

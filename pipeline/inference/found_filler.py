@@ -164,10 +164,11 @@ class FoundFiller:
             hole = self._hole(probability, searched, seen.spacing_mm)
         else:
             hole, notes = seen.mask(inputs.mask)
+            searched = hole
         made = self.filler.fill_seen(seen, hole) if hole.any() else Fill(seen.axial, "", [NOTHING])
         change = seen.on_scan(np.where(hole, made.axial - seen.axial, np.float32(0)))
-        region = seen.region_on_scan(hole)
-        stored, more = add_intensity(scan.stored.copy(order="K"), region, change[region], scan.slope)
+        region, filled = seen.region_on_scan(searched), seen.region_on_scan(hole)
+        stored, more = add_intensity(scan.stored.copy(order="K"), filled, change[filled], scan.slope)
         anomaly = stored_difference(scan.stored, stored)
         removed = anomaly.astype(np.float32) * np.float32(scan.slope)
         maps = (
@@ -189,16 +190,16 @@ class FoundFiller:
             products=(
                 Product("pseudohealthy", "image", stored, "scan", "pseudo-healthy", IMAGE),
                 Product("anomaly", "difference", anomaly, "scan", "anomaly map", ANOMALY),
-                Product("lesion", "mask", region.astype(np.uint8), "", "lesion mask", LESION),
+                Product("lesion", "mask", filled.astype(np.uint8), "", "lesion mask", LESION),
                 *maps,
             ),
             region=region,
             window=seen.window,
             notes=[*seen.notes, *seen.told(notes), *made.notes, *more],
             steps=seen.steps,
-            figures=amounts(removed, region, region, seen.window, scan),
+            figures=amounts(removed, region, filled, seen.window, scan),
             facts={
-                "EditedVoxels": int(region.sum()),
+                "EditedVoxels": int(filled.sum()),
                 "ChangedVoxels": int((stored != scan.stored).sum()),
                 "Threshold": self.segmenter.threshold,
             },
