@@ -4,6 +4,7 @@
     phs-pipeline preprocess fill.json -o fill --slab-mm 100
 
 Each sequence is a scan of its own, for one network fills any of them; patients stay in the splits of `flair_cohort`.
+`--without T1w` leaves sequences out of the training, to measure a filler on contrasts that it never saw.
 """
 
 import argparse
@@ -11,6 +12,8 @@ import json
 from pathlib import Path
 
 from flair_cohort import datalist
+
+from pipeline.scans.contrast import named_contrast  # flair_cohort finds the project
 
 # Ends of the file names: those of FLAIR, and those of other sequences beside it.
 FLAIR = ("FLAIR.nii.gz", "flair.nii.gz")
@@ -40,8 +43,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--without", nargs="+", default=[], help="contrasts to leave out of the training")
     given = parser.parse_args()
     splits = every_sequence(given.data.resolve())
+    splits["training"] = [
+        entry for entry in splits["training"] if named_contrast(Path(entry["image"]).name) not in given.without
+    ]
     given.output.write_text(json.dumps(splits, indent=2) + "\n")
     print(", ".join(f"{split}: {len(entries)} scans" for split, entries in splits.items()))
 

@@ -5,7 +5,8 @@
 COHORT is a preprocessed one; the scans of its validation patients are filled on their own pixels. Holes have the shapes
 of lesions of the same patients and of the masks in `--shapes`, of patients that are in no training, and any size; each
 scan gets some of each size that fits. Written are the table, with a Wilcoxon test over patients, corrected by Holm for
-the number of sizes, and beside it each hole's figures as CSV.
+the number of sizes, and beside it each hole's figures as CSV. `--scans '*T1w'` takes those scans alone, for example
+those of a contrast that the filler's training left out.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import itertools
 import math
 import sys
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +123,7 @@ def main() -> None:
     parser.add_argument("cohort", type=Path)
     parser.add_argument("-b", "--bundle", default="fill", help="bundle or run")
     parser.add_argument("--split", default="validation")
+    parser.add_argument("--scans", default="*", help="pattern of the names of scans")
     parser.add_argument("--shapes", type=Path, help="folder with further lesion masks, *lesion.nii.gz")
     parser.add_argument("--each", type=int, default=3, help="holes of each size in each scan")
     parser.add_argument("-o", "--output", type=Path, required=True, help="Markdown; beside it a CSV of all holes")
@@ -133,6 +136,8 @@ def main() -> None:
     shapes = shapes_of(given.cohort, given.split, given.shapes)
     parts = []
     for subject in read_cohort(given.cohort).of(given.split):
+        if not fnmatch(subject.subject, given.scans):
+            continue
         parts.append(measured(subject, given.cohort, fillers, shapes, given.each))
         print(subject.subject, len(parts[-1]), "holes", flush=True)
     rows = pd.concat(parts, ignore_index=True)

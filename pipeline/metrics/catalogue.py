@@ -9,6 +9,7 @@ import torch
 from scipy.stats import rankdata
 from torch import Tensor
 
+from pipeline.metrics.contrast import AROUND_MM, MARGIN_MM, contrast, contrast_sums, identical_counts
 from pipeline.metrics.fidelity import psnr, ssim, ssim_map
 from pipeline.metrics.healthiness import healthiness_of_counts
 from pipeline.metrics.identity import identity
@@ -131,6 +132,20 @@ TRANSLATION = (
         f"against the input over normal tissue, {NORMAL}; windows see normal tissue only",
         4, "higher", ("twin", "image", "mask", "foreground"), "slice", 1.0, IDENTICAL, headline=True,
         measure=lambda twin, image, mask, foreground: ssim(twin, image, foreground & ~mask),
+    ),
+    Metric(
+        "contrast", "lesion contrast",
+        f"|mean of the lesion − mean of the tissue {MARGIN_MM:g} to {AROUND_MM:g} mm around it in the slice|, in "
+        "standard deviations of that tissue; 0 where nothing stands out",
+        3, "lower", ("twin", "mask", "foreground", "spacing_mm"), "volume", 0.0,
+        measure=contrast_sums, combine=contrast,
+    ),
+    Metric(
+        "bit_identical", "normal tissue bit-identical, %",
+        f"share of the foreground further than {MARGIN_MM:g} mm from the lesion whose value is exactly the input's",
+        2, "higher", ("twin", "image", "mask", "foreground", "spacing_mm"), "volume", 1.0, IDENTICAL, factor=100,
+        measure=identical_counts,
+        combine=lambda rows: _ratio(rows["identical_pixels"].sum(), rows["far_pixels"].sum()),
     ),
     Metric(
         "identity", "identity (masked MS-SSIM)",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from monai.bundle import ConfigWorkflow
@@ -19,6 +20,7 @@ from pipeline.evaluation import Settings, evaluate
 from pipeline.evaluation.twins import read_twins
 from pipeline.evaluation.volumes import pathological_subjects, read_volume
 from pipeline.inference import Translator
+from pipeline.metrics import METRICS
 from pipeline.metrics.lesion_size import SIZES
 from pipeline.networks import JohnsonGenerator
 from pipeline.preprocessing.grid import Grid
@@ -141,6 +143,11 @@ def test_the_summary_follows_from_the_slices(reports: Path) -> None:
         pooled = 1 - sum(predicted.values()) / sum(lesion.values())
         figures = dict(scores["metrics"])
         assert figures.pop("healthiness_pooled")["mean"] == pytest.approx(pooled)
+        numbers = pd.read_csv(reports / "off" / "slices.csv").query("method == @method").groupby("patient")
+        for name in ("contrast", "bit_identical"):
+            expected = np.array([METRICS[name].combine(of_patient) for _, of_patient in numbers])
+            changed = expected[expected < 1] if name == "bit_identical" else expected
+            assert figures.pop(name)["mean"] == (pytest.approx(changed.mean()) if len(changed) else None)
         for size in SIZES:
             scores_of_size = {what: figures.pop(f"{what}_{size.name}") for what in ("psnr", "ssim")}
             voxels, error, similarity = (

@@ -9,8 +9,8 @@ import pytest
 from pipeline.evaluation.scores import score_methods, score_volumes
 from pipeline.metrics import catalogue
 
-# Those by size of lesion are measured only where the truth is known.
-TRANSLATION = [metric for metric in catalogue.TRANSLATION if "sizes" not in metric.needs]
+# Those by size of lesion are measured only where the truth is known, contrast only where pixels have a size.
+TRANSLATION = [metric for metric in catalogue.TRANSLATION if not {"sizes", "spacing_mm"} & set(metric.needs)]
 
 
 def row(patient: str, subject: str, psnr: float, lesion: int = 10, predicted: int = 2) -> dict[str, Any]:
