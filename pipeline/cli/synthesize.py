@@ -8,7 +8,7 @@ from pipeline.cli.scans import ScanOptions, flip_option, mask_option, run_over_s
 
 
 @click.command()
-@scan_options("gvs", "pseudohealthy")
+@scan_options("lesion+fill", "pseudohealthy")
 @mask_option
 @whole_option
 @flip_option
@@ -19,6 +19,9 @@ def synthesize(**options: Any) -> None:
 
     SCAN is a NIfTI file, a folder or zip of DICOM, another format that SimpleITK reads (NRRD, MHA, …), or a folder of
     such scans.
+
+    By default the lesions that `lesion` finds are filled by `fill`, in the whole scan, and all other voxels keep their
+    exact values; any segmenter and filler are joined by a + so. A translator such as `gvs` makes the twin itself.
 
     Beside the twin: the anomaly map (input − pseudo-healthy, in the scan's units), a mask of what was changed, a JSON
     sidecar, a picture and a page to look at; for many scans an index of the pages. DICOM comes out as DICOM. Scans that
