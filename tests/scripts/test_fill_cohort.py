@@ -8,11 +8,14 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pytest
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "fill_cohort.py"
 
 
-def test_sequences_are_scans_of_a_patient_who_stays_in_one_split(tmp_path: Path) -> None:
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Scans of the three cohorts, by name."""
     names = [f"lgg/sub-{n}/anat/sub-{n}_FLAIR" for n in range(4)]
     names += [f"lgg/derivatives/manual/sub-{n}/anat/sub-{n}_label-lesion_mask" for n in range(4)]
     names += ["lgg/sub-2/anat/sub-2_ce-gadolinium_T1w"]
@@ -24,15 +27,26 @@ def test_sequences_are_scans_of_a_patient_who_stays_in_one_split(tmp_path: Path)
         path = tmp_path / "data" / f"{name}.nii.gz"
         path.parent.mkdir(parents=True, exist_ok=True)
         nib.save(nib.Nifti1Image(np.ones((2, 2, 2), np.uint8), np.eye(4)), path)
+    return tmp_path / "data"
+
+
+def splits_of(data: Path, *more: str) -> dict[str, list[dict[str, str]]]:
+    """What the script writes."""
+    listed = data.with_name("fill.json")
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), str(tmp_path / "data"), "-o", str(tmp_path / "fill.json")],
+        [sys.executable, str(SCRIPT), str(data), "-o", str(listed), *more],
         capture_output=True,
         text=True,
         timeout=120,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
-    splits = json.loads((tmp_path / "fill.json").read_text())
+    found: dict[str, list[dict[str, str]]] = json.loads(listed.read_text())
+    return found
+
+
+def test_sequences_are_scans_of_a_patient_who_stays_in_one_split(data: Path) -> None:
+    splits = splits_of(data)
     rows = [row for entries in splits.values() for row in entries]
     assert len(rows) == 4 + 1 + 4 * 2 + 3 * 3
     assert len({row["subject"] for row in rows}) == len(rows)
@@ -45,3 +59,14 @@ def test_sequences_are_scans_of_a_patient_who_stays_in_one_split(tmp_path: Path)
     }
     for row in rows:
         assert row["mask"] == next(other["mask"] for other in rows if other["patient"] == row["patient"])
+
+
+def test_a_contrast_can_be_left_out_of_the_training_and_of_it_alone(data: Path) -> None:
+    all_of_them, without = splits_of(data), splits_of(data, "--without", "T1w", "contrast-enhanced T1w")
+    assert {split: without[split] for split in ("validation", "test")} == {
+        split: all_of_them[split] for split in ("validation", "test")
+    }
+    left = [Path(row["image"]).name for row in without["training"]]
+    assert left
+    assert not [name for name in left if "T1w" in name or "_t1" in name]
+    assert {"patient07_flair.nii.gz", "patient07_t2.nii.gz"} <= set(left)

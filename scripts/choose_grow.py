@@ -1,0 +1,51 @@
+"""By how much what a segmenter finds is grown before it is filled: figures of validation patients for several margins.
+
+    python scripts/choose_grow.py COHORT -b lesion+fill --grow 0 2 4 -o grow.md
+
+COHORT is a preprocessed one, with lesion masks. For each margin: healthiness by the judge of `evaluate`, the lesions'
+contrast to their surroundings, and how much normal tissue is bit-identical.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from pipeline.bundles import find_parts  # noqa: E402
+from pipeline.evaluation import Settings, evaluate  # noqa: E402
+from pipeline.evaluation.judge import ITERATIONS  # noqa: E402
+from pipeline.inference import load_parts  # noqa: E402
+from pipeline.metrics import METRICS  # noqa: E402
+
+SHOWN = ("healthiness_pooled", "healthiness", "contrast", "psnr_normal", "bit_identical")
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cohort", type=Path)
+    parser.add_argument("-b", "--bundle", default="lesion+fill", help="SEGMENTER+FILLER")
+    parser.add_argument("--split", default="validation")
+    parser.add_argument("--grow", type=float, nargs="+", default=[0.0, 2.0, 4.0], help="margins in mm")
+    parser.add_argument("--judge-iterations", type=int, default=ITERATIONS, help="of the training of the judge")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="Markdown")
+    given = parser.parse_args()
+    predictor = load_parts(find_parts(given.bundle), "translator", "cpu").predictor
+    metrics = [METRICS[name] for name in SHOWN]
+    settings = Settings("found", split=given.split, judge_iterations=given.judge_iterations)
+    lines = [f"| | {' | '.join(metric.heading for metric in metrics)} |", f"|---|{'---:|' * len(metrics)}"]
+    for grow_mm in given.grow:
+        predictor.grow_mm = grow_mm
+        found = evaluate(predictor, given.cohort, settings).summary["methods"]
+        rows = {"untouched": "untouched input"} if grow_mm == given.grow[0] else {}
+        for label, row in {**rows, f"{grow_mm:g} mm": "found"}.items():
+            values = [(metric, found[row]["metrics"][metric.name]["mean"]) for metric in metrics]
+            lines.append(f"| {label} | {' | '.join(metric.text(mean, 'identical') for metric, mean in values)} |")
+        print(lines[-1], flush=True)
+    given.output.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
