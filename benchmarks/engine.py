@@ -2,14 +2,17 @@
 
     python benchmarks/engine.py [--steps 20] [--preset laptop|paper]
 
-Both play GVS on the same random batches, in turns within one run; the medians of the steps are compared.
+All play GVS on the same random batches, in turns within one run; the medians of the steps are compared. With `amp`
+`auto` the engine chooses precision and memory format itself.
 """
 
 import argparse
 import copy
+import logging
 import statistics
 import time
 from collections.abc import Iterator
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -60,9 +63,11 @@ def bare_loop(method: GVS, loader: torch.utils.data.DataLoader[dict[str, Tensor]
         yield
 
 
-def engine(method: GVS, loader: torch.utils.data.DataLoader[dict[str, Tensor]]) -> Iterator[None]:
+def engine(
+    method: GVS, loader: torch.utils.data.DataLoader[dict[str, Tensor]], amp: Literal["auto"] | None = None
+) -> Iterator[None]:
     """One iteration at a time: ignite's engine as a generator that stops after each."""
-    trainer = PlayerTrainer("cpu", 1, loader, method, adams(method))
+    trainer = PlayerTrainer("cpu", 1, loader, method, adams(method), amp=amp)
     from ignite.engine import Events
 
     trainer.add_event_handler(Events.ITERATION_COMPLETED, trainer.interrupt)
@@ -76,12 +81,17 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--preset", choices=PRESETS, default="laptop")
     arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     filters, side = PRESETS[arguments.preset]
 
     torch.manual_seed(0)
     method = GVS(JohnsonGenerator(filters=filters), UNetSegmentor(filters=filters))
     loader = torch.utils.data.DataLoader(Batches(8 * (arguments.steps + 2), side), batch_size=8)
-    loops = {"bare loop": bare_loop(copy.deepcopy(method), loader), "engine": engine(copy.deepcopy(method), loader)}
+    loops = {
+        "bare loop": bare_loop(copy.deepcopy(method), loader),
+        "engine": engine(copy.deepcopy(method), loader),
+        "engine, amp auto": engine(copy.deepcopy(method), loader, "auto"),
+    }
     seconds: dict[str, list[float]] = {name: [] for name in loops}
     for step in range(arguments.steps + 2):
         for name, loop in loops.items():
@@ -89,8 +99,10 @@ def main() -> None:
             next(loop)
             if step >= 2:  # the first steps allocate
                 seconds[name].append(time.perf_counter() - start)
-    bare, engine_median = (statistics.median(seconds[name]) for name in loops)
-    print(f"bare loop {bare:.3f} s a step, engine {engine_median:.3f} s a step: ratio {engine_median / bare:.3f}")
+    bare = statistics.median(seconds["bare loop"])
+    for name, taken in seconds.items():
+        median = statistics.median(taken)
+        print(f"{name}: {median:.3f} s a step, {bare / median:.2f} times as fast as the bare loop")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import shutil
 import statistics
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from pipeline.files import remove_left, remove_partials, require_empty, sha256, 
 from pipeline.preprocessing.cohort_format import COHORT_FILE, Cohort, known_patients, patient_hashes, read_cohort
 from pipeline.preprocessing.domain import describe
 from pipeline.training.checkpoint import CHECKPOINT
+from pipeline.training.trainer import PlayerTrainer
 
 RECORD = "run.json"
 LOCK = ".lock"
@@ -169,14 +171,14 @@ def _prepared(
     _check_counts(config, named)
     check_sizes(config, [key for key in config if key.endswith("_def")], named)
     places = {"bundle_root": str(run), "output_dir": str(run), "dataset_dir": str(cohort)}
-    return _build(folder, named, {**settings, **places})
+    return _build(folder, named, config, {**settings, **places})
 
 
 def _play(workflow: ConfigWorkflow, run: Path, bundle: Bundle, cohort: Path, resumed: bool) -> None:
     """Train, and record what was run and whether it came to its end."""
-    epochs = workflow.trainer.state.max_epochs
-    _write_record(run, bundle, cohort, resumed, str(workflow.device), epochs, finished=False)
     try:
+        _decide(workflow.trainer, run)
+        _write_record(run, bundle, cohort, workflow, resumed, finished=False)
         workflow.run()
     except Exception as error:
         if not resumed and not (run / "models" / CHECKPOINT).is_file():
@@ -189,7 +191,16 @@ def _play(workflow: ConfigWorkflow, run: Path, bundle: Bundle, cohort: Path, res
             f"{run}: the training stopped with an error ({reason[:EXCERPT]}); correct the settings"
         ) from error
     workflow.finalize()
-    _write_record(run, bundle, cohort, None, str(workflow.device), epochs, finished=True)
+    _write_record(run, bundle, cohort, workflow, None, finished=True)
+
+
+def _decide(trainer: PlayerTrainer, run: Path) -> None:
+    """Choose precision and memory format where the settings leave that open; a resumed run keeps the choice."""
+    # Its configs hold it, not only its checkpoint: a run that starts over computes as it began, too.
+    trainer.decide()
+    if trainer.step_seconds:
+        path = run / "configs" / "train.json"
+        write_json(path, {**read_config(path), **asdict(trainer.speed)})
 
 
 @contextlib.contextmanager
@@ -245,9 +256,9 @@ def _check_counts(settings: Mapping[str, Any], named: Path) -> None:
             raise UsageError(f"{named}: {name} is {value!r}, expected a whole number of at least 1")
 
 
-def _build(folder: Path, named: Path, settings: dict[str, Any]) -> ConfigWorkflow:
+def _build(folder: Path, named: Path, config: Mapping[str, Any], settings: dict[str, Any]) -> ConfigWorkflow:
     try:
-        check_values(read_config(folder / "configs" / "train.json"))
+        check_values(config)
         workflow = ConfigWorkflow(
             config_file=str(folder / "configs" / "train.json"),
             meta_file=str(folder / "configs" / "metadata.json"),
@@ -401,15 +412,18 @@ def _laid_over(config: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any
 
 
 def _write_record(
-    run: Path, bundle: Bundle, cohort: Path, resumed: bool | None, device: str, epochs: int, finished: bool
+    run: Path, bundle: Bundle, cohort: Path, workflow: ConfigWorkflow, resumed: bool | None, finished: bool
 ) -> None:
     """What was run; `resumed` None adds no start."""
+    trainer = workflow.trainer
     starts = list(_read_record(run).starts)
     if resumed is not None:
         starts.append(
             {
                 "resumed": resumed,
-                "device": device,
+                "device": str(workflow.device),
+                "precision": str(trainer.speed),
+                "step_seconds": {str(speed): round(taken, 4) for speed, taken in trainer.step_seconds.items()},
                 "pipeline": __version__,
                 "monai": monai.__version__,
                 "torch": torch.__version__,
@@ -424,7 +438,7 @@ def _write_record(
             "cohort_sha256": sha256(cohort / COHORT_FILE),
             "training_patients": patient_hashes(cohort, "training"),
             "config_sha256": sha256(run / "configs" / "train.json"),
-            "epochs": epochs,
+            "epochs": trainer.state.max_epochs,
             "finished": finished,
             "starts": starts,
         },

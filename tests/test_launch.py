@@ -1,6 +1,7 @@
 """A run's folder is a bundle of its own: what lies in it is what was run."""
 
 import json
+import logging
 import math
 import shutil
 from pathlib import Path
@@ -21,6 +22,7 @@ from pipeline.networks import JohnsonGenerator, UNetSegmentor
 from pipeline.preprocessing.domain import Findings, compare, describe
 from pipeline.preprocessing.window import WindowRule
 from pipeline.scans import read_nifti
+from pipeline.training.speed import Speed
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -169,6 +171,25 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(go, tmp_pa
 def test_mixed_precision_and_accumulation_train(go, tmp_path, amp):
     go(tmp_path / "run", amp=amp, accumulate=2, average_decay=0.9, size=[32, 32], spacing_mm=8.0)
     assert all(value.isfinite().all() for value in weights(tmp_path / "run").values())
+
+
+@pytest.mark.slow
+def test_what_auto_chose_is_said_and_kept_by_the_run_so_that_it_measures_once(go, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    run = tmp_path / "run"
+    go(run, amp="auto", size=[32, 32], spacing_mm=8.0)
+    (started,) = read_config(run / "run.json")["starts"]
+    assert caplog.text.count(f"computing in {started['precision']}, chosen by the time of a step (float32, ") == 1
+    assert started["precision"] in started["step_seconds"]
+    settings = read_config(run / "configs" / "train.json")
+    assert str(Speed(settings["amp"], settings["channels_last"])) == started["precision"]
+
+    # Also a run that was stopped before its first epoch ended computes as it began.
+    (run / "models" / "checkpoint.pt").unlink()
+    go(run, resume=True)
+    assert read_config(run / "run.json")["starts"][1]["precision"] == started["precision"]
+    assert read_config(run / "run.json")["starts"][1]["step_seconds"] == {}
+    assert caplog.text.count("computing in ") == 1
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from pipeline.cli.say import say
 @click.option("--device", help="auto, cpu, cuda, cuda:N or mps.  [default: auto]")
 @click.option("--seed", type=click.IntRange(min=0), help="Of weights and order of slices.")
 @click.option("--set", "settings", multiple=True, metavar="ID=VALUE", help="Any setting of the bundle's train.json.")
+@click.option("--deterministic", is_flag=True, help="Float32 and fixed algorithms: the same bits each time.")
 @click.option("--resume", is_flag=True, help="Go on with a run that was stopped.")
 @click.option("--trust-bundle", is_flag=True, help="Execute the code in untrusted configs.")
 def train(
@@ -31,6 +32,7 @@ def train(
     device: str | None,
     seed: int | None,
     settings: tuple[str, ...],
+    deterministic: bool,
     resume: bool,
     trust_bundle: bool,
 ) -> None:
@@ -48,7 +50,7 @@ def train(
         if not (name and found):
             raise click.UsageError(f"--set {setting}: expected ID=VALUE, for example --set lambda=20")
         overrides[name] = _value(value)
-    given = {"epochs": epochs, "device_name": device, "seed": seed}
+    given = {"epochs": epochs, "device_name": device, "seed": seed, "deterministic": deterministic or None}
     overrides |= {name: value for name, value in given.items() if value is not None}
 
     from pipeline.bundles import find_bundle

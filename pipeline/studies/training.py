@@ -35,7 +35,8 @@ def run_trained(bundle: Bundle, cohort: Path, run: Path, presets: Sequence[str],
     if not record:
         # What was stopped before it began has nothing to go on from.
         shutil.rmtree(run, ignore_errors=True)
-        train(bundle, cohort, run, presets, settings)
+        # In one precision, not in what is fastest when each is started: a study compares its runs.
+        train(bundle, cohort, run, presets, {"amp": None, **settings})
     elif not record["finished"]:
         train(bundle, cohort, run, overrides={"device_name": settings["device_name"]}, resume=True)
     return find_bundle(str(run))

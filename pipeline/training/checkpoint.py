@@ -1,15 +1,14 @@
 """Checkpoints: everything a training needs to go on as if it had never stopped."""
 
 import io
-import random
 import shutil
 import warnings
 import zipfile
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from ignite.engine import Events
 from torch import Tensor
@@ -18,6 +17,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from pipeline.errors import UsageError
 from pipeline.files import require_regular, written_aside
 from pipeline.training.distributed import rank
+from pipeline.training.random_state import random_states, set_random_states
+from pipeline.training.speed import Speed
 from pipeline.training.trainer import PlayerTrainer
 
 CHECKPOINT = "checkpoint.pt"
@@ -128,17 +129,18 @@ class CheckpointLoader:
 
 
 def training_state(engine: PlayerTrainer) -> dict[str, Any]:
-    """Networks, optimisers, schedules, loss scaler, counters and random states."""
+    """Networks, optimisers, schedules, precision, loss scaler, counters and random states."""
     return {
         "networks": {name: network.state_dict() for name, network in engine.method.networks.items()},
         "averages": {name: average.state_dict() for name, average in engine.averages.items()},
         "optimizers": {name: optimizer.state_dict() for name, optimizer in engine.optimizers.items()},
         "schedulers": {name: scheduler.state_dict() for name, scheduler in engine.schedulers.items()},
         "loss_scaler": engine.loss_scaler.state_dict(),
+        "speed": asdict(engine.speed),
         "epoch": engine.state.epoch,
         "max_epochs": engine.state.max_epochs,
         "iteration": engine.state.iteration,
-        "random": _random_states(),
+        "random": random_states(),
     }
 
 
@@ -162,11 +164,13 @@ def restore(engine: PlayerTrainer, state: dict[str, Any], path: Path) -> None:
                 scheduler.load_state_dict(state["schedulers"][name])
             else:
                 _stretch(scheduler, epoch)
+        if engine.undecided:
+            engine.compute(Speed(**state["speed"]))
         if engine.loss_scaler.is_enabled():
             engine.loss_scaler.load_state_dict(state["loss_scaler"])
         engine.state.epoch = epoch
         engine.state.iteration = iteration
-        _set_random_states(state["random"])
+        set_random_states(state["random"])
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise UsageError(
@@ -237,24 +241,3 @@ def _refuse_compressed(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             if sum(member.file_size for member in archive.infolist()) > path.stat().st_size:
                 raise ValueError("compressed tensors")
-
-
-def _random_states() -> dict[str, Any]:
-    # numpy's legacy state, since that is what libraries draw from.
-    name, words, *rest = np.random.get_state()  # noqa: NPY002
-    return {
-        "python": random.getstate(),
-        "numpy": [name, torch.from_numpy(np.asarray(words).astype(np.int64)), *rest],
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
-
-
-def _set_random_states(state: dict[str, Any]) -> None:
-    version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal), gauss))
-    name, words, *rest = state["numpy"]
-    np.random.set_state((name, words.numpy().astype(np.uint32), *rest))  # noqa: NPY002
-    torch.set_rng_state(state["torch"])
-    if len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])

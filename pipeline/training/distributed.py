@@ -5,6 +5,7 @@ DistributedDataParallel: players freeze each other's networks in turn, which the
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import distributed, nn
@@ -38,3 +39,12 @@ def share_weights(networks: Iterable[nn.Module]) -> None:
         for network in networks:
             for tensor in network.state_dict().values():
                 distributed.broadcast(tensor, src=0)
+
+
+def of_first(value: Any) -> Any:
+    """The first process's value, in all of them."""
+    if world_size() == 1:
+        return value
+    values = [value]
+    distributed.broadcast_object_list(values, src=0)
+    return values[0]

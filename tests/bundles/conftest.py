@@ -47,6 +47,7 @@ def small() -> Callable[[Bundle], dict[str, Any]]:
             "epochs": 2,
             "batch_size": 4,
             "device_name": "cpu",
+            "deterministic": True,  # trainings are compared, whichever precision is fastest
         }
         for name, value in read_config(bundle.config("train" if bundle.trainable else "inference")).items():
             if name.endswith("filters"):

@@ -1,6 +1,8 @@
 """The engine plays any method: turns, schedules, accumulation, mixed precision, moving average."""
 
 import copy
+import random
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +17,8 @@ from torch.utils.data import DataLoader
 
 from pipeline.methods import GVS, Player
 from pipeline.networks import JohnsonGenerator, UNetSegmentor
-from pipeline.training import PlayerTrainer
+from pipeline.training import CheckpointLoader, CheckpointSaver, PlayerTrainer, trainer
+from pipeline.training.speed import PLAIN, Speed, candidates
 
 DEVICES = [
     "cpu",
@@ -338,6 +341,88 @@ def test_without_mixed_precision_nothing_is_scaled():
     assert not play(Tug(), loader(1), amp="bfloat16").loss_scaler.is_enabled()
 
 
+class Drawing(Tug):
+    """Draws, and keeps a statistic of its batches: what a measurement could spoil."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.networks["norm"] = nn.BatchNorm2d(1)
+
+    def forward(self, batch: Any) -> dict[str, Tensor]:
+        return super().forward({"image": self.networks["norm"](batch["image"]) + torch.randn(()) + random.random()})
+
+
+BFLOAT16_LAST = Speed("bfloat16", channels_last=True)
+
+
+@pytest.fixture
+def fastest_is(monkeypatch: pytest.MonkeyPatch) -> Callable[[Speed], None]:
+    """Let a clock run slowly in all steps but those of one kind."""
+
+    def choose(best: Speed) -> None:
+        def measured(options: Any, step: Any) -> Any:
+            for option in (*options, best):
+                step(option)
+            return best, {option: 1.0 - 0.5 * (option == best) for option in options}
+
+        monkeypatch.setattr(trainer, "fastest", measured)
+
+    return choose
+
+
+def weights_of(engine: Any) -> dict[str, Tensor]:
+    return {f"{name}.{key}": v for name, net in engine.method.networks.items() for key, v in net.state_dict().items()}
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("best", [PLAIN, BFLOAT16_LAST])
+def test_auto_trains_as_what_it_chose_would_have_without_a_measurement(fastest_is, best, accumulate):
+    fastest_is(best)
+    found = []
+    for options in ({"amp": "auto"}, {"amp": best.amp, "channels_last": best.channels_last}):
+        torch.manual_seed(1)
+        random.seed(1)
+        found.append(play(Drawing(), loader(4, batch_size=2), accumulate=accumulate, **options))
+    assert found[0].speed == found[1].speed == best
+    assert set(found[0].step_seconds) == set(candidates(torch.device("cpu")))
+    for key, value in weights_of(found[1]).items():
+        assert torch.equal(weights_of(found[0])[key], value), key
+
+
+def test_a_resumed_training_computes_as_its_checkpoint_did_and_measures_nothing(fastest_is, tmp_path, monkeypatch):
+    fastest_is(BFLOAT16_LAST)
+    play(Drawing(), loader(2), amp="auto", train_handlers=[CheckpointSaver(tmp_path)])
+    fastest_is(PLAIN)
+    resumed = play(Drawing(), loader(2), epochs=2, amp="auto", train_handlers=[CheckpointLoader(tmp_path)])
+    assert (resumed.speed, resumed.step_seconds) == (BFLOAT16_LAST, {})
+
+
+def test_channels_last_is_how_images_and_weights_lie_in_memory():
+    method = gvs()
+    shared = []
+    method.forward = lambda batch: shared.append(batch["image"]) or GVS.forward(method, batch)
+    play(method, loader(1, batch_size=1, size=32), channels_last=True)
+    layers = [module for module in method.networks["segmentor"].modules() if isinstance(module, nn.Conv2d)]
+    assert all(layer.weight.is_contiguous(memory_format=torch.channels_last) for layer in layers)
+    assert shared[0].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_deterministic_training_is_float32_with_fixed_algorithms_and_leaves_others_their_own(fastest_is):
+    fastest_is(BFLOAT16_LAST)
+    seen = []
+    method = Tug()
+    pull = method.pull_left
+    method.players = (
+        replace(
+            method.players[0],
+            loss=lambda *given: seen.append(torch.are_deterministic_algorithms_enabled()) or pull(*given),
+        ),
+    )
+    engine = play(method, loader(2), amp="auto", deterministic=True)
+    assert (seen, engine.speed) == ([True, True], PLAIN)
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
 def test_the_moving_average_starts_at_the_first_weights_and_moves_by_one_minus_its_decay():
     method = Tug()
     values = []
@@ -401,6 +486,11 @@ def test_schedules_step_once_an_epoch_and_the_rates_of_the_epoch_are_noted():
     [
         ({"optimizers": {}}, r"players \['left', 'right'\], optimisers \[\]"),
         ({"amp": "float8"}, "found 'float8'"),
+        (
+            {"amp": "bfloat16", "deterministic": True},
+            "deterministic training is float32 and contiguous, found bfloat16",
+        ),
+        ({"channels_last": True, "deterministic": True}, "found float32, channels last"),
         ({"accumulate": 0}, "found 0"),
     ],
 )

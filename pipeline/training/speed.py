@@ -1,0 +1,60 @@
+"""Which precision and memory format a training is fastest in, found by measuring."""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+# A choice that departs from float32 has to be faster by more than what one measurement differs from the next.
+WORTH_IT = 0.95
+ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How to compute a training step.
+
+    Args:
+        amp: type of mixed precision, `bfloat16` or `float16`; None is float32.
+        channels_last: keep images and weights in memory as (B, H, W, C).
+    """
+
+    amp: str | None = None
+    channels_last: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.amp or 'float32'}, {'channels last' if self.channels_last else 'contiguous'}"
+
+
+PLAIN = Speed()
+
+
+def candidates(device: torch.device) -> list[Speed]:
+    """What is worth a measurement on a device, float32 first: half precision only where the hardware computes in it."""
+    half = None
+    if device.type == "cuda":
+        half = "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+    elif device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        half = "bfloat16"
+    return [Speed(amp, last) for amp in dict.fromkeys((None, half)) for last in (False, True)]
+
+
+def fastest(options: Sequence[Speed], step: Callable[[Speed], None]) -> tuple[Speed, dict[Speed, float]]:
+    """The fastest of some options, the first unless another is clearly faster, and the median seconds of each.
+
+    Args:
+        options: what to measure; taken in turns, so that another program on the machine slows all of them alike.
+        step: computes once, and returns when it is done.
+    """
+    seconds: dict[Speed, list[float]] = {option: [] for option in options}
+    for turn in range(ROUNDS + 1):
+        for option in options:
+            start = time.perf_counter()
+            step(option)
+            if turn:  # the first step allocates and compiles
+                seconds[option].append(time.perf_counter() - start)
+    medians = {option: statistics.median(taken) for option, taken in seconds.items()}
+    best = min(options, key=medians.__getitem__)
+    return (best if medians[best] < WORTH_IT * medians[options[0]] else options[0]), medians
