@@ -12,7 +12,9 @@ from click.core import ParameterSource
 from pipeline.cli.say import complain, say
 
 if TYPE_CHECKING:
+    from pipeline.cohorts.masks import FoundMasks
     from pipeline.inference.run import Finish
+    from pipeline.scans.sources import Source
 
 FILE = click.Path(path_type=Path)
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -42,6 +44,7 @@ class ScanOptions:
     trust_bundle: bool
     no_page: bool
     mask: Path | None = None
+    masks: Path | None = None
     whole: bool = False
     flip_average: bool | None = None
     uncertainty: bool = False
@@ -137,9 +140,11 @@ def run_over_scans(kind: str, options: ScanOptions, finish: "Finish | None" = No
     if modality is None and len(predictor.channels) > 1 and not channels and any(map(in_dataset, options.scans)):
         # Of several sequences of one person, the first is the scan, and the others go with it.
         modality = predictor.channels[0]
-    with open_sources(options.scans, options.series, modality) as sources:
-        if confined and len(sources) > 1:
-            raise UsageError(f"{confined}: belongs to one scan, found {len(sources)}; run them one by one")
+    with open_sources(options.scans, options.series, modality) as named:
+        if confined and len(named) > 1:
+            raise UsageError(f"{confined}: belongs to one scan, found {len(named)}; run them one by one")
+        found_masks = _with_masks(kind, named, options)
+        sources = found_masks.sources
         if options.whole:
             predictor.slab = WHOLE
         if options.flip_average is not None:
@@ -150,7 +155,7 @@ def run_over_scans(kind: str, options: ScanOptions, finish: "Finish | None" = No
             form=Form(options.output_type, None if options.no_page else ScanPage(options.viewer)),
             finish=finish,
             channels=channels,
-            mask=options.mask,
+            masks=found_masks.masks,
             brain=options.brain_mask,
             bias_correction=options.n4,
             template=options.register_to,
@@ -165,12 +170,26 @@ def run_over_scans(kind: str, options: ScanOptions, finish: "Finish | None" = No
         write_run_report(options.report, outcome, predictor, provenance, options.keep_names)
     index = write_folder_pages(options.output, outcome, len(sources))
     written, skipped, failed = (outcome.of(status) for status in ("written", "skipped", "failed"))
-    say(f"{options.output}: {len(written)} written, {len(skipped)} done before, {len(failed)} failed")
+    without = len(found_masks.without)
+    left_out = f", {without} without a lesion mask left out" if without else ""
+    say(f"{options.output}: {len(written)} written, {len(skipped)} done before, {len(failed)} failed{left_out}")
     if index is not None:
         say(f"look at {index}")
     say(f"Synthetic images for research, not for diagnosis. Please cite: {loaded.metadata['references'][0]}")
     if failed:
         raise ScanError(f"{len(failed)} of {len(outcome.records)} scan(s) failed, for the reasons above")
+
+
+def _with_masks(kind: str, sources: "list[Source]", options: ScanOptions) -> "FoundMasks":
+    """The lesion masks of the scans, looked for where the command needs them and none is named."""
+    from pipeline.cohorts.masks import FoundMasks, find_masks
+
+    if options.mask is not None or kind != "filler":
+        return FoundMasks(sources, {} if options.mask is None else dict.fromkeys(sources, options.mask), [])
+    found = find_masks(sources, options.masks)
+    for source in found.without:
+        say(f"{source.path}: no lesion mask of it was found, left out")
+    return found
 
 
 def _all(*options: Decorator) -> Decorator:

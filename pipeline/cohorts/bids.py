@@ -34,17 +34,12 @@ def atlas(cohort: Path, modality: str | None) -> list[Entry]:
 
 
 def _entries(root: Path, suffix: str, participants: Mapping[str, Mapping[str, str]]) -> list[Entry]:
-    anatomical = by_session(root, ("anat",))
-    lesions: dict[str, list[Path]] = defaultdict(list)
-    derived = [by_session(folder, ("anat", "")) for folder in (root / "derivatives", *folders(root / "derivatives"))]
-    for sessions in (anatomical, *derived):
-        for name, paths in sessions.items():
-            lesions[name] += [path for path in with_suffix(paths, "mask") if _is_lesion(path)]
+    anatomical, lesions = by_session(root, ("anat",)), lesion_masks(root)
     truths, ignores = (by_session(root / "derivatives" / name, ("anat",)) for name in ("truth", "ignore"))
 
     entries = []
     for name in sorted(anatomical.keys() | {name for name, paths in lesions.items() if paths}):
-        present = [path for path in anatomical.get(name, []) if not with_suffix([path], "mask")]
+        present = [path for path in anatomical.get(name, []) if not _is_mask(path)]
         images = plain_else_all(with_suffix(present, suffix), {f"{name}_{suffix}"})
         base = stem(images[0]).rpartition("_")[0] if images else name
         folder = name.replace("_", "/")
@@ -57,7 +52,7 @@ def _entries(root: Path, suffix: str, participants: Mapping[str, Mapping[str, st
                 place=root / folder,
                 images=images,
                 masks=plain_else_all(
-                    lesions[name],
+                    lesions.get(name, []),
                     *({f"{of}_label-lesion_mask", f"{of}_desc-lesion_mask"} for of in (base, name)),
                 ),
                 image_hint=f"anat/{name}_{suffix}.nii.gz",
@@ -78,7 +73,22 @@ def _entries(root: Path, suffix: str, participants: Mapping[str, Mapping[str, st
     return entries
 
 
-def _is_lesion(path: Path) -> bool:
+def lesion_masks(root: Path) -> dict[str, list[Path]]:
+    """The lesion masks of each session of a dataset, beside the scans or in any derivative, by `sub-01[_ses-1]`."""
+    lesions: dict[str, list[Path]] = defaultdict(list)
+    derived = [by_session(folder, ("anat", "")) for folder in (root / "derivatives", *folders(root / "derivatives"))]
+    for sessions in (by_session(root, ("anat",)), *derived):
+        for name, paths in sessions.items():
+            lesions[name] += [path for path in paths if _is_mask(path) and is_lesion(path)]
+    return lesions
+
+
+def _is_mask(path: Path) -> bool:
+    return bool(with_suffix([path], "mask") or with_suffix([path], "roi"))
+
+
+def is_lesion(path: Path) -> bool:
+    """Whether a file's name says that it is of a lesion, as BIDS has it."""
     return any(LESION.fullmatch(entity) for entity in stem(path).split("_"))
 
 

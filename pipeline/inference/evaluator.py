@@ -105,15 +105,15 @@ class PredictionEvaluator(Workflow):
             raise ScanError(f"{len(self.failed)} scan(s) failed: " + "; ".join(self.failed.values()))
 
     def _iteration(self, engine: Any, batchdata: dict[str, str]) -> dict[str, Any]:  # noqa: ARG002
-        request = replace(self.request, mask=Path(batchdata["mask"])) if "mask" in batchdata else self.request
         with open_sources([Path(batchdata["image"])]) as sources:
+            masks = dict.fromkeys(sources, Path(batchdata["mask"])) if "mask" in batchdata else {}
             outcome = predict_scans(
                 sources,
                 self.predictor,
                 provenance(self.bundle, self.weights),
                 self.output_dir,
                 _report,
-                request,
+                replace(self.request, masks=masks),
                 self.bundle.metadata,
             )
         self.failed |= {source.path: str(record.error) for source, record in outcome.of("failed").items()}

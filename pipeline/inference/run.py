@@ -53,7 +53,7 @@ class Request:
         form: in what form to write it.
         finish: what to make of the results before; None writes them as they are.
         channels: further sequences by name (of the one scan given); in a BIDS dataset they are found.
-        mask: lesion mask (of the one scan given).
+        masks: lesion mask of each scan that has one.
         brain: brain mask (of the one scan given).
         bias_correction: N4 before the network.
         template: scan to register to before the network.
@@ -67,7 +67,7 @@ class Request:
     form: Form = field(default_factory=Form)
     finish: Finish | None = None
     channels: Mapping[str, Path] = field(default_factory=dict)
-    mask: Path | None = None
+    masks: Mapping[Source, Path] = field(default_factory=dict)
     brain: Path | None = None
     bias_correction: bool = False
     template: Path | None = None
@@ -239,7 +239,7 @@ class _Work:
             channels = self._channels(source)
             loaded.request = self.record(name, source, channels)
             if self.request.overwrite or not loaded.outputs.done(loaded.request):
-                mask = self.request.mask
+                mask = self.request.masks.get(source)
                 with _enough_memory(source):
                     loaded.mask = read_nifti(mask, constant_ok=True) if mask else None
                     loaded.channels = {each: read_nifti(path) for each, path in channels.items()}
@@ -258,7 +258,7 @@ class _Work:
         return {
             "Source": {"Name": source.path.name if named else name, "Sha256": source.sha256()},
             "Channels": {each: _file(path, named) for each, path in channels.items()},
-            "Mask": _file(request.mask, named),
+            "Mask": _file(request.masks.get(source), named),
             **self.predictor.settings,
             **(request.finish.settings if request.finish else {}),
             "OutputType": request.form.output_type,

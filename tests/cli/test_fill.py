@@ -1,6 +1,9 @@
 """`fill` as a user meets it: the inside of a mask is new, and every other voxel is the scan's."""
 
 import json
+import re
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -127,7 +130,81 @@ def test_output_type_chooses_for_a_dicom_series(
     assert bool(list(out.rglob("*.dcm"))) == (output_type == "both")
 
 
+@pytest.fixture
+def dataset(voxels: np.ndarray, lesion: np.ndarray, tmp_path: Path) -> Path:
+    """T1w scans of three persons in BIDS: one with a drawn mask, one without, one with those of two raters."""
+    root = tmp_path / "raw"
+    masks = {"01": ["manual"], "02": [], "03": ["rater1", "rater2"]}
+    for subject, raters in masks.items():
+        places = {f"sub-{subject}/anat/sub-{subject}_T1w": voxels}
+        places |= {
+            f"derivatives/{rater}/sub-{subject}/anat/sub-{subject}_label-lesion_mask": lesion for rater in raters
+        }
+        for name, stored in places.items():
+            (root / name).parent.mkdir(parents=True)
+            image = nib.Nifti1Image(stored, np.diag([-1.0, -1.0, 3.0, 1.0]))
+            image.header.set_xyzt_units("mm")
+            nib.save(image, root / f"{name}.nii.gz")
+    (root / "dataset_description.json").write_text(json.dumps({"Name": "three", "BIDSVersion": "1.10.0"}))
+    return root
+
+
+def errors_of(folder: Path) -> list[object]:
+    """What the BIDS validator calls an error."""
+    done = subprocess.run(["bids-validator-deno", folder, "--format", "json"], capture_output=True, text=True)
+    return [issue for issue in json.loads(done.stdout)["issues"]["issues"] if issue["severity"] == "error"]
+
+
+class TestBids:
+    def test_each_scan_gets_its_mask_and_one_without_is_told(
+        self, call: Call, dataset: Path, lesion: np.ndarray, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "out"
+        code, said, wrong = call("fill", dataset, "-o", out, "-b", "harmonic")
+        assert code == 1
+        assert "sub-02_T1w.nii.gz: no lesion mask of it was found, left out" in said
+        assert "1 written, 0 done before, 1 failed, 1 without a lesion mask left out" in said
+        (refused,) = (line for line in wrong.splitlines() if line.startswith("sub-03_T1w"))
+        assert all(f"{rater}/sub-03/anat/sub-03_label-lesion_mask.nii.gz" in refused for rater in ("rater1", "rater2"))
+        filled = np.asarray(nib.load(out / "sub-01/anat/sub-01_desc-filled_T1w.nii.gz").dataobj)
+        assert filled[lesion > 0].max() <= 450
+        shutil.rmtree(dataset / "derivatives" / "rater2")
+        assert call("fill", dataset, "-o", out, "-b", "harmonic").code == 0
+        assert sorted(path.name for path in out.glob("sub-*")) == ["sub-01", "sub-03"]
+
+    def test_masks_may_lie_in_a_folder_of_their_own(self, call: Call, dataset: Path, tmp_path: Path) -> None:
+        masks, out = tmp_path / "masks", tmp_path / "out"
+        shutil.copytree(dataset / "derivatives" / "rater1", masks)
+        shutil.copyfile(
+            dataset / "derivatives/manual/sub-01/anat/sub-01_label-lesion_mask.nii.gz", masks / "sub-02_mask.nii.gz"
+        )
+        assert call("fill", dataset, "--masks", masks, "-o", out, "-b", "harmonic").code == 0
+        assert sorted(path.name for path in out.glob("sub-*")) == ["sub-02", "sub-03"]
+
+    @pytest.mark.skipif(not shutil.which("bids-validator-deno"), reason="bids-validator-deno is not installed")
+    @pytest.mark.skipif(not shutil.which("bash"), reason="the page's commands are bash's")
+    def test_the_result_and_the_page_s_copy_for_fmriprep_are_valid(
+        self, call: Call, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        call("fill", dataset, "-o", tmp_path / "filled", "-b", "harmonic")
+        assert not errors_of(tmp_path / "filled")
+        page = (Path(__file__).parents[2] / "docs" / "downstream.md").read_text()
+        (commands,) = (block for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL) if "desc-preproc" in block)
+        monkeypatch.chdir(tmp_path)
+        subprocess.run(["bash", "-euc", commands.partition("fmriprep ")[0]], check=True)
+        assert not errors_of(tmp_path / "preproc")
+        copied = [path for path in (tmp_path / "preproc").rglob("*") if path.is_file() and "sub-" in path.name]
+        assert {path.name for path in copied} == {f"sub-01_desc-preproc_T1w{end}" for end in (".nii.gz", ".json")}
+        filled = (tmp_path / "filled/sub-01/anat/sub-01_desc-filled_T1w.nii.gz").read_bytes()
+        assert (tmp_path / "preproc/sub-01/anat/sub-01_desc-preproc_T1w.nii.gz").read_bytes() == filled
+
+
 class TestWhatCannotStart:
+    def test_a_mask_and_a_folder_of_masks(self, call: Call, write: Callable[..., Path], voxels: np.ndarray) -> None:
+        code, _, said = call("fill", write("scan.nii.gz", voxels), "--mask", "mask.nii.gz", "--masks", ".")
+        assert code == 2
+        assert "one of --mask and --masks" in said
+
     def test_without_a_mask(self, call: Call, write: Callable[..., Path], voxels: np.ndarray) -> None:
         code, _, said = call("fill", write("scan.nii.gz", voxels))
         assert code == 2
