@@ -47,6 +47,10 @@ class ScanOptions:
     uncertainty: bool = False
     viewer: bool = False
     grow: float = 0.0
+    drawn: tuple[Path, ...] = ()
+    moved: bool = False
+    samples: int | None = None
+    seed: int = 0
 
 
 def scan_options(bundle: str | None, output: str) -> Decorator:
@@ -124,6 +128,7 @@ def run_over_scans(kind: str, options: ScanOptions, finish: "Finish | None" = No
     from pipeline.errors import ScanError, UsageError
     from pipeline.inference import Request, load_predictor, predict_scans
     from pipeline.inference.outputs import Form
+    from pipeline.inference.shared_mask import SharedMask
     from pipeline.preprocessing.slab import WHOLE
     from pipeline.reports import ScanPage
     from pipeline.reports.folder import write_folder_pages, write_run_report
@@ -138,6 +143,11 @@ def run_over_scans(kind: str, options: ScanOptions, finish: "Finish | None" = No
         # Of several sequences of one person, the first is the scan, and the others go with it.
         modality = predictor.channels[0]
     with open_sources(options.scans, options.series, modality) as sources:
+        mask, shared_mask = options.mask, None
+        if options.drawn and len(sources) == len(options.scans) > 1:
+            shared_mask = SharedMask.of(options.drawn, sources, options.moved)
+        elif options.drawn:
+            mask = confined = options.drawn[0]
         if confined and len(sources) > 1:
             raise UsageError(f"{confined}: belongs to one scan, found {len(sources)}; run them one by one")
         if options.whole:
@@ -146,11 +156,14 @@ def run_over_scans(kind: str, options: ScanOptions, finish: "Finish | None" = No
             predictor.flip_average = options.flip_average
         if options.grow:
             predictor.grow_mm = options.grow
+        if options.samples is not None:
+            predictor.draw(options.samples, options.seed)
         request = Request(
             form=Form(options.output_type, None if options.no_page else ScanPage(options.viewer)),
             finish=finish,
             channels=channels,
-            mask=options.mask,
+            mask=mask,
+            shared_mask=shared_mask,
             brain=options.brain_mask,
             bias_correction=options.n4,
             template=options.register_to,
@@ -208,12 +221,18 @@ def _check(options: ScanOptions, part_id: int) -> None:
     for scan in options.scans:
         if not (scan.exists() or scan.is_symlink()):  # of a link, what it lacks is told later
             raise UsageError(f"{scan}: no such file; check the path")
-    files = ((options.mask, "a lesion mask"), (options.brain_mask, "a brain mask"), (options.register_to, "a scan"))
+    masks = (options.mask, *options.drawn)
+    files = (*((mask, "a lesion mask") for mask in masks), (options.brain_mask, "a brain mask"), (options.register_to, "a scan"))
     for path, what in files:
         if path is not None and not path.is_file():
             raise UsageError(f"{path}: found no file, expected {what} (.nii or .nii.gz); check the path")
     if options.mask is not None and options.whole:
         raise UsageError("--whole changes nothing with --mask, whose slices are all edited; give one of the two")
+    if len(options.drawn) > 1 and len(options.drawn) != len(options.scans):
+        raise UsageError(
+            f"--mask: found {len(options.drawn)} for {len(options.scans)} scans, expected one for all or one for each, in "
+            "their order"
+        )
     if part_id >= options.num_parts:
         raise UsageError(
             f"--part-id {part_id}: expected a number from 0 to {options.num_parts - 1}, with --num-parts "

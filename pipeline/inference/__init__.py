@@ -2,6 +2,7 @@
 
 from pipeline.inference.enhance import enhance
 from pipeline.inference.evaluator import PredictionEvaluator, ScanDataset
+from pipeline.inference.fill_error import FillError
 from pipeline.inference.filler import Filler, HarmonicFiller
 from pipeline.inference.inputs import Inputs
 from pipeline.inference.load import Predictor, load_export, load_predictor, load_weights
@@ -15,6 +16,7 @@ from pipeline.inference.segmenter import Segmenter
 from pipeline.inference.translator import Translator
 
 __all__ = [
+    "FillError",
     "Filler",
     "HarmonicFiller",
     "Inputs",
