@@ -14,6 +14,7 @@ from pipeline.cli.say import complain, say
 if TYPE_CHECKING:
     from pipeline.cohorts.masks import FoundMasks
     from pipeline.inference.run import Finish
+    from pipeline.inference.shared_mask import SharedMask
     from pipeline.scans.sources import Source
 
 FILE = click.Path(path_type=Path)
@@ -50,6 +51,10 @@ class ScanOptions:
     uncertainty: bool = False
     viewer: bool = False
     grow: float = 0.0
+    drawn: tuple[Path, ...] = ()
+    moved: bool = False
+    samples: int | None = None
+    seed: int = 0
 
 
 def scan_options(bundle: str | None, output: str) -> Decorator:
@@ -124,16 +129,14 @@ def run_over_scans(kind: str, options: ScanOptions, finish: "Finish | None" = No
     _check(options, part_id)
 
     from pipeline.bundles import find_parts
-    from pipeline.errors import ScanError, UsageError
+    from pipeline.errors import ScanError
     from pipeline.inference import Request, load_parts, predict_scans
     from pipeline.inference.outputs import Form
-    from pipeline.preprocessing.slab import WHOLE
     from pipeline.reports import ScanPage
     from pipeline.reports.folder import write_folder_pages, write_run_report
     from pipeline.scans.sources import in_dataset, open_sources
 
     channels = _channels(options.channel)
-    confined = options.mask or options.brain_mask or next(iter(channels.values()), None)
     loaded = load_parts(find_parts(options.bundle), kind, options.device, options.trust_bundle)
     predictor, provenance = loaded.predictor, loaded.provenance
     modality = options.modality
@@ -141,21 +144,17 @@ def run_over_scans(kind: str, options: ScanOptions, finish: "Finish | None" = No
         # Of several sequences of one person, the first is the scan, and the others go with it.
         modality = predictor.channels[0]
     with open_sources(options.scans, options.series, modality) as named:
-        if confined and len(named) > 1:
-            raise UsageError(f"{confined}: belongs to one scan, found {len(named)}; run them one by one")
-        found_masks = _with_masks(kind, named, options)
+        found_masks, shared_mask = _masks(
+            kind, named, options, options.brain_mask or next(iter(channels.values()), None)
+        )
         sources = found_masks.sources
-        if options.whole:
-            predictor.slab = WHOLE
-        if options.flip_average is not None:
-            predictor.flip_average = options.flip_average
-        if options.grow:
-            predictor.grow_mm = options.grow
+        _settle(predictor, options)
         request = Request(
             form=Form(options.output_type, None if options.no_page else ScanPage(options.viewer)),
             finish=finish,
             channels=channels,
             masks=found_masks.masks,
+            shared_mask=shared_mask,
             brain=options.brain_mask,
             bias_correction=options.n4,
             template=options.register_to,
@@ -180,16 +179,44 @@ def run_over_scans(kind: str, options: ScanOptions, finish: "Finish | None" = No
         raise ScanError(f"{len(failed)} of {len(outcome.records)} scan(s) failed, for the reasons above")
 
 
-def _with_masks(kind: str, sources: "list[Source]", options: ScanOptions) -> "FoundMasks":
-    """The lesion masks of the scans, looked for where the command needs them and none is named."""
-    from pipeline.cohorts.masks import FoundMasks, find_masks
+def _settle(predictor: Any, options: ScanOptions) -> None:
+    """Give a predictor what the user wants of it."""
+    from pipeline.preprocessing.slab import WHOLE
 
-    if options.mask is not None or kind != "filler":
-        return FoundMasks(sources, {} if options.mask is None else dict.fromkeys(sources, options.mask), [])
+    if options.whole:
+        predictor.slab = WHOLE
+    if options.flip_average is not None:
+        predictor.flip_average = options.flip_average
+    if options.grow:
+        predictor.grow_mm = options.grow
+    if options.samples is not None:
+        predictor.draw(options.samples, options.seed)
+
+
+def _masks(
+    kind: str, sources: "list[Source]", options: ScanOptions, of_one: Path | None
+) -> "tuple[FoundMasks, SharedMask | None]":
+    """The lesion mask of each scan, or one for all of a person; a filler's are looked for where none is named.
+
+    Raises:
+        UsageError: if there are several scans, and a mask, or another file, `of_one`, that belongs to one.
+    """
+    from pipeline.cohorts.masks import FoundMasks, find_masks
+    from pipeline.errors import UsageError
+    from pipeline.inference.shared_mask import SharedMask
+
+    shared = bool(options.drawn) and len(sources) == len(options.scans) > 1
+    mask = None if shared else options.mask or next(iter(options.drawn), None)
+    if (mask or of_one) and len(sources) > 1:
+        raise UsageError(f"{mask or of_one}: belongs to one scan, found {len(sources)}; run them one by one")
+    if shared:
+        return FoundMasks(sources, {}, []), SharedMask.of(options.drawn, sources, options.moved)
+    if mask is not None or kind != "filler":
+        return FoundMasks(sources, {} if mask is None else dict.fromkeys(sources, mask), []), None
     found = find_masks(sources, options.masks)
     for source in found.without:
         say(f"{source.path}: no lesion mask of it was found, left out")
-    return found
+    return found, None
 
 
 def _all(*options: Decorator) -> Decorator:
@@ -227,12 +254,22 @@ def _check(options: ScanOptions, part_id: int) -> None:
     for scan in options.scans:
         if not (scan.exists() or scan.is_symlink()):  # of a link, what it lacks is told later
             raise UsageError(f"{scan}: no such file; check the path")
-    files = ((options.mask, "a lesion mask"), (options.brain_mask, "a brain mask"), (options.register_to, "a scan"))
+    masks = (options.mask, *options.drawn)
+    files = (
+        *((mask, "a lesion mask") for mask in masks),
+        (options.brain_mask, "a brain mask"),
+        (options.register_to, "a scan"),
+    )
     for path, what in files:
         if path is not None and not path.is_file():
             raise UsageError(f"{path}: found no file, expected {what} (.nii or .nii.gz); check the path")
     if options.mask is not None and options.whole:
         raise UsageError("--whole changes nothing with --mask, whose slices are all edited; give one of the two")
+    if len(options.drawn) > 1 and len(options.drawn) != len(options.scans):
+        raise UsageError(
+            f"--mask: found {len(options.drawn)} for {len(options.scans)} scans, expected one for all or one for each, "
+            "in their order"
+        )
     if part_id >= options.num_parts:
         raise UsageError(
             f"--part-id {part_id}: expected a number from 0 to {options.num_parts - 1}, with --num-parts "

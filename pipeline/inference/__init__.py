@@ -2,6 +2,7 @@
 
 from pipeline.inference.enhance import enhance
 from pipeline.inference.evaluator import PredictionEvaluator, ScanDataset
+from pipeline.inference.fill_error import FillError
 from pipeline.inference.filler import Filler, HarmonicFiller
 from pipeline.inference.found_filler import FoundFiller
 from pipeline.inference.inputs import Inputs
@@ -16,6 +17,7 @@ from pipeline.inference.segmenter import Segmenter
 from pipeline.inference.translator import Translator
 
 __all__ = [
+    "FillError",
     "Filler",
     "FoundFiller",
     "HarmonicFiller",

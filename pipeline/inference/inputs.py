@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from nibabel.affines import apply_affine
 from numpy.typing import NDArray
 
 from pipeline.errors import ScanError
@@ -85,6 +86,14 @@ class Seen:
         volume = np.zeros(self.scan.shape, dtype=bool)
         self.scan.axial(volume)[...] = axial
         return volume
+
+    def points_mm(self, axial: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """Where the voxels of an axial region lie in the view's space, shape (N, 3), in the order of `array[axial]`."""
+        voxel = self.scan.axial(np.arange(self.scan.stored.size).reshape(self.scan.shape))[axial]
+        points: NDArray[np.float64] = apply_affine(
+            self.scan.affine, np.stack(np.unravel_index(voxel, self.scan.shape), axis=1)
+        )
+        return points
 
     def slab(self, slab: Slab | None) -> tuple[NDArray[np.bool_], int, list[str]]:
         """The foreground inside a slab (None keeps all), how many slices of it lie outside, and a note if some do."""

@@ -1,10 +1,15 @@
-"""Whether a lesion mask leaves a rim of the lesion out, and how it is grown."""
+"""What is odd about a lesion mask, why its fill is not to be trusted, and how it is grown."""
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from pipeline.inference.products import Figure
 from pipeline.preprocessing.box import wider
+from pipeline.preprocessing.brain import brain_tissue
+from pipeline.preprocessing.holes import LEAST_VOXELS
 
 # In millimetres within the slices: what may be a rim, and what is healthy for certain.
 RIM_MM, AROUND_MM = 2.5, (5.0, 12.0)
@@ -13,6 +18,91 @@ RIM_MM, AROUND_MM = 2.5, (5.0, 12.0)
 TIGHT = 0.47
 LEAST_PIXELS = 20
 DEVIATION = 1.4826  # of a normal distribution, in median absolute deviations
+# Of the mask.
+OUTSIDE = 0.05
+# Of its surface.
+AROUND = 0.5
+LARGE_ML = 50.0
+HEMISPHERES, THIRD = 2, 1 / 3
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What was found of a mask.
+
+    Attributes:
+        figures: for page and sidecar.
+        warnings: why the mask or its fill needs a look, one sentence each.
+    """
+
+    figures: tuple[Figure, ...]
+    warnings: list[str]
+
+
+def check_mask(
+    axial: NDArray[np.float32],
+    windowed: NDArray[np.float32],
+    hole: NDArray[np.bool_],
+    head: NDArray[np.bool_],
+    spacing_mm: tuple[float, float, float],
+) -> Checked:
+    """Look at a lesion mask before it is filled.
+
+    Args:
+        axial: intensities, shape (slices, right, anterior).
+        windowed: in [0, 1], same shape.
+        hole: the mask, same shape, not empty.
+        head: head or body, same shape.
+        spacing_mm: voxel size along the same axes.
+    """
+    voxel_ml = float(np.prod(spacing_mm)) / 1000
+    box = ndimage.find_objects(hole.view(np.uint8))[0]
+    labels, count = ndimage.label(hole[box], structure=np.ones((3, 3, 3)))
+    voxels = np.bincount(labels.ravel())[1:]
+    specks = int((voxels < LEAST_VOXELS).sum())
+    largest_ml = float(voxels.max()) * voxel_ml
+    enclosed = int((ndimage.binary_fill_holes(hole[box]) & ~hole[box]).sum())
+    outside = float((hole[box] & ~head[box]).sum() / hole.sum())
+    around = tissue_around(hole, head, spacing_mm)
+    rim = rim_contrast(axial, hole, head, spacing_mm)
+    figures = (
+        Figure("Pieces", "Pieces of the mask", count, "", 0, f"the largest has {largest_ml:.3g} ml"),
+        Figure("EnclosedMl", "Enclosed and unmasked", enclosed * voxel_ml, "ml", 2, "holes inside the mask"),
+        Figure("OutsidePercent", "Mask in air", 100 * outside, "% of the mask", 1, "outside head or body"),
+        Figure("AroundPercent", "Tissue around", 100 * around, "% of the mask's surface", 0, "the rest is air or cut"),
+        Figure("RimContrast", "Contrast of the rim", rim, "", 2, "of the lesion's; high where the mask is too tight"),
+    )
+    tight = tightness_warning(rim)
+    warnings = [tight] if tight else []
+    if enclosed:
+        warnings.append(
+            f"the mask encloses {enclosed} voxels ({enclosed * voxel_ml:.2g} ml) that are not in it and stay as they "
+            "are, expected none; fill the mask's holes if they are lesion"
+        )
+    if 0 < specks < count:
+        warnings.append(
+            f"{specks} of the mask's {count} pieces are specks of fewer than {LEAST_VOXELS} voxels; look whether they "
+            "are meant"
+        )
+    if outside > OUTSIDE:
+        warnings.append(
+            f"{outside:.0%} of the mask lies outside head or body, expected at most {OUTSIDE:.0%}; it is filled with "
+            "tissue all the same; check that the mask is of this scan"
+        )
+    if around < AROUND:
+        warnings.append(
+            f"do not trust the fill: {around:.0%} of the mask's surface touches tissue, expected at least "
+            f"{AROUND:.0%}; there is too little to continue"
+        )
+    if largest_ml > LARGE_ML:
+        brain_ml = float((brain_tissue(windowed, spacing_mm, hole) | hole).sum()) * voxel_ml
+        share = largest_ml * HEMISPHERES / brain_ml
+        told = f", {share:.0%} of a hemisphere," if share > THIRD else ""
+        warnings.append(
+            f"do not trust the fill: the mask's largest piece has {largest_ml:.0f} ml{told} and above {LARGE_ML:g} ml "
+            "fills of planted holes were far from what had been there"
+        )
+    return Checked(figures, warnings)
 
 
 def rim_contrast(
@@ -77,3 +167,23 @@ def _distances(
     sampling = (10 * reach_mm + 1e3, *spacing_mm[1:]) if within_slices else spacing_mm
     distance_mm: NDArray[np.float64] = ndimage.distance_transform_edt(~hole[box], sampling=sampling)
     return box, distance_mm
+
+
+def tissue_around(hole: NDArray[np.bool_], head: NDArray[np.bool_], spacing_mm: tuple[float, float, float]) -> float:
+    """Share of the surface of a mask that touches tissue, not air or the end of the image, from 0 to 1.
+
+    Args:
+        hole: the mask, shape (slices, right, anterior).
+        head: head or body, same shape.
+        spacing_mm: voxel size along the same axes.
+    """
+    box = wider(ndimage.find_objects(hole.view(np.uint8))[0], max(spacing_mm), spacing_mm)
+    inside, tissue = (np.pad(volume[box], 1) for volume in (hole, head & ~hole))
+    surface = touching = 0.0
+    for axis, mm in enumerate(spacing_mm):
+        face = float(np.prod(spacing_mm)) / mm
+        for step in (1, -1):
+            outside = inside & ~np.roll(inside, step, axis)
+            surface += face * float(outside.sum())
+            touching += face * float((outside & np.roll(tissue, step, axis)).sum())
+    return touching / surface

@@ -364,14 +364,13 @@ class Outputs:
         _, height_mm, width_mm = scan.axial_spacing_mm
         titles, columns = ["input"], [[grey(each) for each in x_p[:, right, anterior]]]
         products = {product.name: product for product in (*result.products, *result.shown) if product.kind == "image"}
-        x_s = x_p
         for product in products.values():
-            x_s = _windowed(result, product.voxels, shown)
             titles.append(f"SYNTHETIC {product.title}")
-            columns.append([grey(each) for each in x_s[:, right, anterior]])
-        if products:
+            columns.append([grey(each) for each in _windowed(result, product.voxels, shown)[:, right, anterior]])
+        if changes := result.pictured("difference"):
             titles.append("difference")
-            columns.append([difference(each) for each in (x_p - x_s)[:, right, anterior]])
+            change = x_p - _windowed(result, scan.stored, shown, changes[0].voxels)
+            columns.append([difference(each) for each in change[:, right, anterior]])
         else:
             for product in (each for each in result.products if each.kind == "mask"):
                 masks = scan.axial(product.voxels)[shown].astype(np.float32)
@@ -401,7 +400,12 @@ def _slices_to_show(result: Result) -> list[int]:
     return sorted({int(amount.argmax()), *spread}, reverse=True)
 
 
-def _windowed(result: Result, stored: NDArray[np.generic], slices: list[int]) -> NDArray[np.float32]:
+def _windowed(
+    result: Result, stored: NDArray[np.generic], slices: list[int], less: NDArray[np.generic] | None = None
+) -> NDArray[np.float32]:
+    """Axial slices in [0, 1] of stored voxels, of which others were subtracted."""
     scan = result.scan
     voxels = scan.axial(stored)[slices].astype(np.float32)
+    if less is not None:
+        voxels -= scan.axial(less)[slices].astype(np.float32)
     return result.window.apply(voxels * np.float32(scan.slope) + np.float32(scan.intercept))

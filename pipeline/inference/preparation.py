@@ -50,7 +50,7 @@ class View:
         if self.pose is None:
             return mask
         check_same_grid(self.source, mask, "mask")
-        stored = _on((mask.intensities() > 0).astype(np.float32), mask.affine, self.scan, self.pose, 0.0) > 0.5
+        stored = on_grid((mask.intensities() > 0).astype(np.float32), mask.affine, self.scan, self.pose, 0.0) > 0.5
         return replace(mask, stored=stored.astype(np.uint8), slope=1.0, intercept=0.0, header=self.scan.header)
 
     def back(self, volume: NDArray[np.float32], in_units: bool = True) -> NDArray[np.float32]:
@@ -64,7 +64,7 @@ class View:
             volume = volume * self.field
         if self.pose is None:
             return volume
-        return _on(volume, self.scan.affine, self.source, self.pose.GetInverse(), 0.0)
+        return on_grid(volume, self.scan.affine, self.source, self.pose.GetInverse(), 0.0)
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,9 @@ class Preparation:
         if self.template is not None:
             pose, turned, moved = rigid_pose(self.template, view.scan)
             seen = _resampled(view.scan, self.template, pose)
-            moved_field = None if view.field is None else _on(view.field, view.scan.affine, self.template, pose, 1.0)
+            moved_field = (
+                None if view.field is None else on_grid(view.field, view.scan.affine, self.template, pose, 1.0)
+            )
             view = View(seen, scan, moved_field, pose)
             notes.append(
                 f"registered to {self.template.origin.name} before inference: turned by {turned:.1f}°, moved by "
@@ -240,11 +242,11 @@ def _resampled(scan: Scan, template: Scan, pose: sitk.Transform) -> Scan:
     header.set_xyzt_units("mm")
     header.set_qform(template.affine, 1)
     header.set_sform(template.affine, 1)
-    seen = _on(scan.intensities(), scan.affine, template, pose, _air(scan))
+    seen = on_grid(scan.intensities(), scan.affine, template, pose, _air(scan))
     return replace(scan, stored=seen, slope=1.0, intercept=0.0, header=header, padding=None)
 
 
-def _on(
+def on_grid(
     voxels: NDArray[np.float32], affine: NDArray[np.float64], template: Scan, pose: sitk.Transform, beyond: float
 ) -> NDArray[np.float32]:
     """A volume on the template's grid, linear, with `beyond` where it has no voxels."""

@@ -12,6 +12,7 @@ from scipy import ndimage
 from torch import nn
 
 from pipeline.errors import ScanError, UsageError
+from pipeline.inference.fill_error import FillError
 from pipeline.inference.filler import HARMONIC, Fill, FillsMask
 from pipeline.inference.inputs import Inputs, Seen
 from pipeline.inference.network import GridNetwork, NetworkPredictor
@@ -49,6 +50,7 @@ class ResidualFiller(FillsMask, NetworkPredictor):
         channels: name of the sequence.
         neighbours: slices above and below that the network sees with each.
         from_ml: smallest volume of a connected lesion in which the network is used.
+        error: of its fills.
 
     Raises:
         UsageError: if a value is out of range.
@@ -65,38 +67,45 @@ class ResidualFiller(FillsMask, NetworkPredictor):
         channels: Sequence[str] = ("image",),
         neighbours: int = 1,
         from_ml: float = 0.0,
+        error: FillError | None = None,
     ) -> None:
         super().__init__(GridNetwork(network, grid, device, inferer, batch_size, neighbours), window, channels)
         if not (isinstance(from_ml, int | float) and 0 <= from_ml < math.inf):
             raise UsageError(f"from_ml: found {from_ml!r}, expected a volume in ml of at least 0")
         self.grid = grid
         self.from_ml = from_ml
+        self.error = error
 
     def fill(
         self, windowed: NDArray[np.float32], hole: NDArray[np.bool_], spacing_mm: tuple[float, float, float]
     ) -> NDArray[np.float32]:
-        """As `Filler.fill`."""
+        """As `FillsMask.fill`."""
         head = foreground(windowed[:, 0])
         start = harmonic_fill(windowed[:, 0], hole, head & ~hole, spacing_mm)
-        return (start + self.residual(start, hole, spacing_mm)).clip(0, 1)
+        trusted, _ = self._trusted(hole, spacing_mm)
+        return (start + self.residual(start, hole, trusted, spacing_mm)).clip(0, 1)
 
     def residual(
-        self, start: NDArray[np.float32], hole: NDArray[np.bool_], spacing_mm: tuple[float, float, float]
+        self,
+        start: NDArray[np.float32],
+        hole: NDArray[np.bool_],
+        trusted: NDArray[np.bool_],
+        spacing_mm: tuple[float, float, float],
     ) -> NDArray[np.float32]:
         """What the network adds to a harmonic fill.
 
         Args:
             start: harmonically filled slices in [0, 1], shape (slices, right, anterior).
             hole: same shape.
+            trusted: the part of the hole that it is added to, same shape.
             spacing_mm: voxel size along (slices, right, anterior).
 
         Returns:
-            Same shape; 0 outside the hole, and in lesions of which the network is not trusted.
+            Same shape; 0 elsewhere.
 
         Raises:
             ScanError: if the network gives no numbers.
         """
-        trusted = self._trusted(hole, spacing_mm)
         added = np.zeros(start.shape, dtype=np.float32)
         if not trusted.any():
             return added
@@ -128,11 +137,13 @@ class ResidualFiller(FillsMask, NetworkPredictor):
     def fill_seen(self, seen: Seen, hole: NDArray[np.bool_]) -> Fill:
         """As `FillsMask.fill_seen`."""
         start = harmonic_fill(seen.axial, hole, seen.foreground & ~hole, seen.spacing_mm)
-        added = self.residual(seen.window.apply(start), hole, seen.spacing_mm) * np.float32(seen.window.width)
+        trusted, notes = self._trusted(hole, seen.spacing_mm)
+        added = self.residual(seen.window.apply(start), hole, trusted, seen.spacing_mm)
+        added *= np.float32(seen.window.width)
         method = f"{HARMONIC} {RESIDUAL}" if added.any() else HARMONIC
         # Nothing becomes darker than air.
         made = np.maximum(start + added, np.minimum(start, seen.window.low))
-        return Fill(made, method, self._notes(hole, seen.spacing_mm))
+        return Fill(made, method, notes)
 
     def __call__(self, inputs: Inputs) -> Result:
         """Fill the mask of the inputs.
@@ -153,27 +164,26 @@ class ResidualFiller(FillsMask, NetworkPredictor):
             if not refusals:
                 return self.fill_seen(seen, hole)
             start = harmonic_fill(seen.axial, hole, seen.foreground & ~hole, seen.spacing_mm)
-            return Fill(start, HARMONIC, [f"the lesion was filled harmonically alone: {refusals[0]}"])
+            notes = [f"the lesion was filled harmonically alone: {refusals[0]}"]
+            return Fill(start, HARMONIC, notes, is_like_training=False)
 
         return self.result(replace(inputs, check=check), fill)
 
-    def _trusted(self, hole: NDArray[np.bool_], spacing_mm: tuple[float, float, float]) -> NDArray[np.bool_]:
-        """Those connected lesions that are as large as those in which the network did better in validation."""
+    def _trusted(
+        self, hole: NDArray[np.bool_], spacing_mm: tuple[float, float, float]
+    ) -> tuple[NDArray[np.bool_], list[str]]:
+        """Those connected lesions that are as large as those in which the network did better, and a note on others."""
         if not self.from_ml:
-            return hole
-        labels, sizes_ml = _lesions(hole, spacing_mm)
-        large = sizes_ml >= self.from_ml
+            return hole, []
+        labels, count = ndimage.label(hole, structure=np.ones((3, 3, 3)))
+        large = np.bincount(labels.ravel(), minlength=count + 1) * float(np.prod(spacing_mm)) / 1000 >= self.from_ml
         large[0] = False
         trusted: NDArray[np.bool_] = large[labels]
-        return trusted
-
-    def _notes(self, hole: NDArray[np.bool_], spacing_mm: tuple[float, float, float]) -> list[str]:
-        _, sizes_ml = _lesions(hole, spacing_mm)
-        small = int((sizes_ml[1:] < self.from_ml).sum())
+        small = count - int(large.sum())
         if not small:
-            return []
-        told = f"{small} of {len(sizes_ml) - 1} lesions of the mask were filled harmonically alone"
-        return [f"{told}: below {self.from_ml:g} ml the network did no better in validation"]
+            return trusted, []
+        told = f"{small} of {count} lesions of the mask were filled harmonically alone"
+        return trusted, [f"{told}: below {self.from_ml:g} ml the network did no better in validation"]
 
 
 def _around(hole: torch.Tensor, stride: int) -> range:
@@ -183,11 +193,3 @@ def _around(hole: torch.Tensor, stride: int) -> range:
     side = min(-(-(last - first) // stride) * stride, len(hole))
     start = min(max(0, first), len(hole) - side)
     return range(start, start + side)
-
-
-def _lesions(
-    hole: NDArray[np.bool_], spacing_mm: tuple[float, float, float]
-) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-    """Connected lesions, numbered from 1, and their volumes in ml, the first that of the rest."""
-    labels, count = ndimage.label(hole, structure=np.ones((3, 3, 3)))
-    return labels.astype(np.int32), np.bincount(labels.ravel(), minlength=count + 1) * float(np.prod(spacing_mm)) / 1000

@@ -23,6 +23,7 @@ from pipeline.inference.load import Predictor
 from pipeline.inference.outputs import BIDS, Form, Outputs, output_names
 from pipeline.inference.preparation import Preparation
 from pipeline.inference.products import ProductKind, Result
+from pipeline.inference.shared_mask import SharedMask
 from pipeline.memory import PeakMemory, is_full
 from pipeline.preprocessing.domain import Features, compare, measure
 from pipeline.scans import Scan, is_nifti, read_nifti, stem
@@ -54,6 +55,7 @@ class Request:
         finish: what to make of the results before; None writes them as they are.
         channels: further sequences by name (of the one scan given); in a BIDS dataset they are found.
         masks: lesion mask of each scan that has one.
+        shared_mask: lesion mask of all scans, which are of one person.
         brain: brain mask (of the one scan given).
         bias_correction: N4 before the network.
         template: scan to register to before the network.
@@ -68,6 +70,7 @@ class Request:
     finish: Finish | None = None
     channels: Mapping[str, Path] = field(default_factory=dict)
     masks: Mapping[Source, Path] = field(default_factory=dict)
+    shared_mask: SharedMask | None = None
     brain: Path | None = None
     bias_correction: bool = False
     template: Path | None = None
@@ -130,6 +133,7 @@ class _Loaded:
     scan: Scan | None = None
     channels: dict[str, Scan] = field(default_factory=dict)
     mask: Scan | None = None
+    notes: list[str] = field(default_factory=list)
     error: PipelineError | None = None
     seconds: float = 0.0
 
@@ -245,6 +249,9 @@ class _Work:
                     loaded.channels = {each: read_nifti(path) for each, path in channels.items()}
                     scan = source.read()
                 _refuse_synthetic(source, scan)
+                if self.request.shared_mask:
+                    with _enough_memory(source):
+                        loaded.mask, loaded.notes = self.request.shared_mask.on(source, scan)
                 loaded.scan = scan
         except PipelineError as error:
             loaded.error = error
@@ -259,6 +266,7 @@ class _Work:
             "Source": {"Name": source.path.name if named else name, "Sha256": source.sha256()},
             "Channels": {each: _file(path, named) for each, path in channels.items()},
             "Mask": _file(request.masks.get(source), named),
+            **_shared(request.shared_mask, named),
             **self.predictor.settings,
             **(request.finish.settings if request.finish else {}),
             "OutputType": request.form.output_type,
@@ -325,6 +333,7 @@ class _Work:
                 result = self.predictor(
                     Inputs(loaded.scan, loaded.channels, loaded.mask, steps, self.request.uncertainty, checked)
                 )
+                result = replace(result, notes=[*result.notes, *loaded.notes])
                 if self.request.finish:
                     result = self.request.finish.apply(result)
         except PipelineError as error:
@@ -374,6 +383,13 @@ def _file(path: Path | None, named: bool) -> dict[str, str] | None:
     if path is None:
         return None
     return {"Name": path.name, "Sha256": sha256(path)} if named else {"Sha256": sha256(path)}
+
+
+def _shared(mask: SharedMask | None, named: bool) -> dict[str, Any]:
+    if mask is None:
+        return {}
+    drawn = [{**(_file(path, named) or {}), "ScanSha256": source.sha256()} for path, source in mask.drawn]
+    return {"SharedMask": {"Drawn": drawn, "Moved": mask.moved}}
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.inference.mask_check import grown, rim_contrast, tightness_warning
+from pipeline.inference.mask_check import check_mask, grown, rim_contrast, tightness_warning
 
 MM = (4.0, 1.0, 1.0)
 SHAPE = (5, 60, 60)
@@ -57,3 +57,58 @@ def test_a_mask_grows_in_millimetres_and_within_the_head(grow_mm, radius):
     assert larger[[1, 3]].any() == (grow_mm >= 4)
     assert not larger[[0, 4]].any()
     assert not (grown(HEAD & mask, disc(11), MM, 8.0) & ~disc(11)).any()
+
+
+class TestWhatIsOddAboutAMask:
+    def check(self, mask, mm=MM):
+        checked = check_mask(TISSUE, TISSUE / 200, mask, HEAD, mm)
+        return {figure.name: figure.value for figure in checked.figures}, checked.warnings
+
+    def test_a_whole_mask_in_the_middle_of_tissue_is_not_warned_of(self):
+        mask = disc(9)
+        mask[[0, -1]] = False
+        figures, warnings = self.check(mask)
+        assert (figures["Pieces"], figures["EnclosedMl"], figures["OutsidePercent"]) == (1, 0, 0)
+        assert figures["AroundPercent"] == 100
+        assert warnings == []
+
+    def test_voxels_that_it_encloses(self):
+        mask = disc(9)
+        mask[[0, -1]] = False
+        mask[2, 29:31, 30] = False
+        figures, warnings = self.check(mask)
+        assert figures["EnclosedMl"] == pytest.approx(2 * 4 / 1000)
+        assert any("the mask encloses 2 voxels (0.008 ml)" in warning for warning in warnings)
+
+    def test_specks_beside_a_lesion(self):
+        mask = disc(9)
+        mask[[0, -1]] = False
+        mask[2, 30, 50] = mask[2, 10, 30] = True
+        figures, warnings = self.check(mask)
+        assert figures["Pieces"] == 3
+        assert any("2 of the mask's 3 pieces are specks of fewer than 4 voxels" in warning for warning in warnings)
+
+    def test_a_mask_that_reaches_into_air(self):
+        mask = np.roll(disc(9), 24, axis=1)
+        mask[[0, -1]] = False
+        figures, warnings = self.check(mask)
+        assert figures["OutsidePercent"] == pytest.approx(100 * (mask & ~HEAD).sum() / mask.sum())
+        assert any("of the mask lies outside head or body, expected at most 5%" in warning for warning in warnings)
+
+    def test_a_mask_with_little_tissue_around(self):
+        """Through all slices, and up to the border of the head on most sides."""
+        mask = disc(40) & HEAD
+        mask[:, :12] = False
+        figures, warnings = self.check(mask)
+        assert figures["AroundPercent"] < 50
+        assert any("of the mask's surface touches tissue, expected at least 50%" in warning for warning in warnings)
+
+    @pytest.mark.parametrize(("mm", "large"), [((4.0, 3.0, 3.0), False), ((12.0, 4.5, 4.5), True)])
+    def test_a_lesion_larger_than_those_of_which_a_fill_was_near_the_truth(self, mm, large):
+        mask = disc(9)
+        mask[[0, -1]] = False
+        _, warnings = self.check(mask, mm)
+        assert any("the mask's largest piece has" in warning for warning in warnings) == large
+
+
+TISSUE = np.random.default_rng(0).normal(100, 5, SHAPE).astype(np.float32) * HEAD
