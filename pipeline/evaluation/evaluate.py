@@ -171,7 +171,7 @@ class _Measures:
         if self.own is not None and item.volume is not None and name == self.settings.name:
             own = self.own.fields(item.volume)
         if self.judge is not None and item.volume is not None:
-            return {**judged(made["twin"].to(self.judge.device), item.volume, self.judge), **own}
+            return {**judged(made["twin"].to(self.judge.device), item, self.judge), **own}
         fields = {**item.given, **made, **own}
         return {name: value.to(self.device) if isinstance(value, Tensor) else value for name, value in fields.items()}
 

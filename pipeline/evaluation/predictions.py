@@ -154,10 +154,9 @@ def _rows(volume: Volume) -> list[int]:
     return list(range(len(volume.image))) if volume.whole is None else volume.places
 
 
-def judged(twin: Tensor, volume: Volume, judge: Judge) -> Fields:
+def judged(twin: Tensor, item: Item, judge: Judge) -> Fields:
     """All fields of pseudo-healthy slices, on the judge's device: those of the volume, twin, and what f_pre finds."""
-    item = of_volume(volume)
-    fields = {**item.given, "twin": twin, "found": judge.predict(twin, volume.spacing_mm)}
+    fields = {**item.given, "twin": twin, "found": judge.predict(twin, volume_of(item).spacing_mm)}
     return {name: value.to(judge.device) if isinstance(value, Tensor) else value for name, value in fields.items()}
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from pipeline.bundles import Bundle, find_bundle
 from pipeline.errors import UsageError
 from pipeline.evaluation.judge import ITERATIONS, SEED, Judge, load_judge
-from pipeline.evaluation.predictions import judged, pseudo_healthy
+from pipeline.evaluation.predictions import judged, of_volume, pseudo_healthy
 from pipeline.evaluation.probes import Hallucination
 from pipeline.evaluation.scores import score_methods, score_rows, score_volumes
 from pipeline.evaluation.volumes import HEALTHY, Volume, pathological_subjects, read_volume, subjects_with
@@ -100,7 +100,7 @@ def _scores(
     rows: list[dict[str, Any]] = []
     available: set[str] = set()
     for volume in volumes:
-        given = judged(pseudo_healthy(translator, volume), volume, judge)
+        given = judged(pseudo_healthy(translator, volume), of_volume(volume), judge)
         available |= set(given)
         keys = {"method": "", "patient": volume.patient, "subject": volume.subject}
         rows += score_rows(keys, volume.places, given, METRICS.values())

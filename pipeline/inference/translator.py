@@ -156,7 +156,7 @@ class Translator(NetworkPredictor):
         return deviation
 
     def _try(self, windowed: NDArray[np.float32], spacing_mm: tuple[float, float, float]) -> None:
-        self.residual(windowed, spacing_mm)
+        self._one_way(windowed, spacing_mm)
 
     def __call__(self, inputs: Inputs) -> Result:
         """Make the pseudo-healthy twin of a scan.

@@ -252,10 +252,11 @@ def _same_images(cohort: Path, records: list[Prepared], cases: list[Case]) -> li
     groups = [group for group in alike.values() if len(group) > 1]
     files = {case.image.resolve() for case in cases}
     if len(alike) == 1 and len(records) > 1 and len(files) == len(cases):
-        told = (
-            "the same image in all of training, validation and test: this cohort shows that its layout is read, and no "
+        note = (
+            f"{cohort.name}: its {len(records)} scans are the same image in all of training, validation and test: this "
+            "cohort shows that its layout is read, and no figure measured on it means anything"
         )
-        return [f"{cohort.name}: its {len(records)} scans are {told}figure measured on it means anything"]
+        return [note]
     for group in groups:
         if len({record.patient for record in group}) > 1:
             names = ", ".join(record.subject for record in group[: 2 * SHOWN]) + (
@@ -394,10 +395,8 @@ def preprocess_case(case: Case, directory: Path, settings: Settings) -> _Finishe
         truth = f"truth/{case.subject}.nii.gz"
         keep(truth, _other(case.truth, scan, "healthy truth"), window)
     if case.ignore is not None:
-        ignore, ignored = (
-            f"ignore/{case.subject}.nii.gz",
-            _other(case.ignore, scan, "mask of what to ignore", binary=True) > 0,
-        )
+        ignore = f"ignore/{case.subject}.nii.gz"
+        ignored = _other(case.ignore, scan, "mask of what to ignore", binary=True) > 0
         volumes[ignore] = scan.axial(ignored)[first:last].astype(np.uint8)
     for file, axial in volumes.items():
         _write_axial(directory / file, axial, scan, first)

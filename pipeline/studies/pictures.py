@@ -34,7 +34,7 @@ class Shown:
 
     def panel(self, image: NDArray[np.floating], mask: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
         """An image of this slice, cut to the body, with the outline of a mask if one is given."""
-        body = body_box(self.image > AIR) if (self.image > AIR).any() else (slice(None), slice(None))
+        body = body_box(self.image > AIR)
         drawn = grey(image[body]) if mask is None else outlined(image[body], mask[body])
         return square(drawn, self.spacing_mm)
 

@@ -307,7 +307,7 @@ def _picture(slices: SliceDataset, maps: dict[str, Saliency], device: torch.devi
     for index in spread(indices):
         sample = slices[index]
         image, mask = sample["image"][0].numpy(), sample["mask"][0].numpy()
-        body = body_box(image > AIR) if (image > AIR).any() else (slice(None), slice(None))
+        body = body_box(image > AIR)
         heats = [maps[name](sample["image"][None].to(device))[0, 0].cpu().numpy() for name in looked_through]
         overlays = [_heat(image[body], heat[body] / (heat.max() or 1)) for heat in heats]
         rows.append([grey(image[body]), *overlays, outlined(image[body], mask[body])])
