@@ -316,7 +316,8 @@ def _fill_folder(
         if source.stem in ("train", "inference"):
             write_json(target, training if source.stem == "train" else inference)
         elif source.name == "metadata.json":
-            write_json(target, {**read_config(source), **about})
+            metadata = {key: value for key, value in read_config(source).items() if key != "without_weights"}
+            write_json(target, {**metadata, **about})
         elif source.stem not in bundle.presets:
             shutil.copyfile(source, target)
     shutil.copytree(bundle.root / "docs", folder / "docs")

@@ -7,7 +7,7 @@ from pipeline.cli.say import say
 
 @click.command()
 def bundles() -> None:
-    """List the bundles by the command that uses them: what each does, its presets, and whether weights come with it."""
+    """List the bundles by the command that uses them: what each does, presets, weights or why it has none."""
     from pipeline.bundles import COMMANDS, kind_of, list_bundles
 
     found = [(kind_of(bundle), bundle) for bundle in list_bundles()]
@@ -16,9 +16,8 @@ def bundles() -> None:
         if ours:
             say(f"{kind}s, for `phs-pipeline {command}`:", always=True)
         for bundle in ours:
-            weights = "with weights" if bundle.weights.is_file() else "no weights yet, train it first"
-            ready = weights if bundle.trainable else "needs no training"
+            weights = "with weights" if bundle.weights.is_file() else f"weights {bundle.metadata['without_weights']}"
             presets = f"presets: {', '.join(bundle.presets)}; " if bundle.presets else ""
-            about = f"{bundle.metadata['version']}, {ready}): {bundle.metadata['description']}"
+            about = f"{bundle.metadata['version']}, {weights}): {bundle.metadata['description']}"
             say(f"  {bundle.name} ({about}", always=True)
             say(f"    {presets}model card: {bundle.root / 'docs' / 'README.md'}", always=True)

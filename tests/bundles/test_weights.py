@@ -40,6 +40,16 @@ def test_a_bundle_without_weights_says_so_and_names_the_command(name: str) -> No
     assert f"phs-pipeline train {name} --data DIR -o RUN" in card
 
 
+@pytest.mark.parametrize("bundle", list_bundles(), ids=lambda bundle: bundle.name)
+def test_a_bundle_ships_weights_or_says_in_one_line_why_not(bundle: Bundle) -> None:
+    why = bundle.metadata.get("without_weights")
+    assert bundle.weights.is_file() == (why is None)
+    if why is not None:
+        assert why.startswith("none: ")
+        assert "\n" not in why
+        assert f"| weights | {why} |" in (bundle.root / "docs" / "README.md").read_text(encoding="utf-8").splitlines()
+
+
 @pytest.mark.data
 def test_gvs_darkens_the_bright_lesion_of_a_held_out_patient(shared_data: Path) -> None:
     (bundle,) = (bundle for bundle in SHIPPED if bundle.name == "gvs")

@@ -178,4 +178,8 @@ def test_bundles_lists_methods_presets_and_whether_weights_are_there_by_the_comm
         head = max(index for index in heads.values() if index < line)
         assert lines[head] == f"{kind_of(bundle)}s, for `phs-pipeline {COMMANDS[kind_of(bundle)]}`:"
         assert f"): {bundle.metadata['description']}" in done.output
-    assert "harmonic (0.1.0, needs no training)" in done.output
+        assert bundle.weights.is_file() == (
+            f"  {bundle.name} ({bundle.metadata['version']}, with weights): " in lines[line]
+        )
+        assert bundle.metadata.get("without_weights", "with weights") in lines[line]
+    assert "harmonic (0.1.0, weights none: it solves Laplace's equation, and has nothing to train)" in done.output
