@@ -28,6 +28,7 @@ COMMANDS = {
     "evaluate": "Measure healthiness and identity on a cohort's test patients.",
     "select": "Choose the best epoch of a training on validation patients.",
     "compare": "Put methods side by side in a table, with significance.",
+    "card": "Write measured performance into a bundle's model card.",
     "study": "Run the papers' experiments: data fraction, λ, enhancement, saliency, …",
     "rating": "Draw and read a blinded rating study.",
     "verify": "Tell whether files are ours, unchanged, and from what.",

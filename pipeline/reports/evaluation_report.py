@@ -52,7 +52,7 @@ def healthy_page(summary: dict[str, Any]) -> str:
         summary: content of `summary.json`.
     """
     metrics = [Metric.from_record(record) for record in summary["metrics"]]
-    rows = [[metric.label, _cell(metric, summary["scores"][metric.name])] for metric in metrics]
+    rows = [[metric.label, score_text(metric, summary["scores"][metric.name])] for metric in metrics]
     name = escaped(summary["method"])
     told = [
         f"- {escaped(subject)}: {escaped(text)}" for subject, texts in summary["warnings"].items() for text in texts
@@ -92,7 +92,7 @@ def page(summary: dict[str, Any], cases: list[Example]) -> str:
         f"# {escaped(summary['method'])}: {summary['task']} evaluated",
         f"**{summary['warning']}**{synthetic}",
         f"{who}, {cohort['split']} split. Mean ± standard deviation over patients (n).",
-        _table(metrics, methods),
+        scores_table(metrics, methods),
         _reading(methods),
         *_left_out(summary["left_out"]),
         *judged,
@@ -124,16 +124,18 @@ def _definitions(metrics: list[Metric], general: dict[str, str]) -> str:
     return "\n".join(f"- *{term}*: {meaning}." for term, meaning in meanings.items())
 
 
-def _table(metrics: list[Metric], methods: dict[str, Any]) -> str:
+def scores_table(metrics: list[Metric], methods: dict[str, Any]) -> str:
+    """All methods' scores in Markdown, a row for each metric that any of them has."""
     rows = []
     for metric in metrics:
         cells = [scores["metrics"].get(metric.name) for scores in methods.values()]
         if metric.name != A_DICE.name and any(cell and cell["n"] for cell in cells):
-            rows.append([metric.heading, *(_cell(metric, cell) for cell in cells)])
+            rows.append([metric.heading, *(score_text(metric, cell) for cell in cells)])
     return table(["", *map(escaped, methods)], rows)
 
 
-def _cell(metric: Metric, score: dict[str, Any] | None) -> str:
+def score_text(metric: Metric, score: dict[str, Any] | None) -> str:
+    """A score as `summary.json` has it in a table's cell: mean ± deviation (n)."""
     if score is None or score["n"] == 0:
         return "–"
     if metric.level == "pooled":
