@@ -145,7 +145,7 @@ def _lesion_on(parcellation: Scan, mask: Scan) -> tuple[NDArray[np.bool_], list[
         check_same_grid(parcellation, turned, "mask")
     except ScanError as other_grid:
         return _resampled(parcellation, mask, drawn, other_grid)
-    return turned.stored > 0, []
+    return turned.stored.astype(bool), []
 
 
 def _resampled(
