@@ -22,6 +22,7 @@ COMMANDS = {
     "synthesize": "Write the pseudo-healthy twin of each scan.",
     "enhance": "Write each scan with its lesions' contrast enhanced.",
     "fill": "Fill a lesion mask with healthy tissue.",
+    "relabel": "Put the lesion back into a parcellation of the filled scan.",
     "segment": "Write masks of what a network finds in each scan.",
     "predict": "Estimate a number or a class from each scan.",
     "sample": "Draw synthetic images from a trained generator.",

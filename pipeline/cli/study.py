@@ -53,10 +53,9 @@ def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 FOLDER = click.Path(path_type=Path)
-WITHOUT_EPOCHS = _options(
+DATA = _options(
     click.option("--data", required=True, metavar="COHORT", type=FOLDER, help="Made by `phs-pipeline preprocess`."),
     click.option("-o", "--output", required=True, metavar="STUDY", type=FOLDER, help="Folder of the study."),
-    click.option("--seeds", default=3, show_default=True, type=click.IntRange(min=1), help="Trainings of each kind."),
     click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps."),
     click.option(
         "--split",
@@ -66,6 +65,10 @@ WITHOUT_EPOCHS = _options(
         help="Which patients to measure on.",
     ),
 )
+SEEDS = click.option(
+    "--seeds", default=3, show_default=True, type=click.IntRange(min=1), help="Trainings of each kind."
+)
+WITHOUT_EPOCHS = _options(DATA, SEEDS)
 EVERY = _options(WITHOUT_EPOCHS, click.option("--epochs", type=click.IntRange(min=1), help="Length of each training."))
 RUNS = click.option(
     *("-b", "--bundle", "bundles"),
@@ -266,6 +269,35 @@ def counterfeits(
 
     measures = _a_dice(a_dice, seeds, a_dice_given)
     _say_study(study_of(data, output, seeds, variance, split, judge_iterations, judge, measures, device), output)
+
+
+@study.command()
+@click.option(
+    *("-b", "--bundle", "bundles"),
+    metavar="BUNDLE",
+    multiple=True,
+    default=("fill",),
+    show_default=True,
+    help="A filler: a bundle's name or a run's folder; may be given several times.",
+)
+@DATA
+@click.option(
+    "--contrast",
+    type=click.Choice(["T1w", "T2w", "FLAIR"]),
+    help="Which tissue is bright and which dark.  [default: as the scans' names tell, else T1w]",
+)
+def volumes(bundles: tuple[str, ...], data: Path, output: Path, device: str, split: str, contrast: str | None) -> None:
+    """Grey and white matter in filled scans: what a fill does to volumes that are measured in it.
+
+    COHORT is made by `phantom --kind planted` and `preprocess --whole`. The scan with its planted lesion, and filled by
+    each BUNDLE and by the controls of the field, is segmented as the truth is; the errors are in % of the truth's
+    volumes.
+    """
+    from pipeline.bundles import find_bundle
+    from pipeline.studies import volumes as study_of
+
+    fillers = [find_bundle(name) for name in bundles]
+    _say_study(study_of(fillers, data, output, contrast, split, device), output)
 
 
 def _a_dice(wanted: bool, seeds: int, given: dict[str, Any]) -> Any:

@@ -147,7 +147,7 @@ def read_volume(cohort: Path, record: Subject, *labels: str) -> Volume:
 
     slab = {name: _levels(cohort, record, path) for name, path in record.channels.items()}
     image = next(iter(slab.values()))
-    lesion, inside = read_mask(cohort, record) > 0, foreground(image)
+    lesion, inside, truth = read_mask(cohort, record) > 0, foreground(image), read_truth(cohort, record)
     if record.ignore is not None:
         inside &= read_part(cohort, record, record.ignore) == 0
     return Volume(
@@ -158,7 +158,7 @@ def read_volume(cohort: Path, record: Subject, *labels: str) -> Volume:
         image=chosen(image),
         lesion=chosen(lesion),
         foreground=chosen(inside),
-        truth=chosen(_levels(cohort, record, record.truth)) if record.truth is not None else None,
+        truth=None if truth is None else chosen(truth),
         slice_mm=record.spacing_mm[0],
         slab=slab,
         whole=(lesion, inside),
@@ -173,6 +173,15 @@ def read_slab(cohort: Path, record: Subject) -> tuple[NDArray[np.float32], tuple
     """
     channels = [_levels(cohort, record, path) for path in record.channels.values()]
     return np.stack(channels, axis=1), record.spacing_mm
+
+
+def read_truth(cohort: Path, record: Subject) -> NDArray[np.float32] | None:
+    """All slices of a subject's slab before the lesion, in [0, 1], shape (slices, right, anterior); None if not known.
+
+    Raises:
+        UsageError: if the file of the cohort is missing or damaged.
+    """
+    return None if record.truth is None else _levels(cohort, record, record.truth)
 
 
 def cohort_grid(cohort: Path, spacing_mm: float) -> Grid:

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from pipeline.preprocessing.domain import measure
+from pipeline.preprocessing.domain import Features, measure
 from pipeline.preprocessing.foreground import AIR, foreground
 
 # Of the brightest tenth of head or body: above the noise of air.
@@ -37,10 +37,7 @@ def brain_tissue(
     Returns:
         Same shape; all False if nothing is found.
     """
-    inside = foreground(axial)
-    if inside.any():
-        inside = foreground(axial * (AIR / max(AIR, NOISE * float(np.percentile(axial[inside], 90)))))
-    features = measure(np.where(inside, axial, np.float32(0)), spacing_mm)
+    inside, features = _head(axial, spacing_mm)
     if features is None:
         return inside
     if features.kind == "whole":
@@ -55,6 +52,29 @@ def brain_tissue(
     grown = _distance_mm(tissue, spacing_mm) <= SULCUS_MM
     closed: NDArray[np.bool_] = inside & (depth_mm(grown, spacing_mm) > SULCUS_MM)
     return closed
+
+
+def brain_region(axial: NDArray[np.float32], spacing_mm: tuple[float, float, float]) -> NDArray[np.bool_]:
+    """All of a skull-stripped brain, its ventricles too; of a whole head, `brain_tissue`.
+
+    Args:
+        axial: as `brain_tissue`.
+        spacing_mm: voxel size along the same axes.
+    """
+    _, features = _head(axial, spacing_mm)
+    if features is None or features.kind == "stripped":
+        return foreground(axial)
+    return brain_tissue(axial, spacing_mm)
+
+
+def _head(
+    axial: NDArray[np.float32], spacing_mm: tuple[float, float, float]
+) -> tuple[NDArray[np.bool_], Features | None]:
+    """Head or body above the noise of air, and its features if there are any."""
+    inside = foreground(axial)
+    if inside.any():
+        inside = foreground(axial * (AIR / max(AIR, NOISE * float(np.percentile(axial[inside], 90)))))
+    return inside, measure(np.where(inside, axial, np.float32(0)), spacing_mm)
 
 
 def _without_face(tissue: NDArray[np.bool_], spacing_mm: tuple[float, float, float]) -> NDArray[np.bool_]:

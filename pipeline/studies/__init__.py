@@ -6,5 +6,6 @@ from pipeline.studies.enhancement import enhancement
 from pipeline.studies.healthiness import healthiness
 from pipeline.studies.saliency import saliency
 from pipeline.studies.sweep import sweep
+from pipeline.studies.volumes import volumes
 
-__all__ = ["convergence", "counterfeits", "enhancement", "healthiness", "saliency", "sweep"]
+__all__ = ["convergence", "counterfeits", "enhancement", "healthiness", "saliency", "sweep", "volumes"]

@@ -11,6 +11,8 @@ from click.testing import CliRunner, Result
 from pipeline.cli.compare import compare
 from pipeline.cli.enhance import enhance
 from pipeline.cli.evaluate import evaluate
+from pipeline.cli.phantom import phantom
+from pipeline.cli.preprocess import preprocess
 from pipeline.cli.study import study
 from pipeline.cli.train import train
 from pipeline.evaluation import ADiceSettings
@@ -29,7 +31,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[Any, ...]]:
 
         return call
 
-    for name in ("sweep", "enhancement", "saliency", "healthiness", "convergence", "counterfeits"):
+    for name in ("sweep", "enhancement", "saliency", "healthiness", "convergence", "counterfeits", "volumes"):
         monkeypatch.setattr(f"pipeline.studies.{name}", stand_in(name))
     return calls
 
@@ -103,6 +105,18 @@ def test_counterfeits_need_no_generator_and_have_the_noise_of_the_paper(asked: d
     assert asked["counterfeits"][2:] == (3, 0.2, "validation", 5, "default", ADiceSettings(range(3)), "auto")
 
 
+def test_volumes_takes_the_shipped_filler_and_the_contrast_that_names_tell(asked: dict[str, tuple[Any, ...]]) -> None:
+    assert call("volumes").exit_code == 0
+    (filler,), *rest = asked["volumes"]
+    assert filler.name == "fill"
+    assert rest == [Path("COHORT"), Path("STUDY"), None, "validation", "auto"]
+    options = ["-b", "harmonic", "-b", "fill", "--contrast", "T2w", "--split", "test", "--device", "cpu"]
+    assert call("volumes", *options).exit_code == 0
+    fillers, *rest = asked["volumes"]
+    assert [filler.name for filler in fillers] == ["harmonic", "fill"]
+    assert rest[2:] == ["T2w", "test", "cpu"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -128,5 +142,5 @@ def test_the_page_of_figures_names_every_study_and_no_other() -> None:
     named = set(re.findall(r"`study ([\w-]+)", page))
     assert named == set(study.commands) - {"sweep"}  # any setting: no figure of a paper
     for option in set(re.findall(r"(--[a-z][\w-]+)", page)):
-        commands = [*study.commands.values(), evaluate, compare, enhance, train]
+        commands = [*study.commands.values(), evaluate, compare, enhance, phantom, preprocess, train]
         assert any(option in parameter.opts for command in commands for parameter in command.params), option

@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline.phantoms import brain_phantom
-from pipeline.preprocessing.brain import brain_tissue
+from pipeline.preprocessing.brain import brain_region, brain_tissue
 
 MM = (5.0, 2.0, 2.0)
 FLUID = 300
@@ -41,6 +41,18 @@ def test_scalp_and_skull_are_no_brain(brain: NDArray[np.float32]) -> None:
     found = brain_tissue(head / 1200, MM)
     assert found[(brain == 0)].mean() < 0.02
     assert found[6:18][brain[6:18] > FLUID].mean() > 0.7
+
+
+def test_the_region_of_a_stripped_brain_has_its_ventricles_and_that_of_a_head_is_its_tissue(
+    brain: NDArray[np.float32],
+) -> None:
+    np.testing.assert_array_equal(brain_region(brain / 1200, MM), brain > 0)
+    rows, columns = np.indices(brain.shape)[1:]
+    radius = np.hypot((rows - brain.shape[1] / 2) / 0.9, columns - brain.shape[2] / 2) * MM[1]
+    head = np.select([radius < 60, radius < 74, radius < 82], [0.5, 0.05, 0.9], 0).astype(np.float32)
+    head[:, 40:44, 60:] *= np.where(head[:, 40:44, 60:] == np.float32(0.05), 10, 1)  # as the face joins brain and scalp
+    np.testing.assert_array_equal(brain_region(head, MM), brain_tissue(head, MM))
+    assert not brain_region(head, MM)[radius > 64].any()
 
 
 def test_the_drawn_lesion_is_no_brain_tissue_and_does_not_count_in_its_brightness(brain: NDArray[np.float32]) -> None:
