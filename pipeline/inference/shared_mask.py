@@ -50,8 +50,8 @@ class SharedMask:
             if _is_on(source.read(), mask):
                 return cls(((masks[0], source),), moved)
         raise UsageError(
-            f"{masks[0]}: lies on the grid of none of the {len(scans)} scans, expected that of one of them; resample it "
-            "onto the scan that it was drawn in"
+            f"{masks[0]}: lies on the grid of none of the {len(scans)} scans, expected that of one of them; resample "
+            "it onto the scan that it was drawn in"
         )
 
     def on(self, source: Source, scan: Scan) -> tuple[Scan, list[str]]:
@@ -100,7 +100,8 @@ class SharedMask:
         before_ml, after_ml = float(lesion.sum()) * home.voxel_ml, float(part.sum()) * scan.voxel_ml
         if after_ml < LEAST_SHARE * before_ml:
             raise ScanError(
-                f"{scan.origin}: found {after_ml:.3g} of the {before_ml:.3g} ml of {path.name} in it, expected at least "
+                f"{scan.origin}: found {after_ml:.3g} of the {before_ml:.3g} ml of {path.name} in it, expected at "
+                "least "
                 f"half; give scans of one person that show the lesion, and --moved if the head lies differently"
             )
         notes.append(
