@@ -88,7 +88,7 @@ class SharedMask:
             return lesion, notes
         binary = replace(mask, stored=lesion.astype(np.uint8), slope=1.0, intercept=0.0)
         if not self.moved and _is_on(scan, binary):
-            return on_grid_of(scan, binary).stored > 0, notes
+            return on_grid_of(scan, binary).intensities() > 0, notes
         pose: sitk.Transform = sitk.Transform(3, sitk.sitkIdentity)
         if self.moved:
             pose, turned, moved = rigid_pose(scan, home)
@@ -101,8 +101,7 @@ class SharedMask:
         if after_ml < LEAST_SHARE * before_ml:
             raise ScanError(
                 f"{scan.origin}: found {after_ml:.3g} of the {before_ml:.3g} ml of {path.name} in it, expected at "
-                "least "
-                f"half; give scans of one person that show the lesion, and --moved if the head lies differently"
+                "least half; give scans of one person that show the lesion, and --moved if the head lies differently"
             )
         notes.append(
             f"{path.name} was resampled from the grid of {home.origin.name}: {before_ml:.3g} ml, {after_ml:.3g} here"
