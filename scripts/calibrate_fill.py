@@ -2,14 +2,15 @@
 
     python scripts/calibrate_fill.py COHORT -b fill --shapes DATA/open_ms -o fill_error.md --write
 
-Holes as `scripts/measure_fill.py` plants them are filled as the bundle does it. Of each hole some voxels are kept: their
-error, in deviations of the tissue around the hole, their depth and their place. The table is fitted so that 90 %
+Holes as `scripts/measure_fill.py` plants them are filled as the bundle does it. Of each hole some voxels are kept:
+their error, in deviations of the tissue around the hole, their depth and their place. The table is fitted so that 90 %
 intervals hold the truth in 90 % of the voxels, each hole counting as much as another of its size, and the correlation
-of errors by distance. It is checked on patients that it did not see: fitted on half of them, measured on the other half,
-and the other way round. What is stored with `--write` in the bundle's inference config is fitted on all.
+of errors by distance. It is checked on patients that it did not see: fitted on half of them, measured on the other
+half, and the other way round. What is stored with `--write` in the bundle's inference config is fitted on all.
 """
 
 import argparse
+import itertools
 import json
 import re
 import sys
@@ -29,7 +30,7 @@ from pipeline.bundles import find_bundle  # noqa: E402
 from pipeline.evaluation.volumes import read_slab  # noqa: E402
 from pipeline.files import write_text  # noqa: E402
 from pipeline.inference import FillError, load_predictor  # noqa: E402
-from pipeline.inference.fill_error import INTERVAL, Z, Place, place_in  # noqa: E402
+from pipeline.inference.fill_error import INTERVAL, Place, Z, place_in  # noqa: E402
 from pipeline.preprocessing.cohort_format import Subject, read_cohort, read_mask  # noqa: E402
 from pipeline.preprocessing.foreground import foreground  # noqa: E402
 from pipeline.preprocessing.hole_slices import healthy_tissue  # noqa: E402
@@ -90,7 +91,7 @@ def fitted(found: Sequence[Hole]) -> FillError:
         depth = np.concatenate([hole.place.depth_mm for hole in mine]) if mine else np.empty(0)
         weight = np.concatenate([np.full(len(hole.error), 1 / len(hole.error)) for hole in mine]) if mine else error
         row: list[float] = []
-        for low, high in zip(EDGES_MM, EDGES_MM[1:], strict=False):
+        for low, high in itertools.pairwise(EDGES_MM):
             cell = (depth >= low) & (depth < high)
             if cell.sum() >= LEAST:
                 row.append(_quantile(error[cell], weight[cell]) / Z)
@@ -176,7 +177,7 @@ def write(error: FillError, path: Path) -> None:
         SystemExit: if the config has no `fill_error`.
     """
     lines = [f'        "{name}": {json.dumps(value)}' for name, value in asdict(error).items()]
-    lines.insert(0, '        "_target_": "pipeline.inference.FillError"')
+    lines.insert(0, '        "_target_": "pipeline.inference.fill_error.FillError"')
     block = '"fill_error": {\n' + ",\n".join(lines) + "\n    }"
     text, count = re.subn(r'"fill_error": (null|\{[^{}]*\})', lambda _: block, path.read_text(), count=1)
     if not count:

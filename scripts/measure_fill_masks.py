@@ -2,13 +2,14 @@
 
     python scripts/measure_fill_masks.py COHORT -b fill --shapes DATA/open_ms -o masks.md
 
-Lesions are planted into healthy tissue of a cohort's validation patients, as `scripts/measure_fill.py` places holes, and
-look as those of `pipeline.phantoms`. The mask that is filled is the lesion's, one pixel smaller or one larger in each
-slice, grown by some millimetres; the table has the PSNR inside the true lesion, in dB of the window, mean over patients.
+Lesions are planted into healthy tissue of a cohort's validation patients, as `scripts/measure_fill.py` places holes,
+and look as those of `pipeline.phantoms`. The mask that is filled is the lesion's, one pixel smaller or one larger in
+each slice, grown by some millimetres; the table has the PSNR inside the true lesion, in dB of the window, mean over
+patients.
 
-Where a patient has two contrasts, both are filled in the same lesion, and once each with a mask of its own: as drawn in
-the one, one pixel larger in the other. How much two images have the same edges is Σ |∇a · ∇b| / Σ |∇a| |∇b| over the
-true lesion: 1 where all edges run the same way, 0.5 where they have nothing to do with each other.
+Where a patient has two contrasts, both are filled in the same lesion, and once each with a mask of its own: as drawn
+in the one, one pixel larger in the other. How much two images have the same edges is Σ |∇a · ∇b| / Σ |∇a| |∇b| over
+the true lesion: 1 where all edges run the same way, 0.5 where they have nothing to do with each other.
 """
 
 import argparse
@@ -121,7 +122,10 @@ def measured(
 
 def tables(masks: pd.DataFrame, contrasts: pd.DataFrame) -> list[str]:
     """Both as Markdown."""
-    lines = ["| lesion | mask | " + " | ".join(f"{mm:g} mm" for mm in GROW_MM) + " |", "|---|---|" + "---:|" * len(GROW_MM)]
+    lines = [
+        "| lesion | mask | " + " | ".join(f"{mm:g} mm" for mm in GROW_MM) + " |",
+        "|---|---|" + "---:|" * len(GROW_MM),
+    ]
     for size, drawn in itertools.product(SIZES, ("tight", "exact", "loose")):
         mine = masks[(masks["size"] == size) & (masks["drawn"] == drawn)]
         if len(mine):
@@ -149,10 +153,9 @@ def main() -> None:
     masks: list[dict[str, Any]] = []
     contrasts: list[dict[str, Any]] = []
     for scans in patients(given.cohort, given.split):
-        for rows, more in zip(
-            (masks, contrasts), measured(scans, given.cohort, shapes, given.each, filler), strict=True
-        ):
-            rows += more
+        more = measured(scans, given.cohort, shapes, given.each, filler)
+        masks += more[0]
+        contrasts += more[1]
         print(scans[0].patient, len(masks), "fills", flush=True)
         write_text(given.output, "\n".join(tables(pd.DataFrame(masks), pd.DataFrame(contrasts))) + "\n")
     print(given.output.read_text())

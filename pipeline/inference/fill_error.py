@@ -34,9 +34,9 @@ class Place:
     Attributes:
         depth_mm: distance to the nearest tissue.
         ml: volume of the connected lesion that the voxel is of.
-        deviation: of the tissue around that lesion from itself at a distance of the depth, in the units of the image: by
-            how much two of its pixels that lie so far apart differ, root mean square, divided by √2. At a depth of one
-            pixel it is noise for the most part, further in what the tissue is made of.
+        deviation: of the tissue around that lesion from itself at a distance of the depth, in the units of the image:
+            by how much two of its pixels that lie so far apart differ, root mean square, divided by √2. At a depth of
+            one pixel it is noise for the most part, further in what the tissue is made of.
     """
 
     depth_mm: NDArray[np.float32]
@@ -80,9 +80,9 @@ def _deviations(axial: NDArray[np.float32], ring: NDArray[np.bool_], otherwise: 
     for lag in LAGS:
         squares, pairs = 0.0, 0
         for axis in (1, 2):
-            first, second = (np.moveaxis(volume, axis, 0) for volume in (axial, ring))
-            both = second[lag:] & second[:-lag]
-            squares += float(((first[lag:] - first[:-lag])[both] ** 2).sum())
+            values, inside = np.moveaxis(axial, axis, 0), np.moveaxis(ring, axis, 0)
+            both = inside[lag:] & inside[:-lag]
+            squares += float(((values[lag:] - values[:-lag])[both] ** 2).sum())
             pairs += int(both.sum())
         found.append((squares / (2 * pairs)) ** 0.5 if pairs >= LEAST_PAIRS else found[-1] if found else otherwise)
     return found

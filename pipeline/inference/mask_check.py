@@ -18,10 +18,11 @@ RIM_MM, AROUND_MM = 2.5, (5.0, 12.0)
 TIGHT = 0.47
 LEAST_PIXELS = 20
 DEVIATION = 1.4826  # of a normal distribution, in median absolute deviations
-# Of the mask.
+# Of the mask. Of 71 scans with drawn glioma and MS lesions, 95 % were below 0.003 and the largest was 0.146.
 OUTSIDE = 0.05
-# Of its surface.
-AROUND = 0.5
+# Of its surface. Of the same scans the least was 0.78, of planted holes 0.85: below it nothing was measured.
+AROUND = 0.75
+# In planted holes above, fills had a PSNR of 18 dB, in those of 10 to 50 ml 25 dB, and no certain gain by the network.
 LARGE_ML = 50.0
 HEMISPHERES, THIRD = 2, 1 / 3
 

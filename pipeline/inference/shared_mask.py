@@ -50,8 +50,8 @@ class SharedMask:
             if _is_on(source.read(), mask):
                 return cls(((masks[0], source),), moved)
         raise UsageError(
-            f"{masks[0]}: lies on the grid of none of the {len(scans)} scans, expected that of one of them; resample it "
-            "onto the scan that it was drawn in"
+            f"{masks[0]}: lies on the grid of none of the {len(scans)} scans, expected that of one of them; resample "
+            "it onto the scan that it was drawn in"
         )
 
     def on(self, source: Source, scan: Scan) -> tuple[Scan, list[str]]:
@@ -88,7 +88,7 @@ class SharedMask:
             return lesion, notes
         binary = replace(mask, stored=lesion.astype(np.uint8), slope=1.0, intercept=0.0)
         if not self.moved and _is_on(scan, binary):
-            return on_grid_of(scan, binary).stored > 0, notes
+            return on_grid_of(scan, binary).intensities() > 0, notes
         pose: sitk.Transform = sitk.Transform(3, sitk.sitkIdentity)
         if self.moved:
             pose, turned, moved = rigid_pose(scan, home)
@@ -100,8 +100,8 @@ class SharedMask:
         before_ml, after_ml = float(lesion.sum()) * home.voxel_ml, float(part.sum()) * scan.voxel_ml
         if after_ml < LEAST_SHARE * before_ml:
             raise ScanError(
-                f"{scan.origin}: found {after_ml:.3g} of the {before_ml:.3g} ml of {path.name} in it, expected at least "
-                f"half; give scans of one person that show the lesion, and --moved if the head lies differently"
+                f"{scan.origin}: found {after_ml:.3g} of the {before_ml:.3g} ml of {path.name} in it, expected at "
+                "least half; give scans of one person that show the lesion, and --moved if the head lies differently"
             )
         notes.append(
             f"{path.name} was resampled from the grid of {home.origin.name}: {before_ml:.3g} ml, {after_ml:.3g} here"

@@ -98,6 +98,26 @@ def test_a_grown_mask_is_filled_and_recorded(
     assert "the mask was grown by 3 mm" in sidecar["Notes"]
 
 
+def test_two_contrasts_are_filled_in_one_mask_and_plausible_fills_go_with_each(
+    call: Call, write: Callable[..., Path], voxels: np.ndarray, lesion: np.ndarray, tmp_path: Path
+) -> None:
+    scans = {"FLAIR": voxels, "T1w": (1200 - voxels.astype(int)).clip(0).astype(voxels.dtype)}
+    files = [write(f"sub-01_{name}.nii.gz", each) for name, each in scans.items()]
+    mask, out = write("mask.nii.gz", lesion), tmp_path / "out"
+    assert call("fill", *files, "--mask", mask, "--samples", "2", "--force", "-o", out).code == 0
+    for name, before in scans.items():
+        for made in ("filled", "sample1", "sample2"):
+            after = np.asarray(nib.load(out / f"sub-01_desc-{made}_{name}.nii.gz").dataobj)
+            np.testing.assert_array_equal(after[lesion == 0], before[lesion == 0])
+        spread = np.asarray(nib.load(out / f"sub-01_desc-uncertainty_{name}.nii.gz").dataobj)
+        np.testing.assert_array_equal(spread > 0, lesion > 0)
+        sidecar = json.loads((out / f"sub-01_desc-filled_{name}.json").read_text())
+        assert sidecar["Request"]["SharedMask"]["Drawn"][0]["Name"] == "mask.nii.gz"
+        assert (sidecar["Request"]["Samples"], sidecar["Request"]["Seed"]) == (2, 0)
+        assert {"UncertaintyMean", "Pieces", "AroundPercent"} <= {figure["name"] for figure in sidecar["Figures"]}
+    assert call("verify", out).code == 0
+
+
 def test_a_dicom_series_gives_a_new_series_and_the_mask_as_segmentation(
     call: Call, series: Path, mask_of_series: Path, tmp_path: Path
 ) -> None:
@@ -215,13 +235,32 @@ class TestWhatCannotStart:
         assert code == 2
         assert "gone.nii.gz: found no file, expected a lesion mask" in said
 
-    def test_two_scans_and_one_mask(
+    def test_a_folder_of_two_scans_and_one_mask(
         self, call: Call, write: Callable[..., Path], voxels: np.ndarray, lesion: np.ndarray, tmp_path: Path
     ) -> None:
-        scans = [write(f"{name}.nii.gz", voxels) for name in "ab"]
-        code, _, said = call("fill", *scans, "--mask", write("mask.nii.gz", lesion), "-o", tmp_path / "out")
+        (tmp_path / "scans").mkdir()
+        for name in "ab":
+            write(f"{name}.nii.gz", voxels).rename(tmp_path / "scans" / f"{name}.nii.gz")
+        mask = write("mask.nii.gz", lesion)
+        code, _, said = call("fill", tmp_path / "scans", "--mask", mask, "-o", tmp_path / "out")
         assert code == 2
         assert "belongs to one scan, found 2" in said
+
+    def test_fewer_masks_than_scans(
+        self, call: Call, write: Callable[..., Path], voxels: np.ndarray, lesion: np.ndarray, tmp_path: Path
+    ) -> None:
+        scans, mask = [write(f"{name}.nii.gz", voxels) for name in "abc"], write("mask.nii.gz", lesion)
+        code, _, said = call("fill", *scans, "--mask", mask, "--mask", mask, "-o", tmp_path / "out")
+        assert code == 2
+        assert "--mask: found 2 for 3 scans, expected one for all or one for each" in said
+
+    def test_uncertainty_of_a_bundle_that_was_not_calibrated(
+        self, call: Call, write: Callable[..., Path], voxels: np.ndarray, lesion: np.ndarray, tmp_path: Path
+    ) -> None:
+        given = ("--mask", write("mask.nii.gz", lesion), "-o", tmp_path / "out", "-b", "harmonic", "--uncertainty")
+        code, _, said = call("fill", write("scan.nii.gz", voxels), *given)
+        assert code == 2
+        assert "found no calibrated error in the bundle" in said
 
     @pytest.mark.slow
     @pytest.mark.parametrize(("bundle", "command"), [("gvs", "synthesize"), (None, "segment")])

@@ -26,7 +26,8 @@ def head(shift: tuple[float, float, float] = (0, 0, 0)) -> np.ndarray:
 
 def lesion(shift: tuple[int, int, int] = (0, 0, 0)) -> np.ndarray:
     mask = np.zeros(SHAPE, dtype=np.uint8)
-    mask[tuple(slice(16 + step, 24 + step) for step in shift[:2]) + (slice(12 + shift[2], 18 + shift[2]),)] = 1
+    x, y, z = shift
+    mask[16 + x : 24 + x, 16 + y : 24 + y, 12 + z : 18 + z] = 1
     return mask
 
 
