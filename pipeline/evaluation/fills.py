@@ -21,6 +21,7 @@ from torch import Tensor
 from pipeline.errors import ScanError
 from pipeline.evaluation.volumes import Volume
 from pipeline.inference.preparation import rigid_pose, to_sitk
+from pipeline.preprocessing.biharmonic import biharmonic_fill
 from pipeline.preprocessing.box import wider
 from pipeline.preprocessing.cohort_format import LEVELS
 from pipeline.preprocessing.harmonic import harmonic_fill
@@ -66,10 +67,8 @@ def harmonic_3d(head: _Head) -> NDArray[np.float32]:
 
 
 def biharmonic(head: _Head) -> NDArray[np.float32]:
-    """The biharmonic equation in each slice (scikit-image), which continues slopes, too; clipped to [0, 1]."""
-    from skimage.restoration import inpaint_biharmonic
-
-    return _each_slice(head, lambda image, hole: np.clip(inpaint_biharmonic(image, hole), 0, 1))
+    """The biharmonic equation in each slice, which continues slopes, too."""
+    return biharmonic_fill(head.image, head.hole)
 
 
 def open_cv(head: _Head, algorithm: str) -> NDArray[np.float32]:
@@ -160,7 +159,7 @@ class Fill:
 FILLS: dict[str, Fill] = {
     "ring mean": Fill(partial(_fill, ring_mean)),
     "harmonic in 3-D": Fill(partial(_fill, harmonic_3d)),
-    "biharmonic": Fill(partial(_fill, biharmonic), "skimage", "scikit-image"),
+    "biharmonic": Fill(partial(_fill, biharmonic)),
     "Navier-Stokes": Fill(partial(_fill, partial(open_cv, algorithm="INPAINT_NS")), "cv2", "opencv-python-headless"),
     "Telea": Fill(partial(_fill, partial(open_cv, algorithm="INPAINT_TELEA")), "cv2", "opencv-python-headless"),
     "registered mirror": Fill(partial(_fill, mirrored_3d)),

@@ -17,6 +17,7 @@ from pipeline.inference.filler import HARMONIC, Fill, FillsMask
 from pipeline.inference.inputs import Inputs, Seen
 from pipeline.inference.network import GridNetwork, NetworkPredictor
 from pipeline.inference.products import Result
+from pipeline.preprocessing.biharmonic import biharmonic_fill, open_to_air
 from pipeline.preprocessing.foreground import foreground
 from pipeline.preprocessing.grid import Grid
 from pipeline.preprocessing.harmonic import harmonic_fill
@@ -32,13 +33,15 @@ RESIDUAL = (
     "To this the residual of a network was added, which saw the filled slices, their neighbours, the mask and the "
     "other side of the head."
 )
+BIHARMONIC = "Small lesions were filled by the biharmonic equation in each slice, those beside air harmonically."
 
 
 class ResidualFiller(FillsMask, NetworkPredictor):
     """Fills a lesion harmonically on the scan's own grid, and adds what a network on its grid adds to that.
 
-    Where validation showed that the network does no better than the harmonic fill, and in scans that are unlike those
-    of its training, that one stays alone.
+    Lesions in which validation showed that the network does no better than a control are filled by that: in each slice
+    by the biharmonic equation, or harmonically where air is near. In scans that are unlike those of its training, the
+    harmonic fill stays alone.
 
     Args:
         network: what `network_channels` makes of a scan, with neighbours, to filled slices (B, 1, H, W) in [0, 1].
@@ -83,7 +86,8 @@ class ResidualFiller(FillsMask, NetworkPredictor):
         head = foreground(windowed[:, 0])
         start = harmonic_fill(windowed[:, 0], hole, head & ~hole, spacing_mm)
         trusted, _ = self._trusted(hole, spacing_mm)
-        return (start + self.residual(start, hole, trusted, spacing_mm)).clip(0, 1)
+        made = start + self.residual(start, hole, trusted, spacing_mm)
+        return _with_small(made, hole & ~trusted, head).clip(0, 1)
 
     def residual(
         self,
@@ -140,10 +144,10 @@ class ResidualFiller(FillsMask, NetworkPredictor):
         trusted, notes = self._trusted(hole, seen.spacing_mm)
         added = self.residual(seen.window.apply(start), hole, trusted, seen.spacing_mm)
         added *= np.float32(seen.window.width)
-        method = f"{HARMONIC} {RESIDUAL}" if added.any() else HARMONIC
         # Nothing becomes darker than air.
         made = np.maximum(start + added, np.minimum(start, seen.window.low))
-        return Fill(made, method, notes)
+        told = [HARMONIC] * bool(trusted.any()) + [RESIDUAL] * bool(added.any()) + [BIHARMONIC] * bool(notes)
+        return Fill(_with_small(made, hole & ~trusted, seen.foreground), " ".join(told), notes)
 
     def __call__(self, inputs: Inputs) -> Result:
         """Fill the mask of the inputs.
@@ -182,8 +186,15 @@ class ResidualFiller(FillsMask, NetworkPredictor):
         small = count - int(large.sum())
         if not small:
             return trusted, []
-        told = f"{small} of {count} lesions of the mask were filled harmonically alone"
-        return trusted, [f"{told}: below {self.from_ml:g} ml the network did no better in validation"]
+        told = f"{small} of {count} lesions were filled without the network"
+        return trusted, [f"{told}: below {self.from_ml:g} ml it did no better in validation"]
+
+
+def _with_small(made: NDArray[np.float32], small: NDArray[np.bool_], head: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """A filled scan (slices, right, anterior) with its small lesions filled anew, but for those beside air."""
+    if not small.any():
+        return made
+    return biharmonic_fill(made, small & ~open_to_air(small, head))
 
 
 def _around(hole: torch.Tensor, stride: int) -> range:
