@@ -51,7 +51,9 @@ class Tissue:
     def of(cls, axial: Field, brain: NDArray[np.bool_]) -> "Tissue":
         """Measured in a scan's axial slices (slices, right, anterior), within brain tissue."""
         # What differs from the mean of the neighbours in the slice, where tissue is flat.
-        local = np.sqrt(ndimage.uniform_filter(_apart(axial) ** 2, (0, FLAT, FLAT)))
+        squared = ndimage.uniform_filter(_apart(axial) ** 2, (0, FLAT, FLAT))
+        # The filter's running sums leave values below 0 where a scan is constant.
+        local = np.sqrt(np.maximum(squared, 0))
         return cls(
             median=float(np.median(axial[brain])),
             brightest=float(np.percentile(axial[axial > 0], BRIGHTEST)) if (axial > 0).any() else 0.0,

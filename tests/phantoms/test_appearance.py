@@ -46,6 +46,12 @@ def test_tissue_is_measured_by_its_median_and_the_noise_of_flat_tissue(tissue: T
     assert tissue.brightest > 560
 
 
+def test_where_a_scan_is_constant_its_noise_is_zero() -> None:
+    image = np.minimum(scan(), 500)
+    image[:, 20:60, 20:60] = 0
+    assert Tissue.of(image, np.ones(image.shape, bool)).noise == pytest.approx(0, abs=1e-3)
+
+
 @pytest.mark.parametrize("appearance", APPEARANCES)
 @pytest.mark.parametrize("radius_mm", [1.5, 6, 20])
 def test_nothing_changes_outside_the_lesion_and_almost_everything_in_it(
