@@ -118,6 +118,8 @@ ADVERSARIAL = [bundle for bundle in TRAINABLE if "objective" in read_config(bund
 OF_ITS_OWN = {"imports", "output_dir", "batch_size", "dataset_dir", "run", "initialize", "finalize"}
 # What a bundle's name means beside: a command, and the difference that it makes.
 OTHER_MEANINGS = ('"filler": "fill"', 'Product("fill", "difference"')
+# Names that are words of the frame's own, which cannot be told apart.
+WORDS = {"lesion"}
 # Parts of a config that say the same in every bundle of a training, or of a kind.
 FRAME = {
     "train": ("bundle_root", "output_dir", "device", "grid", "initialize", "run", "finalize"),
@@ -248,7 +250,7 @@ def test_no_line_of_the_frame_knows_a_bundle_that_is_not_a_default_of_a_command(
     source = {path: path.read_text() for path in sorted(package.rglob("*.py")) if "_bundles" not in path.parts}
     for other in OTHER_MEANINGS:
         source = {path: text.replace(other, "") for path, text in source.items()}
-    for bundle in list_bundles():
+    for bundle in (bundle for bundle in list_bundles() if bundle.name not in WORDS):
         named = {path.relative_to(package).parts[0] for path, text in source.items() if f'"{bundle.name}"' in text}
         assert named <= {"cli", "studies"}, bundle.name
 
