@@ -81,7 +81,7 @@ class TestWhatItTells:
             "A pseudo-healthy version of the scan was synthesised [1]. A paper. A venue 2022",
             "None: the scan was processed to its end.",
             "Border of the lesion mask. Where the method removed disease",
-            "SYNTHETIC anomaly map. Input minus pseudo-healthy: red, brightness taken away; blue, brightness added",
+            "SYNTHETIC anomaly map. Input minus pseudo-healthy: orange, brightness taken away; blue, brightness added",
             "full colour at 30 % of the window (300 in the scan's units)",
             "input SYNTHETIC pseudo-healthy image. The dashed line",
         ):
