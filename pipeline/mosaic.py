@@ -24,7 +24,7 @@ def grey(axial_slice: NDArray[np.floating], high: float = 1.0) -> NDArray[np.uin
 
 
 def difference(change: NDArray[np.floating], full: float = 0.5) -> NDArray[np.uint8]:
-    """Input − pseudo-healthy as RGB: what was taken away in red, what was added in blue, nothing in black.
+    """Input − pseudo-healthy as RGB: what was taken away in orange, what was added in blue, nothing in black.
 
     Args:
         change: signed difference on [0, 1] images.

@@ -7,11 +7,9 @@ Each sequence is a scan of its own, for one network fills any of them; patients 
 `--without T1w` leaves sequences out of the training, to measure a filler on contrasts that it never saw.
 """
 
-import argparse
-import json
 from pathlib import Path
 
-from flair_cohort import datalist
+from flair_cohort import datalist, parser_of, write
 
 from pipeline.scans.contrast import named_contrast  # flair_cohort finds the project
 
@@ -40,17 +38,14 @@ def every_sequence(data: Path) -> dict[str, list[dict[str, str]]]:
 
 def main() -> None:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser = parser_of(__doc__)
     parser.add_argument("--without", nargs="+", default=[], help="contrasts to leave out of the training")
     given = parser.parse_args()
     splits = every_sequence(given.data.resolve())
     splits["training"] = [
         entry for entry in splits["training"] if named_contrast(Path(entry["image"]).name) not in given.without
     ]
-    given.output.write_text(json.dumps(splits, indent=2) + "\n")
-    print(", ".join(f"{split}: {len(entries)} scans" for split, entries in splits.items()))
+    write(splits, given.output)
 
 
 if __name__ == "__main__":

@@ -45,16 +45,20 @@ def datalist(data: Path) -> dict[str, list[dict[str, str]]]:
     return splits
 
 
-def main() -> None:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parser_of(description: str | None) -> argparse.ArgumentParser:
+    """The command line of a script that writes a datalist."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
-    given = parser.parse_args()
-    splits = datalist(given.data.resolve())
-    given.output.write_text(json.dumps(splits, indent=2) + "\n")
+    return parser
+
+
+def write(splits: dict[str, list[dict[str, str]]], output: Path) -> None:
+    """Write a datalist, and tell how many scans it has."""
+    output.write_text(json.dumps(splits, indent=2) + "\n")
     print(", ".join(f"{split}: {len(entries)} scans" for split, entries in splits.items()))
 
 
 if __name__ == "__main__":
-    main()
+    given = parser_of(__doc__).parse_args()
+    write(datalist(given.data.resolve()), given.output)

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from inspect import isclass, unwrap
@@ -141,6 +142,20 @@ def dangerous() -> Callable[[Path], object]:
             return (Path.touch, (self.path,))
 
     return Dangerous
+
+
+@pytest.fixture(scope="session")
+def bids_findings() -> Callable[[Path], tuple[list[dict[str, Any]], dict[str, Any]]]:
+    """Errors that the BIDS validator finds in a dataset, and its summary."""
+    if sys.platform == "win32":
+        pytest.skip("bids-validator-deno does not come for Windows")
+
+    def findings(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        done = subprocess.run(["bids-validator-deno", folder, "--format", "json"], capture_output=True, text=True)
+        report = json.loads(done.stdout)
+        return [issue for issue in report["issues"]["issues"] if issue["severity"] == "error"], report["summary"]
+
+    return findings
 
 
 @pytest.fixture(scope="session")

@@ -36,13 +36,14 @@ cp -r "$work/out/phantom" "$work/data/"
 run preprocess data/phantom --slices 10
 run train gvs --preset laptop --epochs 1 --set filters=4 --set segmentor_filters=4 --set 'size=[64,64]'
 run synthesize data/phantom/sub-001/anat/sub-001_FLAIR.nii.gz
-run enhance data/phantom/sub-001/anat/sub-001_FLAIR.nii.gz
+run synthesize data/phantom/sub-001/anat/sub-001_FLAIR.nii.gz -b runs/run -o out/by_run
+run enhance data/phantom/sub-001/anat/sub-001_FLAIR.nii.gz -b runs/run
 run evaluate --judge-iterations 2
 run verify "out/pseudohealthy/sub-001/anat/sub-001_desc-pseudohealthy_FLAIR.nii.gz"
 run doctor
 if [ -d ../shared/data/dicom_t1 ]; then
   cp -r ../shared/data/dicom_t1 "$work/data/"
-  run synthesize data/dicom_t1 --force
+  run synthesize data/dicom_t1 -b runs/run --force
   series=$(find "$work/out/pseudohealthy" -maxdepth 1 -type d -name 'dicom-*_desc-pseudohealthy')
   [ "$(find "$series" -name '*.dcm' | wc -l)" = "$(find "$work/data/dicom_t1" -type f | wc -l)" ] || fail "slices are missing"
   run verify "out/pseudohealthy/${series##*/}" --source data/dicom_t1
@@ -51,7 +52,7 @@ fi
 for made in runs/run/models/model.pt runs/run/curves.png out/evaluation/report.md; do
   [ -s "$work/$made" ] || fail "$made is missing"
 done
-for made in pseudohealthy enhanced; do
+for made in pseudohealthy by_run enhanced; do
   [ -n "$(find "$work/out/$made" -name '*.nii.gz')" ] || fail "out/$made holds no scan"
 done
 [ -z "$(find "$work"/{cohorts,runs,out} ! \( -uid "$uid" -gid "$gid" \))" ] || fail "something made belongs to another user"

@@ -12,7 +12,9 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
+from pipeline import inference
 from pipeline.bundles import Bundle, build, bundle, bundles_folder, find_bundle, kind_of, list_bundles, read_config
+from pipeline.bundles.parts import KINDS
 from pipeline.cli.main import main
 from pipeline.errors import UsageError
 from pipeline.files import sha256
@@ -391,7 +393,17 @@ class TestKinds:
         tamper(foreign, network_def={"_target_": "pipeline.networks.UNetSegmentor", "filters": "no number"})
         assert kind_of(foreign) == "translator"
 
-    @pytest.mark.parametrize("predictor", [None, "@network_def", {"_target_": "os.system"}, {"_target_": 3}])
+    def test_the_kind_by_a_class_s_name_is_that_of_the_class(self):
+        classes = {name: getattr(inference, name) for name in inference.__all__}
+        assert {name: found.kind for name, found in classes.items() if hasattr(found, "kind")} == KINDS
+
+    @pytest.mark.parametrize(
+        "predictor",
+        [
+            *(None, "@network_def", {"_target_": "os.system"}, {"_target_": 3}),
+            *({"_target_": "pipeline.inference.Product"}, {"_target_": "elsewhere.Translator"}),
+        ],
+    )
     def test_a_config_that_names_no_kind_is_refused(self, foreign, predictor):
         tamper(foreign, predictor=predictor)
         with pytest.raises(UsageError, match=r"`predictor` is .*, expected a class of pipeline\.inference"):

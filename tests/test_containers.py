@@ -56,6 +56,16 @@ def test_a_service_gives_its_command_the_options_that_are_left_out(name: str, mo
         assert str(context.params[option]) == given[f"PHS_{name}_{option}".upper()]
 
 
+def test_a_bundle_is_only_named_for_commands_that_have_no_weights_of_their_own() -> None:
+    with cli.make_context("phs-pipeline", ["--help"], resilient_parsing=True) as group:
+        for name, text in services(COMPOSE).items():
+            command = cli.get_command(group, name)
+            assert command is not None
+            named = re.findall(rf"PHS_{name.upper()}_(BUNDLE\w*):", text)
+            required = [str(option.name).upper() for option in command.params if option.required]
+            assert set(named) <= set(required), name
+
+
 def test_a_service_sees_the_folders_that_its_options_name() -> None:
     for name, text in services(COMPOSE).items():
         mounted = re.findall(r"\*([a-z]+)(?:-read)?\b", "".join(re.findall(r"volumes: \[(.*)\]", text)))

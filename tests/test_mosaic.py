@@ -36,13 +36,14 @@ class TestGrey:
 
 
 class TestDifference:
-    def test_what_was_taken_away_is_red_and_what_was_added_is_blue(self) -> None:
+    def test_what_was_taken_away_is_orange_and_what_was_added_is_blue(self) -> None:
         change = np.zeros((2, 2))
         change[1, 1], change[0, 0] = 0.5, -0.5
         picture = difference(change)
-        red, blue = picture[0, 0].tolist(), picture[1, 1].tolist()
-        assert red[0] == blue[2] == 255
-        assert red[2] == blue[0] == 0
+        orange, blue = picture[0, 0].tolist(), picture[1, 1].tolist()
+        assert orange[0] == blue[2] == 255
+        assert orange[2] == blue[0] == 0
+        assert orange[1] == blue[1] == 114
         assert not picture[0, 1].any()
         assert not picture[1, 0].any()
 

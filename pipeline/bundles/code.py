@@ -80,7 +80,7 @@ def foreign_part(value: Any, config_id: str) -> Iterator[tuple[str, str]]:
 
 def may_build(target: str) -> bool:
     """Whether it names a network, grid, window, fill's error, inferer or predictor that such a config may name."""
-    return target in MONAI_NETWORKS or target in INFERERS or _is_class_of(target, OWN_PARTS) or is_predictor(target)
+    return target in MONAI_NETWORKS or target in INFERERS or _is_class_of(target, OWN_PARTS) or _is_predictor(target)
 
 
 def _may_train(target: str) -> bool:
@@ -95,7 +95,7 @@ def _is_class_of(target: str, rooms: tuple[str, ...]) -> bool:
     return isinstance(found, type) and found.__module__.startswith(tuple(room.rstrip(".") for room in rooms))
 
 
-def is_predictor(target: str) -> bool:
+def _is_predictor(target: str) -> bool:
     """Whether it names a predictor of `pipeline.inference`."""
     return _is_class_of(target, PREDICTORS) and hasattr(pydoc.locate(target), "kind")
 

@@ -1,7 +1,6 @@
 """`phs-pipeline evaluate`: how healthy, and how much the same person, beside controls."""
 
 import contextlib
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +14,14 @@ from pipeline.cli.options import (
     judge_option,
     refuse_a_dice_options,
 )
-from pipeline.cli.say import complain, say
+from pipeline.cli.say import complain, progress, say
 
 if TYPE_CHECKING:
     from pipeline.evaluation import Settings
     from pipeline.inference import Translator
 
 FILL_FIGURES = ("psnr_lesion", "ssim_lesion")
+EVALUATED = "evaluated {} of {} scans"
 
 
 @click.command()
@@ -156,7 +156,7 @@ def _on_cohort(predictor: Any, data: Path, output: Path, settings: "Settings", o
     from pipeline.metrics import Metric
     from pipeline.reports.cohort_evaluation import evaluate_and_report
 
-    summary = evaluate_and_report(predictor, data, output, settings, overwrite, networks, _progress).summary
+    summary = evaluate_and_report(predictor, data, output, settings, overwrite, networks, progress(EVALUATED)).summary
     metrics = [Metric.from_record(record) for record in summary["metrics"]]
     # A filler leaves normal tissue as it is; how close its fill comes to the truth is what it is evaluated for.
     of_fills = FILL_FIGURES if summary["kind"] == "filler" else ()
@@ -198,7 +198,7 @@ def _healthy(
             loads = cohort_loads(folder, split)
             of = f"those without lesion in the {split} split of a cohort"
             provenance = {**provenance, "CohortSha256": sha256(folder / COHORT_FILE)}
-        evaluation = evaluate_healthy(translator, loads, name, provenance, of, _progress)
+        evaluation = evaluate_healthy(translator, loads, name, provenance, of, progress(EVALUATED))
     write_healthy_report(output, evaluation)
     summary = evaluation.summary
     metrics = [Metric.from_record(record) for record in summary["metrics"]]
@@ -213,8 +213,3 @@ def _figure(metric: Any, score: dict[str, Any] | None) -> str:
     if score is None or not score["n"]:
         return "–"
     return str(metric.text(score["mean"], missing=metric.perfect_word if score["identical"] else "collapsed"))
-
-
-def _progress(done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        click.echo(f"\revaluated {done} of {total} scans", err=True, nl=done == total)

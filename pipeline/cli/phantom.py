@@ -1,12 +1,11 @@
 """`phs-pipeline phantom`: cohorts with known healthy truth to try everything on."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from pipeline.cli.say import complain, say
+from pipeline.cli.say import complain, progress, say
 
 SUBJECTS = 12
 OF_PLANTED = ("healthy", "shapes", "copies", "split", "modality", "layout", "mass_effect")
@@ -89,14 +88,10 @@ def _planted(output: Path, subjects: int | None, seed: int, given: dict[str, Any
 
     healthy, shapes = given.pop("healthy"), given.pop("shapes")
     settings = Settings(seed=seed, subjects=subjects, **{**given, "copies": given["copies"] or 1})
-    labels, problems = write_planted_cohort(output, healthy, shapes, settings, _progress)
+    told = progress("planted lesions in {} of {} scans")
+    labels, problems = write_planted_cohort(output, healthy, shapes, settings, told)
     say(f"{output}: {len(labels)} scans with planted lesions, masks and healthy truth")
     for problem in problems:
         complain(f"skipped {problem.subject}: {problem.reason}")
     if problems:
         raise ScanError(f"{healthy}: {len(problems)} scan(s) could not be used, for the reasons above")
-
-
-def _progress(done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        click.echo(f"\rplanted lesions in {done} of {total} scans", err=True, nl=done == total)

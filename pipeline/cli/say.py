@@ -1,6 +1,8 @@
 """The one place that prints: what commands tell a user, with nothing in it that a terminal would obey."""
 
 import logging
+import sys
+from collections.abc import Callable
 
 import click
 
@@ -30,3 +32,17 @@ class Lines(logging.Formatter):
 def complain(text: str) -> None:
     """Print a sentence about what went wrong."""
     click.echo(printable(text), err=True)
+
+
+def progress(sentence: str) -> Callable[[int, int], None]:
+    """Print how much is done, on a terminal, in one line that is written again.
+
+    Args:
+        sentence: with {} for how many are done and {} for how many there are.
+    """
+
+    def tell(done: int, total: int) -> None:
+        if sys.stderr.isatty():
+            click.echo(f"\r{sentence.format(done, total)}", err=True, nl=done == total)
+
+    return tell

@@ -139,6 +139,7 @@ def run_over_scans(kind: str, options: ScanOptions, finish: "Finish | None" = No
     channels = _channels(options.channel)
     loaded = load_parts(find_parts(options.bundle), kind, options.device, options.trust_bundle)
     predictor, provenance = loaded.predictor, loaded.provenance
+    _settle(predictor, options)
     modality = options.modality
     if modality is None and len(predictor.channels) > 1 and not channels and any(map(in_dataset, options.scans)):
         # Of several sequences of one person, the first is the scan, and the others go with it.
@@ -148,7 +149,6 @@ def run_over_scans(kind: str, options: ScanOptions, finish: "Finish | None" = No
             kind, named, options, options.brain_mask or next(iter(channels.values()), None)
         )
         sources = found_masks.sources
-        _settle(predictor, options)
         request = Request(
             form=Form(options.output_type, None if options.no_page else ScanPage(options.viewer)),
             finish=finish,
@@ -158,7 +158,6 @@ def run_over_scans(kind: str, options: ScanOptions, finish: "Finish | None" = No
             brain=options.brain_mask,
             bias_correction=options.n4,
             template=options.register_to,
-            uncertainty=options.uncertainty,
             force=options.force,
             keep_names=options.keep_names,
             overwrite=options.overwrite,
@@ -180,7 +179,11 @@ def run_over_scans(kind: str, options: ScanOptions, finish: "Finish | None" = No
 
 
 def _settle(predictor: Any, options: ScanOptions) -> None:
-    """Give a predictor what the user wants of it."""
+    """Give a predictor what the user wants of it.
+
+    Raises:
+        UsageError: if it cannot tell how uncertain it is.
+    """
     from pipeline.preprocessing.slab import WHOLE
 
     if options.whole:
@@ -189,6 +192,8 @@ def _settle(predictor: Any, options: ScanOptions) -> None:
         predictor.flip_average = options.flip_average
     if options.grow:
         predictor.grow_mm = options.grow
+    if options.uncertainty:
+        predictor.uncertainty = True
     if options.samples is not None:
         predictor.draw(options.samples, options.seed)
 

@@ -12,7 +12,12 @@ from pipeline.cli.scans import ScanOptions, flip_option, mask_option, run_over_s
 @mask_option
 @whole_option
 @flip_option
-@click.option("--uncertainty", is_flag=True, help="Write a map of the network's uncertainty too: seven times the work.")
+@click.option(
+    "--uncertainty",
+    is_flag=True,
+    help="Write a map of uncertainty, too: of two bundles, how far the fill may be from the truth; of a translator, "
+    "how its network varies, which is seven times the work.",
+)
 @click.option("--viewer", is_flag=True, help="Put an interactive viewer into the page.")
 def synthesize(**options: Any) -> None:
     """Write the pseudo-healthy twin of each SCAN on the scan's own grid.

@@ -149,7 +149,7 @@ class FillsMask:
         region = seen.region_on_scan(hole)
         stored, more = _stored(seen, region, hole, made.axial)
         filled_ml = int(region.sum()) * scan.voxel_ml
-        spread = self._spread(seen, region, hole, made)
+        spread = self.spread(seen, region, hole, made)
         return Result(
             scan=scan,
             products=(
@@ -173,10 +173,17 @@ class FillsMask:
             method=(made.method, "Voxels outside the mask keep their exact values.", *spread.method),
         )
 
-    def _spread(self, seen: Seen, region: NDArray[np.bool_], hole: NDArray[np.bool_], made: Fill) -> "_Spread":
-        """The deviation of plausible fills, and as many of them as were asked for."""
+    def spread(self, seen: Seen, region: NDArray[np.bool_], hole: NDArray[np.bool_], made: Fill) -> "Spread":
+        """The deviation of plausible fills, and as many of them as were asked for by `draw`.
+
+        Args:
+            seen: the scan.
+            region: the hole on the scan's own grid.
+            hole: bool, shape (slices, right, anterior).
+            made: what was put into it.
+        """
         if self.samples is None or self.error is None:
-            return _Spread()
+            return Spread()
         deviation = self.error.deviation(place_in(made.axial, hole, seen.foreground & ~hole, seen.spacing_mm))
         volume = np.zeros(hole.shape, np.float32)
         volume[hole] = deviation
@@ -194,7 +201,7 @@ class FillsMask:
             products.append(Product(f"sample{number + 1}", "image", stored, "scan", title, SAMPLE))
         mean = float(deviation.mean())
         detail = "standard deviation in the filled mask"
-        return _Spread(
+        return Spread(
             products=tuple(products),
             figures=(
                 Figure("UncertaintyMean", "Uncertainty", mean, "scan units", 3, detail, leading=True),
@@ -210,8 +217,8 @@ class FillsMask:
 
 
 @dataclass(frozen=True)
-class _Spread:
-    """What is added to a result of the spread of plausible fills."""
+class Spread:
+    """What is added to a result of the spread of plausible fills; nothing where it was not asked for."""
 
     products: tuple[Product, ...] = ()
     figures: tuple[Figure, ...] = ()

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pipeline.inference.change import SMALLEST_ML, amounts, without_specks
-from pipeline.inference.filler import Fill
+from pipeline.inference.filler import Fill, Spread
 from pipeline.inference.inputs import Inputs, Seen, see
 from pipeline.inference.mask_check import grown
 from pipeline.inference.network import GridNetwork
@@ -38,6 +38,8 @@ NOTHING = "no lesion was found, and the scan was left as it is"
 class AnyFiller(Protocol):
     """What it needs of a filler, see `pipeline.inference.filler`."""
 
+    samples: int | None
+
     @property
     def networks(self) -> Mapping[str, nn.Module]:
         """By the id in the configs."""
@@ -53,12 +55,21 @@ class AnyFiller(Protocol):
         """As `FillsMask.fill_seen`."""
         ...
 
+    def draw(self, samples: int) -> None:
+        """As `FillsMask.draw`."""
+        ...
+
+    def spread(self, seen: Seen, region: NDArray[np.bool_], hole: NDArray[np.bool_], made: Fill) -> Spread:
+        """As `FillsMask.spread`."""
+        ...
+
 
 class FoundFiller:
     """Finds lesions and fills them: a pseudo-healthy twin without a mask, and without a change to healthy tissue.
 
-    The products are `pseudohealthy`, `anomaly` (input − pseudo-healthy), `lesion`, what was filled, and
-    `lesionprobability`. A scan in which nothing is found is left bit-identical.
+    The products are `pseudohealthy`, `anomaly` (input − pseudo-healthy), `lesion`, what was filled,
+    `lesionprobability` and, where asked for, `uncertainty`, the filler's. A scan in which nothing is found is left
+    bit-identical, and nothing in it is uncertain.
 
     Args:
         segmenter: what it finds first, of its labels, is filled.
@@ -120,9 +131,25 @@ class FoundFiller:
         self.segmenter.flip_average = average
 
     @property
+    def uncertainty(self) -> bool:
+        """Whether it is told how far the fills may be from the truth.
+
+        Raises:
+            UsageError: when it is set, if the error of the filler was not calibrated.
+        """
+        return self.filler.samples is not None
+
+    @uncertainty.setter
+    def uncertainty(self, wanted: bool) -> None:
+        if wanted:
+            self.filler.draw(0)
+        else:
+            self.filler.samples = None
+
+    @property
     def settings(self) -> dict[str, Any]:
         """What a user may change of it, as records keep it."""
-        return {**self.segmenter.settings, "GrowMm": self.grow_mm}
+        return {**self.segmenter.settings, "GrowMm": self.grow_mm, "Uncertainty": self.uncertainty}
 
     def residual(self, windowed: NDArray[np.float32], spacing_mm: tuple[float, float, float]) -> NDArray[np.float32]:
         """What it changes, as `Translator.residual`: 0 outside the lesions that it finds.
@@ -168,6 +195,7 @@ class FoundFiller:
         made = self.filler.fill_seen(seen, hole) if hole.any() else Fill(seen.axial, "", [NOTHING])
         change = seen.on_scan(np.where(hole, made.axial - seen.axial, np.float32(0)))
         region, filled = seen.region_on_scan(searched), seen.region_on_scan(hole)
+        spread = self.filler.spread(seen, filled, hole, made) if hole.any() else Spread()
         stored, more = add_intensity(scan.stored.copy(order="K"), filled, change[filled], scan.slope)
         anomaly = stored_difference(scan.stored, stored)
         removed = anomaly.astype(np.float32) * np.float32(scan.slope)
@@ -192,19 +220,20 @@ class FoundFiller:
                 Product("anomaly", "difference", anomaly, "scan", "anomaly map", ANOMALY),
                 Product("lesion", "mask", filled.astype(np.uint8), "", "lesion mask", LESION),
                 *maps,
+                *spread.products,
             ),
             region=region,
             window=seen.window,
-            notes=[*seen.notes, *seen.told(notes), *made.notes, *more],
+            notes=[*seen.notes, *seen.told(notes), *made.notes, *more, *spread.notes],
             steps=seen.steps,
-            figures=amounts(removed, region, filled, seen.window, scan),
+            figures=(*amounts(removed, region, filled, seen.window, scan), *spread.figures),
             facts={
                 "EditedVoxels": int(filled.sum()),
                 "ChangedVoxels": int((stored != scan.stored).sum()),
                 "Threshold": self.segmenter.threshold,
             },
             made="A pseudo-healthy version of the scan was synthesised",
-            method=(self._told(inputs), *((made.method,) if made.method else ()), UNTOUCHED),
+            method=(self._told(inputs), *((made.method,) if made.method else ()), UNTOUCHED, *spread.method),
         )
 
     def _told(self, inputs: Inputs) -> str:

@@ -29,7 +29,6 @@ class Inputs:
         channels: further sequences by name, on the same grid.
         mask: a lesion mask on the same grid, for predictors that take one.
         steps: what is done to the scan before inference.
-        uncertainty: measure it too.
         check: called with the scan as the network will see it, before it does.
     """
 
@@ -37,7 +36,6 @@ class Inputs:
     channels: Mapping[str, Scan] = field(default_factory=dict)
     mask: Scan | None = None
     steps: Preparation = field(default_factory=Preparation)
-    uncertainty: bool = False
     check: Check | None = None
 
 

@@ -59,7 +59,6 @@ class Request:
         brain: brain mask (of the one scan given).
         bias_correction: N4 before the network.
         template: scan to register to before the network.
-        uncertainty: write an uncertainty map too.
         force: go on with a scan though it is unlike those of the training.
         keep_names: name results of DICOM after its folder.
         overwrite: make results again that are there.
@@ -74,7 +73,6 @@ class Request:
     brain: Path | None = None
     bias_correction: bool = False
     template: Path | None = None
-    uncertainty: bool = False
     force: bool = False
     keep_names: bool = False
     overwrite: bool = False
@@ -273,7 +271,6 @@ class _Work:
             "BrainMask": _file(request.brain, named),
             "BiasCorrection": request.bias_correction,
             "Template": _file(request.template, named),
-            "Uncertainty": request.uncertainty,
             "Page": page is not None,
             "Viewer": bool(page and page.viewer),
             **self.provenance,
@@ -330,9 +327,7 @@ class _Work:
                 steps = self._steps(source)
                 # What was not trained takes any scan.
                 checked = check if self.predictor.networks else None
-                result = self.predictor(
-                    Inputs(loaded.scan, loaded.channels, loaded.mask, steps, self.request.uncertainty, checked)
-                )
+                result = self.predictor(Inputs(loaded.scan, loaded.channels, loaded.mask, steps, checked))
                 result = replace(result, notes=[*result.notes, *loaded.notes])
                 if self.request.finish:
                     result = self.request.finish.apply(result)

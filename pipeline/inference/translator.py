@@ -66,6 +66,9 @@ class Translator(NetworkPredictor):
         flip_average: average the residual over the slices and their mirror images (right to left), which makes the
             result of a flipped scan the flipped result; twice the network's work. For anatomy that is symmetric: a
             network has seen no mirrored liver.
+
+    Attributes:
+        uncertainty: whether it is measured, too.
     """
 
     kind = "translator"
@@ -90,11 +93,12 @@ class Translator(NetworkPredictor):
         runner = GridNetwork(network, grid, device, inferer, batch_size, neighbours)
         super().__init__(runner, window, channels, slab or WHOLE)
         self.flip_average = flip_average
+        self.uncertainty = False
 
     @property
     def settings(self) -> dict[str, Any]:
         """What a user may change of it, as records keep it."""
-        return {**super().settings, "FlipAverage": self.flip_average}
+        return {**super().settings, "FlipAverage": self.flip_average, "Uncertainty": self.uncertainty}
 
     def residual(self, windowed: NDArray[np.float32], spacing_mm: tuple[float, float, float]) -> NDArray[np.float32]:
         """Network output − network input, on the slices' own pixels; averaged over their flips with `flip_average`.
@@ -193,7 +197,7 @@ class Translator(NetworkPredictor):
         change = seen.view.back(volume)
         edited = seen.region_on_scan(weight > 0)
         deviation = None
-        if inputs.uncertainty:
+        if self.uncertainty:
             volume = np.zeros(seen.scan.shape, dtype=np.float32)
             spread = self.augmented_deviation(seen.windowed[span], seen.spacing_mm)
             seen.scan.axial(volume)[span] = spread * weight[span] * np.float32(seen.window.width)

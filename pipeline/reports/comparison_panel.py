@@ -117,7 +117,7 @@ def _block(case: ShownCase, reports: Sequence[Report], controls: bool) -> Image.
         ["input", *(_synthetic(name) for name in twins)],
         [above, beneath],
         f"{case.title}: {case.subject}, slice {first.places[row]}; healthiness of the volume: {healthiness}; beneath "
-        "each image what it changed, red: removed, blue: added; not for diagnosis",
+        "each image what it changed, orange: removed, blue: added; not for diagnosis",
     )
 
 

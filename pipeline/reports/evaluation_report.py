@@ -269,7 +269,7 @@ def _cases(cases: list[Example], by: str | None) -> list[str]:
     shown = "; ".join(
         f"{case.title}, {case.subject}, slice {case.place}, {by} of the volume {case.score:.3f}" for case in cases
     )
-    difference = " In the difference, red was removed and blue added." if cases[0].pseudo_healthy is not None else ""
+    difference = " In the difference, orange was removed and blue added." if cases[0].pseudo_healthy is not None else ""
     if cases[0].reconstruction is not None:
         difference += (
             " The reconstruction is what the method's way back makes of the pseudo-healthy image (PHS-GAN, Fig. 2): "
@@ -302,7 +302,7 @@ def _picture(cases: list[Example], by: str) -> Any:
     titles = ["input, lesion outlined", "input", "SYNTHETIC pseudo-healthy", "difference", "lesion seen by the judge"]
     if cases[0].reconstruction is not None:
         titles.append("SYNTHETIC reconstruction")
-    told += "; red: removed, blue: added; not for diagnosis"
+    told += "; orange: removed, blue: added; not for diagnosis"
     return mosaic(titles, [_panels(case) for case in cases], told)
 
 

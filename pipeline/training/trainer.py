@@ -127,7 +127,7 @@ class PlayerTrainer(Trainer):
         self.loss_scaler = torch.amp.GradScaler(self.state.device.type, enabled=speed.amp == "float16")
         self.memory_format = torch.channels_last if speed.channels_last else torch.contiguous_format
         for network in self.method.networks.values():
-            network.to(memory_format=self.memory_format)
+            network.to(memory_format=self.memory_format)  # type: ignore[call-overload]
 
     def decide(self) -> None:
         """Measure what is fastest if `amp` is `auto`, and compute so from now on; weights and random states are kept.

@@ -117,7 +117,7 @@ class TranslationValidation(Validation):
 
     figure = "psnr_normal"
     titles = ("input", "pseudo-healthy", "difference", "lesion mask")
-    legend = "SYNTHETIC - not for diagnosis; difference: red removed, blue added"
+    legend = "SYNTHETIC - not for diagnosis; difference: orange removed, blue added"
 
     def measure(self, outputs: list[tuple[Sample, Tensor]]) -> float:
         """The mean over slices; the infinite PSNR of a slice left as it was would hide all others.
@@ -200,7 +200,7 @@ class FillValidation(Validation):
     figure = "psnr_gain"
     takes = "shown"
     titles = ("truth", "start", "filled", "difference", "hole")
-    legend = "SYNTHETIC - not for diagnosis; difference to the truth: red too dark, blue too bright"
+    legend = "SYNTHETIC - not for diagnosis; difference to the truth: orange too dark, blue too bright"
 
     def __init__(self, folder: Path | str, dataset: HoleDataset, inferer: Inferer, batch_size: int = 8) -> None:
         slices = [sample for index in range(len(dataset)) for sample in dataset[index]]

@@ -52,6 +52,30 @@ def test_the_sidecar_names_both_bundles_and_their_papers(
     assert len(sidecar["Citations"]) == len(set(sidecar["Citations"]))
 
 
+def test_how_far_the_fill_may_be_from_the_truth_is_mapped_where_the_lesion_was(
+    call: Call, segmenter_run: Path, write: Callable[..., Path], voxels: np.ndarray, tmp_path: Path
+) -> None:
+    scan, out = write("sub-01_FLAIR.nii.gz", voxels), tmp_path / "out"
+    assert call("synthesize", scan, "-b", f"{segmenter_run}+fill", "-o", out, "--uncertainty").code == 0
+    found = stored(out / "sub-01_label-lesion_desc-FLAIR_mask.nii.gz") > 0
+    uncertainty = stored(out / "sub-01_desc-uncertainty_FLAIR.nii.gz")
+    assert uncertainty[found].min() > 0
+    assert not uncertainty[~found].any()
+    sidecar = json.loads((out / "sub-01_desc-pseudohealthy_FLAIR.json").read_text())
+    assert sidecar["Request"]["Uncertainty"] is True
+
+
+def test_a_filler_whose_error_is_not_known_says_so_before_a_scan_is_read(
+    call: Call, segmenter_run: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "scan.nii.gz").write_bytes(b"no scan")
+    given = ("-b", f"{segmenter_run}+harmonic", "-o", tmp_path / "out", "--uncertainty")
+    code, _, complaint = call("synthesize", tmp_path / "scan.nii.gz", *given)
+    assert code == 2
+    assert complaint.splitlines()[-1].startswith("Error: --uncertainty, --samples: found no calibrated error")
+    assert not (tmp_path / "out").exists()
+
+
 def test_in_a_healthy_head_nothing_is_found_and_nothing_changed(
     call: Call, segmenter_run: Path, write: Callable[..., Path], voxels: np.ndarray, tmp_path: Path
 ) -> None:

@@ -23,8 +23,15 @@ def call(*arguments: str) -> int | str | None:
     return ended.value.code
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["preprocess", "--help"], ["train", "--help"], ["synthesize", "-h"]])
-def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        *((["--help"], "Usage: phs-pipeline"), (["preprocess", "--help"], "Usage: phs-pipeline")),
+        *((["train", "--help"], "Usage: phs-pipeline"), (["synthesize", "-h"], "Usage: phs-pipeline")),
+        (["bundles"], "translators, for `phs-pipeline synthesize`:"),
+    ],
+)
+def test_help_and_the_list_of_bundles_import_nothing_heavy(arguments: list[str], said: str) -> None:
     heavy = "{'torch', 'monai', 'nibabel', 'numpy', 'scipy', 'pandas', 'matplotlib', 'rich', 'SimpleITK', 'itk'}"
     program = (
         "import sys\nfrom pipeline.cli.main import main\n"
@@ -34,7 +41,7 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     answer = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
     assert answer.returncode == 0
-    assert "Usage: phs-pipeline" in answer.stdout
+    assert said in answer.stdout
     assert answer.stdout.endswith("heavy: []\n")
 
 

@@ -65,9 +65,17 @@ class Twin:
 class Synthesizer(Translator):
     """A translator that may also be called with a scan, and then gives its twin."""
 
-    def __call__(self, scan: Any, mask: Scan | None = None, steps: Preparation | None = None, **options: Any) -> Any:
+    def __call__(
+        self,
+        scan: Any,
+        mask: Scan | None = None,
+        steps: Preparation | None = None,
+        uncertainty: bool = False,
+        **options: Any,
+    ) -> Any:
         if isinstance(scan, Inputs):
             return super().__call__(scan)
+        self.uncertainty = uncertainty
         return Twin(super().__call__(Inputs(scan, mask=mask, steps=steps or Preparation(), **options)))
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pipeline.errors import ScanError
 from pipeline.inference import FoundFiller, HarmonicFiller, Inputs, Segmenter
 from pipeline.inference.change import SMALLEST_ML
+from pipeline.inference.fill_error import FillError
 from pipeline.preprocessing.grid import Grid
 from pipeline.preprocessing.slab import Slab
 from pipeline.preprocessing.window import WindowRule
@@ -81,6 +82,21 @@ def test_a_scan_in_which_nothing_is_found_stays_bit_identical_and_that_is_said(s
     assert result.main.voxels.dtype == scan.stored.dtype
     assert not result.first("difference").voxels.any()
     assert "no lesion was found, and the scan was left as it is" in result.notes
+
+
+def test_the_uncertainty_is_that_of_the_filler_in_what_was_found(scan: Scan) -> None:
+    predictor = found_filler()
+    predictor.filler.error = FillError((1.0,), (1.0, 5.0), ((0.5, 1.0),), (2.0,), (1.0,))
+    assert not predictor.uncertainty
+    predictor.uncertainty = True
+    result = predictor(Inputs(scan))
+    (uncertainty,) = (product for product in result.products if product.name == "uncertainty")
+    filled = predictor.filler(Inputs(scan, mask=mask_of(scan, result.first("mask").voxels > 0)))
+    np.testing.assert_array_equal(uncertainty.voxels, filled.first("map").voxels)
+    assert uncertainty.voxels.any()
+    assert {"UncertaintyMean", "UncertaintyPercent"} <= {figure.name for figure in result.figures}
+    unchanged = replace(scan, stored=np.minimum(scan.stored, 450))
+    assert [product.name for product in predictor(Inputs(unchanged)).products][-1] == "lesionprobability"
 
 
 def test_specks_are_no_lesions(scan: Scan) -> None:

@@ -1,10 +1,8 @@
 """What margins around a found lesion do to the figures of validation patients."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,8 +10,6 @@ import torch
 
 from pipeline.bundles import bundles_folder
 from pipeline.networks import UNetSegmentor
-
-SCRIPT = Path(__file__).parents[2] / "scripts" / "choose_grow.py"
 
 
 @pytest.fixture
@@ -32,18 +28,12 @@ def run(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_a_wider_margin_leaves_less_tissue_as_it_was(phantom_cohort: Path, run: Path, tmp_path: Path) -> None:
+def test_a_wider_margin_leaves_less_tissue_as_it_was(
+    phantom_cohort: Path, run: Path, script: Callable[..., str], tmp_path: Path
+) -> None:
     shutil.copytree(phantom_cohort, tmp_path / "cohort")  # the judge is kept in it
     given = ("--grow", "0", "8", "--judge-iterations", "3")
-    arguments = [str(tmp_path / "cohort"), "-b", f"{run}+harmonic", *given, "-o", str(tmp_path / "grow.md")]
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
+    script("choose_grow.py", tmp_path / "cohort", "-b", f"{run}+harmonic", *given, "-o", tmp_path / "grow.md")
     header, _, *lines = (tmp_path / "grow.md").read_text().splitlines()
     cells = {line.split(" | ")[0].strip("| "): line.strip("| ").split(" | ")[1:] for line in lines}
     assert list(cells) == ["untouched", "0 mm", "8 mm"]

@@ -1,16 +1,14 @@
 """Every sequence of the patients that the shipped weights may know is a scan of its own, in the patient's split."""
 
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "fill_cohort.py"
+Splits = dict[str, list[dict[str, str]]]
 
 
 @pytest.fixture
@@ -30,23 +28,21 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def splits_of(data: Path, *more: str) -> dict[str, list[dict[str, str]]]:
-    """What the script writes."""
-    listed = data.with_name("fill.json")
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), str(data), "-o", str(listed), *more],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
-    found: dict[str, list[dict[str, str]]] = json.loads(listed.read_text())
-    return found
+@pytest.fixture
+def splits_of(data: Path, script: Callable[..., str]) -> Callable[..., Splits]:
+    """What the script writes with further options."""
+
+    def make(*more: str) -> Splits:
+        listed = data.with_name("fill.json")
+        script("fill_cohort.py", data, "-o", listed, *more)
+        found: Splits = json.loads(listed.read_text())
+        return found
+
+    return make
 
 
-def test_sequences_are_scans_of_a_patient_who_stays_in_one_split(data: Path) -> None:
-    splits = splits_of(data)
+def test_sequences_are_scans_of_a_patient_who_stays_in_one_split(splits_of: Callable[..., Splits]) -> None:
+    splits = splits_of()
     rows = [row for entries in splits.values() for row in entries]
     assert len(rows) == 4 + 1 + 4 * 2 + 3 * 3
     assert len({row["subject"] for row in rows}) == len(rows)
@@ -61,8 +57,8 @@ def test_sequences_are_scans_of_a_patient_who_stays_in_one_split(data: Path) -> 
         assert row["mask"] == next(other["mask"] for other in rows if other["patient"] == row["patient"])
 
 
-def test_a_contrast_can_be_left_out_of_the_training_and_of_it_alone(data: Path) -> None:
-    all_of_them, without = splits_of(data), splits_of(data, "--without", "T1w", "contrast-enhanced T1w")
+def test_a_contrast_can_be_left_out_of_the_training_and_of_it_alone(splits_of: Callable[..., Splits]) -> None:
+    all_of_them, without = splits_of(), splits_of("--without", "T1w", "contrast-enhanced T1w")
     assert {split: without[split] for split in ("validation", "test")} == {
         split: all_of_them[split] for split in ("validation", "test")
     }

@@ -1,28 +1,18 @@
 """The table of a filler beside the harmonic fill, on holes with known truth."""
 
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "measure_fill.py"
-
 
 @pytest.mark.slow
-def test_both_fill_the_same_holes_and_what_is_the_same_gains_nothing(phantom_cohort: Path, tmp_path: Path) -> None:
-    arguments = [str(phantom_cohort), "-b", "harmonic", "--each", "2", "-o", str(tmp_path / "fill.md")]
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
+def test_both_fill_the_same_holes_and_what_is_the_same_gains_nothing(
+    phantom_cohort: Path, script: Callable[..., str], tmp_path: Path
+) -> None:
+    script("measure_fill.py", phantom_cohort, "-b", "harmonic", "--each", "2", "-o", tmp_path / "fill.md")
     header, _, *lines = (tmp_path / "fill.md").read_text().splitlines()
     assert header.startswith("| hole | holes | patients |")
     assert lines

@@ -1,9 +1,7 @@
 """The one command that trains elsewhere: pack, train, stop, resume, choose."""
 
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,39 +9,25 @@ import pytest
 
 from pipeline.preprocessing.cohort_format import read_cohort, read_stored
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "train_packed.py"
-
-
-def script(*arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
 
 @pytest.fixture(scope="module")
-def packed(phantom_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def packed(phantom_cohort: Path, script: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("packed") / "cohort.tar"
-    script("pack", str(phantom_cohort), "-o", str(path))
+    script("train_packed.py", "pack", phantom_cohort, "-o", path)
     return path
 
 
 @pytest.mark.slow
 def test_a_packed_cohort_trains_elsewhere_resumes_and_brings_home_what_is_worth_keeping(
-    packed: Path, phantom_cohort: Path, tiny: dict[str, object], tmp_path: Path
+    packed: Path, phantom_cohort: Path, tiny: dict[str, object], script: Callable[..., str], tmp_path: Path
 ) -> None:
     settings = [f"--set={key}={json.dumps(value)}" for key, value in {**tiny, "batch_size": 4}.items()]
     options = ["--preset", "laptop", "--device", "cpu", *settings]
-    train = ["train", "gvs", str(packed), "-o", str(tmp_path / "run"), "--judge-iterations", "4"]
-    script(*train, "--minutes", "5", "--to", str(tmp_path / "first"), "--epochs", "2", *options)
+    train = ["train_packed.py", "train", "gvs", packed, "-o", tmp_path / "run", "--judge-iterations", "4"]
+    script(*train, "--minutes", "5", "--to", tmp_path / "first", "--epochs", "2", *options)
     kept = {path.name for path in (tmp_path / "first").iterdir()}
     assert kept >= {"model.pt", "checkpoint.pt", "curves.csv", "train.log", "selection.json", "train.json"}
-    script(*train, "--minutes", "5", "--to", str(tmp_path / "second"))
+    script(*train, "--minutes", "5", "--to", tmp_path / "second")
     assert len(json.loads((tmp_path / "run" / "run.json").read_text())["starts"]) == 2
     record = json.loads((tmp_path / "second" / "selection.json").read_text())
     assert [row["epoch"] for row in record["epochs"]] == [1, 2]
