@@ -38,6 +38,8 @@ def method(request: pytest.FixtureRequest) -> Any:
             config[name] = [4] * len(value) if isinstance(value, list) else 4
         elif name.endswith("blocks"):
             config[name] = 1
+    if request.param == "Segmentation":
+        config["neighbours"] = 0  # the batch has single slices
     torch.manual_seed(0)
     return ConfigParser({**config, "size": [32, 32]}).get_parsed_content("method")
 

@@ -1,9 +1,10 @@
 """What a training is fastest in is measured in turns, and float32 gives way only to what is clearly faster."""
 
 import pytest
+import torch
 
 from pipeline.training import speed
-from pipeline.training.speed import PLAIN, Speed, fastest
+from pipeline.training.speed import PLAIN, Speed, candidates, fastest
 
 HALF = Speed("bfloat16")
 
@@ -31,3 +32,9 @@ def test_the_choice_is_said_in_words():
         "float32, contiguous",
         "bfloat16, channels last",
     ]
+
+
+def test_on_a_cpu_the_memory_format_is_not_tried_which_could_end_the_process():
+    options = candidates(torch.device("cpu"))
+    assert options[0] == PLAIN
+    assert not any(option.channels_last for option in options)
