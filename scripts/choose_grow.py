@@ -17,6 +17,7 @@ from pipeline.bundles import find_parts  # noqa: E402
 from pipeline.evaluation import Settings, evaluate  # noqa: E402
 from pipeline.evaluation.judge import ITERATIONS  # noqa: E402
 from pipeline.inference import load_parts  # noqa: E402
+from pipeline.inference.found_filler import THRESHOLD  # noqa: E402
 from pipeline.metrics import METRICS  # noqa: E402
 
 SHOWN = ("healthiness_pooled", "healthiness", "contrast", "psnr_normal", "bit_identical")
@@ -29,10 +30,12 @@ def main() -> None:
     parser.add_argument("-b", "--bundle", default="lesion+fill", help="SEGMENTER+FILLER")
     parser.add_argument("--split", default="validation")
     parser.add_argument("--grow", type=float, nargs="+", default=[0.0, 2.0, 4.0], help="margins in mm")
+    parser.add_argument("--threshold", type=float, default=THRESHOLD, help="of the probability of lesion")
     parser.add_argument("--judge-iterations", type=int, default=ITERATIONS, help="of the training of the judge")
     parser.add_argument("-o", "--output", type=Path, required=True, help="Markdown")
     given = parser.parse_args()
     predictor = load_parts(find_parts(given.bundle), "translator", "cpu").predictor
+    predictor.threshold = given.threshold
     metrics = [METRICS[name] for name in SHOWN]
     settings = Settings("found", split=given.split, judge_iterations=given.judge_iterations)
     lines = [f"| | {' | '.join(metric.heading for metric in metrics)} |", f"|---|{'---:|' * len(metrics)}"]

@@ -7,6 +7,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
+
+from pipeline.networks import UNetSegmentor
 
 pytestmark = pytest.mark.slow
 
@@ -76,14 +79,17 @@ def test_a_filler_whose_error_is_not_known_says_so_before_a_scan_is_read(
     assert not (tmp_path / "out").exists()
 
 
-def test_in_a_healthy_head_nothing_is_found_and_nothing_changed(
-    call: Call, segmenter_run: Path, write: Callable[..., Path], voxels: np.ndarray, tmp_path: Path
+def test_where_nothing_is_found_nothing_is_changed_and_that_is_said(
+    call: Call, make_run: Callable[..., Path], write: Callable[..., Path], voxels: np.ndarray, tmp_path: Path
 ) -> None:
-    healthy = np.where(voxels > 0, 400, 0).astype(np.int16)
-    scan = write("sub-01_FLAIR.nii.gz", healthy)
-    _, said, _ = call("synthesize", scan, "-b", f"{segmenter_run}+harmonic", "-o", tmp_path / "out")
+    blind = UNetSegmentor(filters=4)
+    torch.nn.init.zeros_(blind.unet.final_conv.weight)
+    settings = {"filters": 4, "spacing_mm": 1.0, "size": [48, 48], "fixed_window": [0, 1000], "slab_mm": None}
+    run = make_run("unet_segmentation", blind, **settings)
+    scan = write("sub-01_FLAIR.nii.gz", voxels)
+    _, said, _ = call("synthesize", scan, "-b", f"{run}+harmonic", "-o", tmp_path / "out")
     assert "no lesion was found, and the scan was left as it is" in said
-    np.testing.assert_array_equal(stored(tmp_path / "out" / "sub-01_desc-pseudohealthy_FLAIR.nii.gz"), healthy)
+    np.testing.assert_array_equal(stored(tmp_path / "out" / "sub-01_desc-pseudohealthy_FLAIR.nii.gz"), voxels)
 
 
 def test_it_is_enhanced_as_any_translator_s_result(
