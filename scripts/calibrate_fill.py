@@ -9,7 +9,6 @@ of errors by distance. It is checked on patients that it did not see: fitted on 
 half, and the other way round. What is stored with `--write` in the bundle's inference config is fitted on all.
 """
 
-import argparse
 import itertools
 import json
 import re
@@ -34,7 +33,7 @@ from pipeline.inference.fill_error import INTERVAL, Place, Z, place_in  # noqa: 
 from pipeline.preprocessing.cohort_format import Subject, read_cohort, read_mask  # noqa: E402
 from pipeline.preprocessing.foreground import foreground  # noqa: E402
 from pipeline.preprocessing.hole_slices import healthy_tissue  # noqa: E402
-from scripts.measure_fill import NAMES, Shape, holes, shapes_of  # noqa: E402
+from scripts.measure_fill import NAMES, Shape, holes, parser_of, shapes_of  # noqa: E402
 
 KEPT = 600  # voxels of a hole at most
 SIZES_ML = (0.03, 0.3, 3.0, 22.0, 80.0)  # the middles of `measure_fill`'s sizes
@@ -187,14 +186,8 @@ def write(error: FillError, path: Path) -> None:
 
 def main() -> None:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cohort", type=Path)
-    parser.add_argument("-b", "--bundle", default="fill", help="bundle or run")
-    parser.add_argument("--split", default="validation")
-    parser.add_argument("--shapes", type=Path, help="folder with further lesion masks, *lesion.nii.gz")
-    parser.add_argument("--each", type=int, default=4, help="holes of each size in each scan")
+    parser = parser_of(__doc__, each=4)
     parser.add_argument("--write", action="store_true", help="store it in the bundle's inference config")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="Markdown")
     given = parser.parse_args()
     bundle = find_bundle(given.bundle)
     filler = load_predictor(bundle, "filler", "cpu")[0]

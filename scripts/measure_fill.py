@@ -132,16 +132,22 @@ def table(rows: pd.DataFrame, name: str) -> list[str]:
     return lines
 
 
-def main() -> None:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parser_of(description: str | None, each: int) -> argparse.ArgumentParser:
+    """What all scripts that plant holes of known truth ask for; `each` is how many of each size by default."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cohort", type=Path)
     parser.add_argument("-b", "--bundle", default="fill", help="bundle or run")
     parser.add_argument("--split", default="validation")
-    parser.add_argument("--scans", default="*", help="pattern of the names of scans")
     parser.add_argument("--shapes", type=Path, help="folder with further lesion masks, *lesion.nii.gz")
-    parser.add_argument("--each", type=int, default=3, help="holes of each size in each scan")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="Markdown; beside it a CSV of all holes")
+    parser.add_argument("--each", type=int, default=each, help="holes of each size in each scan")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="Markdown")
+    return parser
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = parser_of(__doc__, each=3)
+    parser.add_argument("--scans", default="*", help="pattern of the names of scans")
     given = parser.parse_args()
     bundle = find_bundle(given.bundle)
     fillers = {

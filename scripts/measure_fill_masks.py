@@ -12,7 +12,6 @@ in the one, one pixel larger in the other. How much two images have the same edg
 the true lesion: 1 where all edges run the same way, 0.5 where they have nothing to do with each other.
 """
 
-import argparse
 import itertools
 import sys
 from collections.abc import Iterator
@@ -36,7 +35,7 @@ from pipeline.phantoms.appearance import APPEARANCES, Spacing, Tissue, paint  # 
 from pipeline.preprocessing.cohort_format import Subject, read_cohort, read_mask  # noqa: E402
 from pipeline.preprocessing.foreground import foreground  # noqa: E402
 from pipeline.preprocessing.hole_slices import healthy_tissue  # noqa: E402
-from scripts.measure_fill import NAMES, Shape, holes, shapes_of  # noqa: E402
+from scripts.measure_fill import NAMES, Shape, holes, parser_of, shapes_of  # noqa: E402
 
 GROW_MM = (0.0, 1.0, 2.0, 3.0)
 IN_SLICE = np.array([[[0, 1, 0], [1, 1, 1], [0, 1, 0]]], dtype=bool)
@@ -140,14 +139,7 @@ def tables(masks: pd.DataFrame, contrasts: pd.DataFrame) -> list[str]:
 
 def main() -> None:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cohort", type=Path)
-    parser.add_argument("-b", "--bundle", default="fill", help="bundle or run")
-    parser.add_argument("--split", default="validation")
-    parser.add_argument("--shapes", type=Path, help="folder with further lesion masks, *lesion.nii.gz")
-    parser.add_argument("--each", type=int, default=2, help="lesions of each size in each patient")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="Markdown")
-    given = parser.parse_args()
+    given = parser_of(__doc__, each=2).parse_args()
     filler = load_predictor(find_bundle(given.bundle), "filler", "cpu")[0]
     shapes = shapes_of(given.cohort, given.split, given.shapes)
     masks: list[dict[str, Any]] = []

@@ -1,5 +1,6 @@
 """Fillers: image and mask in, image out; voxels outside the mask keep their exact value."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -55,7 +56,7 @@ class Fill:
     is_like_training: bool = True
 
 
-class FillsMask:
+class FillsMask(ABC):
     """What fillers have in common: from a mask and a fill of axial intensities to the result.
 
     Attributes:
@@ -81,6 +82,7 @@ class FillsMask:
         drawn = {} if self.samples is None else {"Samples": self.samples, "Seed": self.seed}
         return {**({"GrowMm": self.grow_mm} if self.grow_mm else {}), **drawn}
 
+    @abstractmethod
     def fill(
         self, windowed: NDArray[np.float32], hole: NDArray[np.bool_], spacing_mm: tuple[float, float, float]
     ) -> NDArray[np.float32]:
@@ -94,7 +96,6 @@ class FillsMask:
         Returns:
             The first sequence in [0, 1], shape (slices, right, anterior); equal to the input outside the hole.
         """
-        raise NotImplementedError
 
     def _try(self, windowed: NDArray[np.float32], spacing_mm: tuple[float, float, float]) -> None:
         self.fill(windowed, windowed[:, 0] > 0.5, spacing_mm)
@@ -117,6 +118,7 @@ class FillsMask:
             )
         self.samples, self.seed = samples, seed
 
+    @abstractmethod
     def fill_seen(self, seen: Seen, hole: NDArray[np.bool_]) -> Fill:
         """What it puts into a hole of a scan as it is seen.
 
@@ -124,7 +126,6 @@ class FillsMask:
             seen: the scan.
             hole: bool, shape (slices, right, anterior).
         """
-        raise NotImplementedError
 
     def result(self, inputs: Inputs, fill: Callable[[Seen, NDArray[np.bool_]], Fill]) -> Result:
         """Fill the mask of the inputs.
