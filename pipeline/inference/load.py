@@ -135,6 +135,7 @@ def load_parts(bundles: Sequence[Bundle], kind: str | None, device: str = "auto"
             f"{name}: is a {FoundFiller.kind}, for `phs-pipeline {COMMANDS[FoundFiller.kind]}`, expected a {kind}; use "
             "that command, or give one bundle with -b"
         )
+    device = str(pick_device(device))  # told once
     (segmenter, first), (filler, second) = (
         load_predictor(bundle, part, device, trust=trust)
         for bundle, part in zip(bundles, ("segmenter", "filler"), strict=True)
