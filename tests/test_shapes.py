@@ -11,6 +11,7 @@ import torch
 from jaxtyping import TypeCheckError
 from torch import nn
 
+import pipeline
 from pipeline.losses import difference_weights, residual_mse, weighted_cross_entropy
 from pipeline.networks import JohnsonGenerator, MapCritic, PHSGenerator, UNetSegmentor
 from pipeline.objectives import LeastSquares
@@ -70,3 +71,10 @@ def test_slices_of_another_shape_than_their_masks_are_refused(phantom_cohort: Pa
 @pytest.mark.usefixtures("without_shape_checks")
 def test_outside_the_tests_nothing_is_checked() -> None:
     assert JohnsonGenerator(filters=2, residual_blocks=1)(IMAGES[:, :, :31]).shape == (2, 1, 32, 32)
+
+
+def test_arrays_are_declared_by_their_class() -> None:
+    """`NDArray` is a class no longer, from numpy 2.5 on Python 3.12: `Float[NDArray[…], …]` fails on import there."""
+    declared = re.compile(r"\b(Float|Bool|UInt|Int|Shaped|Num)\d*\[NDArray")
+    sources = Path(pipeline.__file__).parent.rglob("*.py")
+    assert [path for path in sources if declared.search(path.read_text())] == []

@@ -145,9 +145,7 @@ class FillError:
             total += share * np.exp(-(distance_mm**2) / (2 * length**2))
         return total
 
-    def field(
-        self, points_mm: Float[NDArray[np.float64], "n 3"], seed: int | tuple[int, int]
-    ) -> Float[NDArray[np.float32], " n"]:
+    def field(self, points_mm: Float[np.ndarray, "n 3"], seed: int | tuple[int, int]) -> Float[np.ndarray, " n"]:
         """A random field of mean 0, deviation 1 and this correlation, at some points.
 
         It is a sum of waves in space, so that the same seed gives the same field on any grid, in all contrasts of a

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, UInt8
-from numpy.typing import NDArray
 from scipy import ndimage
 
 
@@ -28,8 +27,8 @@ SIZES = (
 
 
 def size_classes(
-    lesion: Bool[NDArray[np.bool_], "slices right anterior"], voxel_ml: float
-) -> UInt8[NDArray[np.uint8], "slices right anterior"]:
+    lesion: Bool[np.ndarray, "slices right anterior"], voxel_ml: float
+) -> UInt8[np.ndarray, "slices right anterior"]:
     """The size class of the lesion that each voxel belongs to, by its number in `SIZES` from 1; 0 outside lesions.
 
     Voxels that touch, by a corner even, are one lesion.
@@ -43,5 +42,5 @@ def size_classes(
     volumes_ml = np.bincount(labels.ravel()) * voxel_ml
     classes = np.searchsorted([size.least_ml for size in SIZES], volumes_ml, side="right").astype(np.uint8)
     classes[0] = 0
-    found: NDArray[np.uint8] = classes[labels]
+    found: np.ndarray = classes[labels]
     return found

@@ -2,7 +2,6 @@
 
 import numpy as np
 from jaxtyping import Bool, Float32
-from numpy.typing import NDArray
 from scipy import ndimage
 
 # Of the window's width: above the air around a whole head, below the darkest tissue of a skull-stripped brain.
@@ -10,8 +9,8 @@ AIR = 0.04
 
 
 def foreground(
-    axial: Float32[NDArray[np.float32], "slices right anterior"],
-) -> Bool[NDArray[np.bool_], "slices right anterior"]:
+    axial: Float32[np.ndarray, "slices right anterior"],
+) -> Bool[np.ndarray, "slices right anterior"]:
     """The largest connected object brighter than air, holes within each slice filled.
 
     Args:
@@ -26,7 +25,7 @@ def foreground(
         return bright
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
-    largest: NDArray[np.bool_] = labels == sizes.argmax()
+    largest: np.ndarray = labels == sizes.argmax()
     # Outside its box the object has no holes.
     box = ndimage.find_objects(largest.view(np.uint8))[0]
     for axial_slice in largest[box]:

@@ -79,9 +79,7 @@ class Grid:
         )
         return top, left
 
-    def corners(
-        self, tissue: Bool[NDArray[np.bool_], "slices height width"], spacing_mm: tuple[float, float]
-    ) -> list[Corner]:
+    def corners(self, tissue: Bool[np.ndarray, "slices height width"], spacing_mm: tuple[float, float]) -> list[Corner]:
         """Where canvases have to lie to cover a head or body; one around the field of view's centre if that does.
 
         Args:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Float32
-from numpy.typing import NDArray
 
 from pipeline.errors import ScanError, UsageError
 from pipeline.preprocessing.foreground import AIR
@@ -36,16 +35,16 @@ class Window:
         """Scan units that one unit of the network's range stands for."""
         return self.high - self.low
 
-    def apply(self, intensities: Float[NDArray[np.floating], "*shape"]) -> Float32[NDArray[np.float32], "*shape"]:
+    def apply(self, intensities: Float[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape"]:
         """Scan units to [0, 1], float32, same shape."""
-        scaled: NDArray[np.float32] = np.subtract(intensities, np.float32(self.low), dtype=np.float32)
+        scaled: np.ndarray = np.subtract(intensities, np.float32(self.low), dtype=np.float32)
         scaled /= np.float32(self.width)
         np.clip(scaled, 0.0, 1.0, out=scaled)
         return scaled
 
     def residual(
-        self, intensities: Float[NDArray[np.floating], "*shape"], residual: Float32[NDArray[np.float32], "*shape"]
-    ) -> Float32[NDArray[np.float32], "*shape"]:
+        self, intensities: Float[np.ndarray, "*shape"], residual: Float32[np.ndarray, "*shape"]
+    ) -> Float32[np.ndarray, "*shape"]:
         """What to add to `intensities`, in scan units, for a network's residual on [0, 1].
 
         Intensities above the window were shown to the network as 1. What the clipping hid, `intensities - high`, stays
@@ -56,7 +55,7 @@ class Window:
             intensities: scan units, any shape.
             residual: network output minus network input, same shape.
         """
-        change: NDArray[np.float32] = residual * np.float32(self.width)
+        change: np.ndarray = residual * np.float32(self.width)
         # Nothing becomes darker than the window's lower end: air does not turn negative.
         np.maximum(change, np.float32(self.low) - np.clip(intensities, self.low, self.high), out=change)
         excess = np.maximum(intensities - np.float32(self.high), 0.0)
@@ -89,7 +88,7 @@ class WindowRule:
             if not -math.inf < low < high < math.inf:
                 raise UsageError(f"a window's lower end lies below its upper end, found {low} and {high}")
 
-    def window(self, intensities: Float[NDArray[np.floating], "..."], origin: Path) -> Window:
+    def window(self, intensities: Float[np.ndarray, "..."], origin: Path) -> Window:
         """The window of one scan.
 
         Raises:
@@ -108,7 +107,7 @@ class WindowRule:
         return Window(air, high)
 
 
-def air_level(intensities: Float[NDArray[np.floating], "..."]) -> float:
+def air_level(intensities: Float[np.ndarray, "..."]) -> float:
     """The intensity of air: 0, as scanners have it, unless the darkest voxels lie well above and are many.
 
     A scan cut so closely that it shows no air has few voxels near its darkest; a whole volume with air around the head
