@@ -1,10 +1,14 @@
-"""Which device to compute on."""
+"""Which device to compute on, and who prepares what it computes."""
 
 import logging
+import os
 
 import torch
 
 from pipeline.errors import UsageError
+
+# More processes wait for one another.
+MOST_WORKERS = 16
 
 logger = logging.getLogger(__name__)
 
@@ -34,3 +38,15 @@ def pick_device(name: str = "auto") -> torch.device:
     if device.type not in ("cpu", "cuda", "mps"):
         raise UsageError(refusal)
     return device
+
+
+def data_workers(device: torch.device) -> int:
+    """How many processes prepare batches for a training on this device.
+
+    None on a CPU, which the networks need. A GPU is waited for otherwise: it gets the processors that this program may
+    use, shared with the other processes that torchrun started on this machine.
+    """
+    if device.type != "cuda":
+        return 0
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(MOST_WORKERS, allowed // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))

@@ -5,7 +5,7 @@ import logging
 import pytest
 import torch
 
-from pipeline.devices import pick_device
+from pipeline.devices import MOST_WORKERS, data_workers, pick_device
 from pipeline.errors import UsageError
 
 
@@ -45,3 +45,18 @@ def test_cuda_on_a_machine_without_one_is_refused():
 @pytest.mark.parametrize("name", ["auto", "cuda", "cuda:0"])
 def test_cuda_is_taken_where_it_is(name):
     assert pick_device(name).type == "cuda"
+
+
+class TestWhoPreparesBatches:
+    """A GPU that waits for its data learns nothing; a CPU has nobody to spare."""
+
+    def test_a_cpu_prepares_its_own(self):
+        assert data_workers(torch.device("cpu")) == 0
+
+    @pytest.mark.parametrize(
+        ("processors", "processes", "workers"), [(8, 1, 8), (8, 4, 2), (2, 4, 1), (256, 1, MOST_WORKERS)]
+    )
+    def test_the_processes_on_a_machine_share_its_processors(self, monkeypatch, processors, processes, workers):
+        monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(processors)), raising=False)
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+        assert data_workers(torch.device("cuda")) == workers

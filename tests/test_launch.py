@@ -652,3 +652,13 @@ class TestSettingsOfTheCohort:
         cohort = altered(lambda _, subject: {"channels": {"FLAIR": subject["images"], "T1w": subject["images"]}})
         with pytest.raises(UsageError, match="has the sequences FLAIR, T1w, expected one, which is what gvs takes"):
             start("gvs", cohort)
+
+
+def test_batches_prepared_by_other_processes_are_the_same_each_time(phantom_cohort: Path, tmp_path: Path) -> None:
+    """What a filler's data draws at random comes from the seed, also in the processes that prepare it."""
+    settings = {"spacing_mm": 4.0, "size": [64, 64], "crop": [32, 32], "filters": 2, "device_name": "cpu", "epochs": 2}
+    for name in ("once", "again"):
+        train(find_bundle("fill"), phantom_cohort, tmp_path / name, [], {**settings, "workers": 2})
+    once, again = (torch.load(tmp_path / name / "models" / "model.pt") for name in ("once", "again"))
+    assert once.keys() == again.keys()
+    assert all(torch.equal(tensor, again[name]) for name, tensor in once.items())

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 
+from pipeline.errors import UsageError
 from pipeline.metrics import psnr
 from pipeline.mosaic import difference, grey, mosaic, outlined, save_png
 from pipeline.preprocessing.foreground import AIR
@@ -36,7 +37,7 @@ Picture = NDArray[np.uint8]
 
 
 class Validation(ABC):
-    """Runs the main export over the validation slices on the first process, after each epoch.
+    """Runs the main export over the validation slices on the first process, after every so many epochs and the last.
 
     A subclass says what its figure is called, how it is computed, and what a row of its panel shows. The figure goes to
     `engine.state.metrics`, the panel to `panels/epoch_NNN.png`. With no validation slices nothing is done.
@@ -47,6 +48,7 @@ class Validation(ABC):
         inferer: runs the network on a batch.
         batch_size: slices at once.
         rows: slices in the panel, spread evenly over the dataset.
+        every: epochs from one validation to the next: on a GPU an epoch may take less time than looking at it.
     """
 
     figure: str
@@ -61,7 +63,11 @@ class Validation(ABC):
         inferer: Inferer,
         batch_size: int = 8,
         rows: int = 6,
+        every: int = 1,
     ) -> None:
+        if every < 1:
+            raise UsageError(f"validate_every is at least 1 epoch, found {every}")
+        self.every = every
         self.folder = Path(folder)
         self.dataset = dataset
         self.inferer = inferer
@@ -82,10 +88,17 @@ class Validation(ABC):
         """What to say of a training that ends with a figure at which its result is of no use."""
 
     def attach(self, engine: PlayerTrainer) -> None:
-        """Validate on the first process, after each epoch."""
+        """Validate on the first process."""
         if rank() == 0 and len(self.dataset):
-            engine.add_event_handler(Events.EPOCH_COMPLETED, self.validate)
+            engine.add_event_handler(Events.EPOCH_COMPLETED, self._validate_in_turn)
             engine.add_event_handler(Events.COMPLETED, self._warn)
+
+    def _validate_in_turn(self, engine: PlayerTrainer) -> None:
+        if engine.state.epoch % self.every == 0 or engine.state.epoch == engine.state.max_epochs:
+            self.validate(engine)
+        else:
+            # A figure of another epoch is none of this one.
+            engine.state.metrics.pop(self.figure, None)
 
     def _warn(self, engine: PlayerTrainer) -> None:
         said = self.alarm(engine.state.metrics[self.figure]) if self.figure in engine.state.metrics else None
@@ -195,6 +208,7 @@ class FillValidation(Validation):
         dataset: blocks with fixed holes; all their slices are kept.
         inferer: runs the network on a batch.
         batch_size: slices at once.
+        every: epochs from one validation to the next.
     """
 
     figure = "psnr_gain"
@@ -202,10 +216,12 @@ class FillValidation(Validation):
     titles = ("truth", "start", "filled", "difference", "hole")
     legend = "SYNTHETIC - not for diagnosis; difference to the truth: orange too dark, blue too bright"
 
-    def __init__(self, folder: Path | str, dataset: HoleDataset, inferer: Inferer, batch_size: int = 8) -> None:
+    def __init__(
+        self, folder: Path | str, dataset: HoleDataset, inferer: Inferer, batch_size: int = 8, every: int = 1
+    ) -> None:
         slices = [sample for index in range(len(dataset)) for sample in dataset[index]]
         self.neighbours = dataset.neighbours
-        super().__init__(folder, slices, inferer, batch_size)
+        super().__init__(folder, slices, inferer, batch_size, every=every)
 
     def measure(self, outputs: list[tuple[Sample, Tensor]]) -> float:
         """The mean over slices, inside the hole."""

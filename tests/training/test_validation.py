@@ -5,9 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from ignite.engine import Engine, Events
 from monai.inferers import SimpleInferer
 from torch import Tensor, nn
 
+from pipeline.errors import UsageError
 from pipeline.preprocessing.grid import Grid
 from pipeline.preprocessing.hole_slices import HoleDataset
 from pipeline.training import FillValidation
@@ -25,6 +27,13 @@ class Halves(nn.Module):
         return truth + self.factor * (shown[:, 1:2] - truth)
 
 
+class Start(nn.Module):
+    """Gives back the start."""
+
+    def forward(self, shown: Tensor) -> Tensor:
+        return shown[:, 1:2]
+
+
 @pytest.mark.parametrize(("factor", "gain_db"), [(1.0, 0.0), (0.5, 6.0206), (0.1, 20.0), (2.0, -6.0206)])
 def test_the_figure_is_the_gain_over_the_start_in_db(
     phantom_cohort: Path, tmp_path: Path, factor: float, gain_db: float
@@ -39,3 +48,25 @@ def test_the_figure_is_the_gain_over_the_start_in_db(
     assert engine.state.metrics["psnr_gain"] == pytest.approx(gain_db, abs=1e-2)
     assert (validation.alarm(engine.state.metrics["psnr_gain"]) is None) == (gain_db > 0)
     assert (tmp_path / "panels" / "epoch_001.png").is_file()
+
+
+def test_it_looks_every_so_many_epochs_and_at_the_end(phantom_cohort: Path, tmp_path: Path) -> None:
+    data = HoleDataset(phantom_cohort, "validation", Grid(4.0, (64, 64)), fixed=True)
+    validation = FillValidation(tmp_path, data, SimpleInferer(), every=3)
+    engine = Engine(lambda *_: None)
+    engine.main_export = Start()
+    engine.state.device = "cpu"
+    validation.attach(engine)  # type: ignore[arg-type]
+    seen: list[int] = []
+    engine.add_event_handler(
+        Events.EPOCH_COMPLETED, lambda: seen.append(engine.state.epoch) if engine.state.metrics else None
+    )
+    engine.run([0], max_epochs=5)
+    assert seen == [3, 5]
+    assert sorted(path.name for path in (tmp_path / "panels").iterdir()) == ["epoch_003.png", "epoch_005.png"]
+
+
+def test_never_is_not_every_so_many(phantom_cohort: Path, tmp_path: Path) -> None:
+    data = HoleDataset(phantom_cohort, "validation", Grid(4.0, (64, 64)), fixed=True)
+    with pytest.raises(UsageError, match=r"validate_every is at least 1 epoch, found 0"):
+        FillValidation(tmp_path, data, SimpleInferer(), every=0)
