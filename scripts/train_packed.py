@@ -1,10 +1,13 @@
 """Train a bundle on another machine: pack a cohort here, train and resume there, take the weights home.
 
-    python scripts/train_packed.py pack COHORT -o .carry/cohort.tar
+    python scripts/train_packed.py pack COHORT -o .carry/cohort.tar [--decibels 42]
     python scripts/train_packed.py train gvs .carry/cohort.tar -o .carry/run --minutes 9 --to $OUT [--epochs 60 …]
 
-A packed cohort holds the windowed slices in 8 bits instead of 16, so that some hundred scans stay below 60 MB; the
-rounding, a 512th of the window at most, is far below a scan's noise. `train` unpacks it, starts the training or goes
+A packed cohort holds the windowed slices in 8 bits instead of 16, as JPEG 2000: without loss, or with a mean squared
+error of so many decibels below the whole range. At 40 dB, 80 whole heads take about 22 MB, and the error in the head is
+1.3 % of the window, not more than a scan's noise.
+
+`train` unpacks it, starts the training or goes
 on with the one in RUN, stops it at its last whole epoch when the minutes are over, then lets the validation patients
 choose among the kept epochs and copies weights, curves, log and scores to the folder of `--to`. The same command again
 goes on. Options that are not known here are handed to `phs-pipeline train`. Needs nothing but this checkout and its
@@ -12,7 +15,6 @@ dependencies, and no network.
 """
 
 import argparse
-import gzip
 import io
 import json
 import os
@@ -21,40 +23,57 @@ import signal
 import subprocess
 import sys
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ("run.json", "selection.json", "curves.csv", "curves.png", "train.log", "configs/train.json")
 
 sys.path.insert(0, str(ROOT))
+Image.MAX_IMAGE_PIXELS = None  # a volume is one tall picture of ours
 from pipeline.files import written_aside  # noqa: E402
 from pipeline.preprocessing.cohort_format import LEVELS, read_cohort, read_stored  # noqa: E402
 
 STEP = LEVELS // 255
+STORED = "stored.json"  # of each image, what a picture does not hold
 
 
-def pack(cohort: Path, packed: Path) -> None:
+def pack(cohort: Path, packed: Path, decibels: float | None) -> None:
     """Write the cohort as one tar file, its images in 256 levels."""
     subjects = read_cohort(cohort).subjects
+    stored = {}
     with written_aside(packed) as aside, tarfile.open(aside, "w") as archive:
-        for name in (
-            "cohort.json",
-            "settings.json",
-            *(subject.masks for subject in subjects if subject.masks is not None),
-        ):
+        for name in ("cohort.json", "settings.json", *(subject.masks for subject in subjects if subject.masks)):
             archive.add(cohort / name, name)
-        for subject in subjects:
-            levels = read_stored(cohort / subject.images)
-            coarse = np.moveaxis(np.round(levels / STEP).astype(np.uint8), 0, 2)
-            image = nib.Nifti1Image(coarse, nib.load(cohort / subject.images).affine)
-            content = gzip.compress(image.to_bytes(), 9, mtime=0)
-            entry = tarfile.TarInfo(subject.images)
-            entry.size = len(content)
-            archive.addfile(entry, io.BytesIO(content))
+        for path in (path for subject in subjects for path in subject.channels.values()):
+            levels = np.round(read_stored(cohort / path) / STEP).astype(np.uint8)
+            stored[path] = {"affine": nib.load(cohort / path).affine.tolist(), "slices": len(levels)}
+            _add(archive, _picture(path), _compressed(levels, decibels))
+        _add(archive, STORED, json.dumps(stored).encode())
     print(f"{packed}: {packed.stat().st_size / 1e6:.1f} MB, {len(subjects)} scans")
+
+
+def _compressed(levels: NDArray[np.uint8], decibels: float | None) -> bytes:
+    """Slices (N, H, W) below one another, as one JPEG 2000 picture."""
+    how = {} if decibels is None else {"quality_mode": "dB", "quality_layers": [decibels], "irreversible": True}
+    content = io.BytesIO()
+    Image.fromarray(levels.reshape(-1, levels.shape[2])).save(content, "JPEG2000", **how)
+    return content.getvalue()
+
+
+def _picture(path: str) -> str:
+    return path.replace(".nii.gz", ".jp2")
+
+
+def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.size = len(content)
+    archive.addfile(entry, io.BytesIO(content))
 
 
 def unpack(packed: Path, cohort: Path) -> None:
@@ -62,11 +81,20 @@ def unpack(packed: Path, cohort: Path) -> None:
     with tarfile.open(packed) as archive:
         archive.extractall(cohort, filter="data")
     (cohort / "cohort.json").rename(cohort / "unfinished.json")
-    for path in sorted((cohort / "images").glob("*.nii.gz")):
-        image = nib.load(path)
-        with written_aside(path) as aside:
-            nib.save(nib.Nifti1Image(np.asarray(image.dataobj).astype(np.uint16) * STEP, image.affine), aside)
+    stored = json.loads((cohort / STORED).read_text())
+    # Decoding and compressing leave Python's lock: threads do.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(lambda path: _unpack_one(cohort, path, **stored[path]), stored))
     (cohort / "unfinished.json").rename(cohort / "cohort.json")
+
+
+def _unpack_one(cohort: Path, path: str, affine: list[list[float]], slices: int) -> None:
+    with Image.open(cohort / _picture(path)) as picture:
+        tall = np.asarray(picture).astype(np.uint16) * STEP
+    volume = np.moveaxis(tall.reshape(slices, -1, tall.shape[1]), 0, 2)
+    with written_aside(cohort / path) as aside:
+        nib.save(nib.Nifti1Image(volume, np.array(affine)), aside)
+    (cohort / _picture(path)).unlink()
 
 
 def train(
@@ -118,6 +146,7 @@ def main() -> int:
     packing = commands.add_parser("pack", help="write a cohort as one file below 60 MB")
     packing.add_argument("cohort", type=Path)
     packing.add_argument("-o", "--output", type=Path, required=True)
+    packing.add_argument("--decibels", type=float, help="PSNR of the images, over the whole slices; without it exact")
     training = commands.add_parser("train", help="train from such a file, or go on")
     training.add_argument("bundle")
     training.add_argument("packed", type=Path)
@@ -127,7 +156,7 @@ def main() -> int:
     training.add_argument("--judge-iterations", type=int, default=600, help="of the segmentor that chooses")
     known, rest = parser.parse_known_args()
     if known.command == "pack":
-        pack(known.cohort, known.output)
+        pack(known.cohort, known.output, known.decibels)
         return 0
     return train(
         known.bundle,

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.preprocessing.cohort_format import read_cohort, read_stored
+from scripts.train_packed import unpack
 
 
 @pytest.fixture(scope="module")
@@ -39,3 +40,15 @@ def test_a_packed_cohort_trains_elsewhere_resumes_and_brings_home_what_is_worth_
         before, after = (read_stored(folder / subject.images) for folder in (phantom_cohort, unpacked))
         assert np.abs(before.astype(int) - after).max() <= 65535 / 255 / 2 + 1
         np.testing.assert_array_equal(*(read_stored(f / subject.masks) for f in (phantom_cohort, unpacked)))
+
+
+def test_images_may_lose_what_noise_hides(phantom_cohort: Path, script: Callable[..., str], tmp_path: Path) -> None:
+    script("train_packed.py", "pack", phantom_cohort, "-o", tmp_path / "whole.tar")
+    script("train_packed.py", "pack", phantom_cohort, "-o", tmp_path / "small.tar", "--decibels", "40")
+    assert (tmp_path / "small.tar").stat().st_size < (tmp_path / "whole.tar").stat().st_size
+    unpack(tmp_path / "small.tar", tmp_path / "small")
+    for subject in read_cohort(phantom_cohort).of("training"):
+        before, after = (
+            read_stored(folder / subject.images) / 65535 for folder in (phantom_cohort, tmp_path / "small")
+        )
+        assert 0 < np.sqrt(np.square(before - after).mean()) < 0.012
