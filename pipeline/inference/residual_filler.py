@@ -15,11 +15,11 @@ from pipeline.errors import ScanError, UsageError
 from pipeline.inference.fill_error import FillError
 from pipeline.inference.filler import HARMONIC, Fill, FillsMask
 from pipeline.inference.inputs import Inputs, Seen
-from pipeline.inference.network import GridNetwork, NetworkPredictor
+from pipeline.inference.network import GridNetwork, NetworkPredictor, check_whole
 from pipeline.inference.products import Result
 from pipeline.preprocessing.biharmonic import biharmonic_fill, open_to_air
 from pipeline.preprocessing.foreground import foreground
-from pipeline.preprocessing.grid import Grid
+from pipeline.preprocessing.grid import LONGEST_SIDE, Grid
 from pipeline.preprocessing.harmonic import harmonic_fill
 from pipeline.preprocessing.hole_slices import line_of, network_channels
 from pipeline.preprocessing.window import WindowRule
@@ -27,8 +27,6 @@ from pipeline.scans import Scan
 
 # Of which the mid-sagittal line is found.
 SLICES_OF_LINE = 24
-# That the network is shown around the hole, as it was in training; more would take longer and change nothing.
-CONTEXT_PIXELS = 24
 RESIDUAL = (
     "To this the residual of a network was added, which saw the filled slices, their neighbours, the mask and the "
     "other side of the head."
@@ -53,6 +51,8 @@ class ResidualFiller(FillsMask, NetworkPredictor):
         channels: name of the sequence.
         neighbours: slices above and below that the network sees with each.
         from_ml: smallest volume of a connected lesion in which the network is used.
+        context: pixels of its grid that the network is shown around the hole, at least those that it takes for its
+            surroundings; more take longer and change little.
         error: of its fills.
 
     Raises:
@@ -70,13 +70,16 @@ class ResidualFiller(FillsMask, NetworkPredictor):
         channels: Sequence[str] = ("image",),
         neighbours: int = 1,
         from_ml: float = 0.0,
+        context: int = 24,
         error: FillError | None = None,
     ) -> None:
         super().__init__(GridNetwork(network, grid, device, inferer, batch_size, neighbours), window, channels)
         if not (isinstance(from_ml, int | float) and 0 <= from_ml < math.inf):
             raise UsageError(f"from_ml: found {from_ml!r}, expected a volume in ml of at least 0")
         self.grid = grid
+        check_whole("context", context, 1, LONGEST_SIDE)
         self.from_ml = from_ml
+        self.context = context
         self.error = error
 
     def fill(
@@ -126,7 +129,7 @@ class ResidualFiller(FillsMask, NetworkPredictor):
         )
         if not channels[:, 1].any():  # too small to be seen on the grid
             return added
-        rows, columns = (_around(channels[:, 1].amax(dim=(0, axis)), wide.stride) for axis in (2, 1))
+        rows, columns = (_around(channels[:, 1].amax(dim=(0, axis)), self.context, wide.stride) for axis in (2, 1))
         runner = self.runner.on(Grid(wide.spacing_mm, (len(rows), len(columns)), wide.stride))
         part = channels[:, :, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
         for batch, change in runner.on_pixels(
@@ -197,10 +200,10 @@ def _with_small(made: NDArray[np.float32], small: NDArray[np.bool_], head: NDArr
     return biharmonic_fill(made, small & ~open_to_air(small, head))
 
 
-def _around(hole: torch.Tensor, stride: int) -> range:
+def _around(hole: torch.Tensor, context: int, stride: int) -> range:
     """The pixels along an axis that a network is shown of a hole, (pixels,), and around it: a multiple of `stride`."""
     inside = torch.nonzero(hole)[:, 0]
-    first, last = int(inside[0]) - CONTEXT_PIXELS, int(inside[-1]) + 1 + CONTEXT_PIXELS
+    first, last = int(inside[0]) - context, int(inside[-1]) + 1 + context
     side = min(-(-(last - first) // stride) * stride, len(hole))
     start = min(max(0, first), len(hole) - side)
     return range(start, start + side)
