@@ -108,7 +108,7 @@ def laptop_run(phantom_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run's folder whose small network takes a known amount away, and does not say what it was trained on."""
+    """A run on 60 mm whose small network takes a known amount away, and does not say what it was trained on."""
     import torch
 
     from pipeline.bundles import bundles_folder
@@ -117,7 +117,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = {"filters": 2, "residual_blocks": 1, "upsampling": "bilinear", "output": "residual"}
     folder = tmp_path_factory.mktemp("trained")
     shutil.copytree(bundles_folder() / "gvs" / "configs", folder / "configs")
-    for name, changes in (("inference", {**settings, "spacing_mm": 2.0, "size": [32, 32]}), ("metadata", {})):
+    for name, changes in (
+        ("inference", {**settings, "slab_mm": 60.0, "spacing_mm": 2.0, "size": [32, 32]}),
+        ("metadata", {}),
+    ):
         path = folder / "configs" / f"{name}.json"
         content = json.loads(path.read_text())
         content.pop("training_domain", None)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.cli.scans import ScanOptions, flip_option, mask_option, run_over_scans, scan_options, whole_option
+from pipeline.cli.scans import ScanOptions, flip_option, mask_option, run_over_scans, scan_options, slab_options
 
 if TYPE_CHECKING:
     from pipeline.inference.run import Finish
@@ -15,7 +15,7 @@ ALPHA_LIMIT = 1000.0
 @click.command()
 @scan_options("gvs", "pseudohealthy")
 @mask_option
-@whole_option
+@slab_options
 @flip_option
 @click.option("--alpha", default=0.7, show_default=True, type=float, help="Degree of enhancement; 0 changes nothing.")
 def enhance(alpha: float, **options: Any) -> None:

@@ -1,5 +1,6 @@
 """What the commands that take scans and a bundle share: options, and the run over the scans."""
 
+import math
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -47,6 +48,7 @@ class ScanOptions:
     mask: Path | None = None
     masks: Path | None = None
     whole: bool = False
+    slab_mm: float | None = None
     flip_average: bool | None = None
     uncertainty: bool = False
     viewer: bool = False
@@ -55,6 +57,15 @@ class ScanOptions:
     moved: bool = False
     samples: int | None = None
     seed: int = 0
+
+
+def _all(*options: Decorator) -> Decorator:
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
 
 
 def scan_options(bundle: str | None, output: str) -> Decorator:
@@ -103,8 +114,15 @@ mask_option = click.option(
     type=FILE,
     help="Lesion mask on the scan's grid; only it and a margin of 5 mm are edited.",
 )
-whole_option = click.option("--whole", is_flag=True, help="Also take slices outside the slab of the training cohort.")
-
+slab_options = _all(
+    click.option("--whole", is_flag=True, help="Take all slices.  [default: as the bundle]"),
+    click.option(
+        "--slab-mm",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="MM",
+        help="Take the middle slices of this thickness, like those of a training on a slab.",
+    ),
+)
 flip_option = click.option(
     "--flip-average/--no-flip-average",
     default=None,
@@ -184,10 +202,10 @@ def _settle(predictor: Any, options: ScanOptions) -> None:
     Raises:
         UsageError: if it cannot tell how uncertain it is.
     """
-    from pipeline.preprocessing.slab import WHOLE
+    from pipeline.preprocessing.slab import Slab
 
-    if options.whole:
-        predictor.slab = WHOLE
+    if options.whole or options.slab_mm is not None:
+        predictor.slab = Slab(thickness_mm=options.slab_mm)
     if options.flip_average is not None:
         predictor.flip_average = options.flip_average
     if options.grow:
@@ -222,15 +240,6 @@ def _masks(
     for source in found.without:
         say(f"{source.path}: no lesion mask of it was found, left out")
     return found, None
-
-
-def _all(*options: Decorator) -> Decorator:
-    def add(command: Callable[..., Any]) -> Callable[..., Any]:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
 
 
 def _from_environment(name: str) -> bool:
@@ -268,8 +277,7 @@ def _check(options: ScanOptions, part_id: int) -> None:
     for path, what in files:
         if path is not None and not path.is_file():
             raise UsageError(f"{path}: found no file, expected {what} (.nii or .nii.gz); check the path")
-    if options.mask is not None and options.whole:
-        raise UsageError("--whole changes nothing with --mask, whose slices are all edited; give one of the two")
+    _check_slab(options)
     if len(options.drawn) > 1 and len(options.drawn) != len(options.scans):
         raise UsageError(
             f"--mask: found {len(options.drawn)} for {len(options.scans)} scans, expected one for all or one for each, "
@@ -282,6 +290,18 @@ def _check(options: ScanOptions, part_id: int) -> None:
         )
     if options.report is not None:
         _check_report(options.report)
+
+
+def _check_slab(options: ScanOptions) -> None:
+    from pipeline.errors import UsageError
+
+    if options.slab_mm is not None and not math.isfinite(options.slab_mm):
+        raise UsageError(f"--slab-mm {options.slab_mm:g}: expected a thickness in millimetres")
+    slab = ["--whole"] * options.whole + ["--slab-mm"] * (options.slab_mm is not None)
+    if len(slab) > 1:
+        raise UsageError("give one of --whole and --slab-mm")
+    if options.mask is not None and slab:
+        raise UsageError(f"{slab[0]} changes nothing with --mask, whose slices are all edited; give one of the two")
 
 
 def _check_report(report: Path) -> None:

@@ -4,13 +4,13 @@ from typing import Any
 
 import click
 
-from pipeline.cli.scans import ScanOptions, flip_option, mask_option, run_over_scans, scan_options, whole_option
+from pipeline.cli.scans import ScanOptions, flip_option, mask_option, run_over_scans, scan_options, slab_options
 
 
 @click.command()
 @scan_options("lesion+fill", "pseudohealthy")
 @mask_option
-@whole_option
+@slab_options
 @flip_option
 @click.option(
     "--uncertainty",

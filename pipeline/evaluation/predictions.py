@@ -92,7 +92,7 @@ def kind_of(predictor: Any) -> Kind:
 def shown_to(predictor: Any, volume: Volume) -> tuple[NDArray[np.float32], list[int]]:
     """The slices that a predictor is shown, with the sequences that it takes, and which of them are the volume's.
 
-    One that sees neighbouring slices is shown the whole slab: the volume's slices are none without gaps.
+    One whose slices depend on their neighbours is shown the whole slab: the volume's slices are none without gaps.
 
     Returns:
         Float32 in [0, 1], shape (slices, C, H, W), and indices of its slices.
@@ -103,8 +103,7 @@ def shown_to(predictor: Any, volume: Volume) -> tuple[NDArray[np.float32], list[
     if volume.slab is None:
         return volume.image.numpy(), list(range(len(volume.image)))
     slab = _sequences(predictor, volume, volume.slab)
-    runner = getattr(predictor, "runner", None)
-    if runner is not None and runner.sees_neighbours:
+    if getattr(predictor, "joins_slices", False):
         return slab, volume.places
     return slab[volume.places], list(range(len(volume.places)))
 

@@ -90,11 +90,11 @@ def amounts(
 
 
 def cut_off(scan: Scan, region: NDArray[np.bool_], lesion: NDArray[np.bool_]) -> str | None:
-    """A warning where what was taken for disease is still large in the last slice of a slab outside which tissue lies.
+    """A warning where what was taken for disease is still large where a slab ends outside which tissue lies.
 
     Args:
         scan: the input.
-        region: what was edited.
+        region: what was edited in full, before the edit fades out towards the ends.
         lesion: from `lesion_mask`.
 
     Returns:
@@ -105,4 +105,4 @@ def cut_off(scan: Scan, region: NDArray[np.bool_], lesion: NDArray[np.bool_]) ->
     ends = [end for end in inside[[0, -1]] if areas[end] and 0 < end < len(edited) - 1]
     if not any(areas[end] >= CUT * areas.max() for end in ends):
         return None
-    return "what was taken for disease reaches the last edited slice, and may go on beyond it; compare with --whole"
+    return "what was taken for disease reaches the end of the edited slices, and may go on beyond; compare with --whole"

@@ -84,6 +84,7 @@ class FoundFiller:
     kind = "translator"
     main: tuple[str, ProductKind] = ("pseudohealthy", "image")
     output_types = frozenset({"image"})
+    joins_slices = True  # lesions are found, and filled, in three dimensions
 
     def __init__(
         self, segmenter: Segmenter, filler: AnyFiller, grow_mm: float = GROW_MM, threshold: float = THRESHOLD

@@ -201,6 +201,11 @@ class NetworkPredictor:
         """Where it computes."""
         return self.runner.device
 
+    @property
+    def joins_slices(self) -> bool:
+        """Whether what it makes of a slice depends on others."""
+        return self.runner.sees_neighbours
+
     def try_out(self) -> None:
         """Run it on a canvas, so that a network that does not fit is told before any scan is read.
 

@@ -16,6 +16,7 @@ from pipeline.inference.inputs import Inputs, Seen, see
 from pipeline.inference.network import GridNetwork, NetworkPredictor
 from pipeline.inference.products import Figure, Product, ProductKind, Result
 from pipeline.inference.stored import add_intensity, stored_difference
+from pipeline.preprocessing.foreground import foreground
 from pipeline.preprocessing.grid import Grid, VolumeGrid
 from pipeline.preprocessing.slab import WHOLE, Slab
 from pipeline.preprocessing.window import Window, WindowRule
@@ -23,6 +24,11 @@ from pipeline.scans import Scan
 
 # Beyond the lesion mask, edits fade out over this distance, so that no seam is seen.
 MARGIN_MM = 5.0
+# Towards a slab's end inside head or body, at most over a quarter of the slab; over 5 mm, the eye still finds the end.
+FADE_MM = 10.0
+# Of the Gaussian along the slices, in standard deviations.
+TRUNCATE = 3.0
+MOST_SMOOTH_MM = 20.0
 # The generators' stride: a field of view below it has nothing for them to see.
 MIN_PIXELS = 4
 # Test-time augmentation: the slices mirrored right to left or not, and these factors of their intensities. A network
@@ -38,6 +44,10 @@ FLIPPED = (
     "result."
 )
 NOT_FLIPPED = "A scan flipped left to right may be changed differently; how differently was not measured."
+SMOOTHED = (
+    "The residual was smoothed across slices by a Gaussian of {width:g} mm (standard deviation) inside the edited "
+    "region, so that neighbouring slices agree."
+)
 SPREAD = (
     "Its uncertainty was taken as the standard deviation over six versions of each slice, mirrored or not and at 95, "
     "100 and 105 % of its brightness."
@@ -66,6 +76,12 @@ class Translator(NetworkPredictor):
         flip_average: average the residual over the slices and their mirror images (right to left), which makes the
             result of a flipped scan the flipped result; twice the network's work. For anatomy that is symmetric: a
             network has seen no mirrored liver.
+        smooth_mm: standard deviation of a Gaussian that smooths the residual across slices, which the network sees one
+            by one, so that neighbours agree. Slices thicker than twice as much stay as they are, as do volumes; 0
+            smooths none.
+
+    Raises:
+        UsageError: if a value is out of range.
 
     Attributes:
         uncertainty: whether it is measured, too.
@@ -87,24 +103,38 @@ class Translator(NetworkPredictor):
         channels: tuple[str, ...] = ("image",),
         neighbours: int = 0,
         flip_average: bool = False,
+        smooth_mm: float = 0.0,
     ) -> None:
         if not isinstance(flip_average, bool):
             raise UsageError(f"flip_average: found {flip_average!r}, expected true or false")
+        if (
+            isinstance(smooth_mm, bool)
+            or not isinstance(smooth_mm, int | float)
+            or not 0 <= smooth_mm <= MOST_SMOOTH_MM
+        ):
+            raise UsageError(f"smooth_mm: found {smooth_mm!r}, expected a number from 0 to {MOST_SMOOTH_MM:g}")
         runner = GridNetwork(network, grid, device, inferer, batch_size, neighbours)
         super().__init__(runner, window, channels, slab or WHOLE)
         self.flip_average = flip_average
+        self.smooth_mm = smooth_mm
         self.uncertainty = False
 
     @property
     def settings(self) -> dict[str, Any]:
         """What a user may change of it, as records keep it."""
-        return {**super().settings, "FlipAverage": self.flip_average, "Uncertainty": self.uncertainty}
+        own = {"FlipAverage": self.flip_average, "SmoothMm": self.smooth_mm, "Uncertainty": self.uncertainty}
+        return {**super().settings, **own}
+
+    @property
+    def joins_slices(self) -> bool:
+        """Whether what it makes of a slice depends on others."""
+        return super().joins_slices or self.smooth_mm > 0
 
     def residual(self, windowed: NDArray[np.float32], spacing_mm: tuple[float, float, float]) -> NDArray[np.float32]:
-        """Network output − network input, on the slices' own pixels; averaged over their flips with `flip_average`.
+        """Network output − network input on the slices' own pixels, averaged over flips and smoothed as set.
 
         Args:
-            windowed: axial slices in [0, 1], shape (slices, C, right, anterior).
+            windowed: axial slices in [0, 1], shape (slices, C, right, anterior), without gaps if `joins_slices`.
             spacing_mm: voxel size along (slices, right, anterior).
 
         Returns:
@@ -113,7 +143,28 @@ class Translator(NetworkPredictor):
         Raises:
             ScanError: if the network gives NaN or infinite values.
         """
-        return _mean(self._residuals(windowed, spacing_mm))
+        residual = _mean(self._residuals(windowed, spacing_mm))
+        if not self._smooths(spacing_mm[0]):
+            return residual
+        return self._smoothed(residual, foreground(windowed[:, 0]), spacing_mm[0])
+
+    def _smooths(self, slice_mm: float) -> bool:
+        return not isinstance(self.runner.grid, VolumeGrid) and self.smooth_mm > 0 and slice_mm <= 2 * self.smooth_mm
+
+    def _smoothed(
+        self, residual: NDArray[np.float32], where: NDArray[np.bool_], slice_mm: float
+    ) -> NDArray[np.float32]:
+        """A residual smoothed across the slices of a region, out of which nothing comes in; elsewhere as it was."""
+        if not self._smooths(slice_mm):
+            return residual
+
+        def across(values: NDArray[np.float32]) -> NDArray[np.float32]:
+            sigma = self.smooth_mm / slice_mm
+            return ndimage.gaussian_filter1d(values, sigma, axis=0, mode="constant", truncate=TRUNCATE)
+
+        smooth: NDArray[np.float32] = residual.copy()
+        smooth[where] = across(residual * where)[where] / across(where.astype(np.float32))[where]
+        return smooth
 
     def _residuals(
         self, windowed: NDArray[np.float32], spacing_mm: tuple[float, float, float]
@@ -140,13 +191,14 @@ class Translator(NetworkPredictor):
         return residual
 
     def augmented_deviation(
-        self, windowed: NDArray[np.float32], spacing_mm: tuple[float, float, float]
+        self, windowed: NDArray[np.float32], spacing_mm: tuple[float, float, float], where: NDArray[np.bool_]
     ) -> NDArray[np.float32]:
         """Standard deviation of the residual over mirrored, darker and brighter versions of the slices, brought back.
 
         Args:
             windowed: axial slices in [0, 1], shape (slices, C, right, anterior).
             spacing_mm: voxel size along (slices, right, anterior).
+            where: the residual is applied, and smoothed, shape (slices, right, anterior).
 
         Returns:
             In [0, 1], shape (slices, right, anterior).
@@ -154,8 +206,9 @@ class Translator(NetworkPredictor):
         residuals = []
         for factor in BRIGHTNESS:
             shown = np.minimum(windowed * np.float32(factor), np.float32(1))
-            residuals.append(self._one_way(shown, spacing_mm) / np.float32(factor))
-            residuals.append(self._flipped(shown, spacing_mm) / np.float32(factor))
+            for one in (self._one_way, self._flipped):
+                change = one(shown, spacing_mm) / np.float32(factor)
+                residuals.append(self._smoothed(change, where, spacing_mm[0]))
         deviation: NDArray[np.float32] = np.std(residuals, axis=0, dtype=np.float32)
         return deviation
 
@@ -166,7 +219,8 @@ class Translator(NetworkPredictor):
         """Make the pseudo-healthy twin of a scan.
 
         With a lesion mask, edits are confined to it and a margin of `MARGIN_MM`, over which they fade out, in whatever
-        slice they lie; without one, head or body is edited in the slab.
+        slice they lie; without one, head or body is edited in the slab, and where that ends inside it, edits fade out
+        over its last `FADE_MM`.
 
         Raises:
             ScanError: if the scan holds nothing brighter than air, its slices are too small for the network, the mask
@@ -178,18 +232,19 @@ class Translator(NetworkPredictor):
         """All that holds the scan as the network saw it, which is let go of before the result is counted."""
         scan = inputs.scan
         seen = see(inputs, self.window, self.channels)
-        weight: NDArray[np.float32] | NDArray[np.bool_]
         if inputs.mask is None:
-            weight, left_out, notes = seen.slab(self.slab)
+            region, left_out, notes = seen.slab(self.slab)
+            span = seen.span(region)
+            weight = _slab_weight(seen, region, span)
         else:
             inside, notes = seen.mask(inputs.mask)
             weight, left_out = _fading(seen, inside), 0
-        span = seen.span(weight)
+            span = seen.span(weight)
         self._check_size(seen, scan)
         residuals = self._residuals(seen.windowed[span], seen.spacing_mm)
         where = weight[span] > 0
         flip = _agreement(residuals, where, seen.scan.voxel_ml) if self.flip_average else None
-        residual = _mean(residuals)
+        residual = self._smoothed(_mean(residuals), where, seen.spacing_mm[0])
         volume = np.zeros(seen.scan.shape, dtype=np.float32)
         seen.scan.axial(volume)[span][where] = seen.window.residual(
             seen.axial[span][where], residual[where] * weight[span][where]
@@ -199,12 +254,14 @@ class Translator(NetworkPredictor):
         deviation = None
         if self.uncertainty:
             volume = np.zeros(seen.scan.shape, dtype=np.float32)
-            spread = self.augmented_deviation(seen.windowed[span], seen.spacing_mm)
+            spread = self.augmented_deviation(seen.windowed[span], seen.spacing_mm, where)
             seen.scan.axial(volume)[span] = spread * weight[span] * np.float32(seen.window.width)
             deviation = seen.view.back(volume)
         stored, more = add_intensity(scan.stored.copy(order="K"), edited, change[edited], scan.slope)
         notes = [*seen.notes, *seen.told(notes), *more]
-        return _Edit(stored, edited, deviation, flip, seen.window, notes, seen.steps, left_out)
+        full = seen.region_on_scan(weight == 1) if left_out else None
+        width = self.smooth_mm if self._smooths(seen.spacing_mm[0]) else 0.0
+        return _Edit(stored, edited, deviation, flip, seen.window, notes, seen.steps, full, width)
 
     def _check_size(self, seen: Seen, scan: Scan) -> None:
         grid = self.runner.grid
@@ -224,7 +281,7 @@ class Translator(NetworkPredictor):
         change = anomaly.astype(np.float32)
         change *= np.float32(scan.slope)
         lesion = lesion_mask(change, window, scan)
-        warning = cut_off(scan, edited, lesion) if edit.left_out else None
+        warning = None if edit.full is None else cut_off(scan, edit.full, lesion)
         products = [
             Product("pseudohealthy", "image", stored, "scan", "pseudo-healthy", IMAGE),
             Product("anomaly", "difference", anomaly, "scan", "anomaly map", ANOMALY),
@@ -255,13 +312,21 @@ class Translator(NetworkPredictor):
             figures=figures,
             facts={"EditedVoxels": int(edited.sum()), "ChangedVoxels": int((stored != scan.stored).sum())},
             made="A pseudo-healthy version of the scan was synthesised",
-            method=(transfer, FLIPPED if edit.flip else NOT_FLIPPED, *(() if deviation is None else (SPREAD,))),
+            method=(
+                transfer,
+                FLIPPED if edit.flip else NOT_FLIPPED,
+                *((SMOOTHED.format(width=edit.smooth_mm),) if edit.smooth_mm else ()),
+                *(() if deviation is None else (SPREAD,)),
+            ),
         )
 
 
 @dataclass(frozen=True)
 class _Edit:
-    """What was made of a scan: stored voxels, where they could change, how sure that is, and how it was done."""
+    """What was made of a scan: stored voxels, where they could change, how sure that is, and how it was done.
+
+    `full` is where a slab was edited in full, None where no slice was left out.
+    """
 
     stored: NDArray[np.generic]
     edited: NDArray[np.bool_]
@@ -270,7 +335,8 @@ class _Edit:
     window: Window
     notes: list[str]
     steps: list[dict[str, Any]]
-    left_out: int
+    full: NDArray[np.bool_] | None
+    smooth_mm: float
 
 
 IMAGE = "The scan with the network's pseudo-healthy residual added"
@@ -301,6 +367,22 @@ def _agreement(residuals: list[NDArray[np.float32]], where: NDArray[np.bool_], v
         f"correlation of the network's change with that of the scan flipped left to right ({ml:.1f} and "
         f"{flipped_ml:.1f} ml by more than {100 * CHANGE:g} % of the window); their mean was taken",
     )
+
+
+def _slab_weight(seen: Seen, region: NDArray[np.bool_], span: slice) -> NDArray[np.float32]:
+    """1 in the edited region of a slab, falling to 0 towards those of its ends beyond which head or body goes on.
+
+    A slice weighs as much as its middle lies inside the slab, as a share of `FADE_MM`.
+    """
+    weight = region.astype(np.float32)
+    count, slice_mm = span.stop - span.start, seen.spacing_mm[0]
+    inside_mm = (np.arange(count, dtype=np.float32) + 0.5) * slice_mm
+    ramp = np.minimum(1, inside_mm / min(FADE_MM, count * slice_mm / 4))[:, None, None]
+    if seen.foreground[: span.start].any():
+        weight[span] *= ramp
+    if seen.foreground[span.stop :].any():
+        weight[span] *= ramp[::-1]
+    return weight
 
 
 def _fading(seen: Seen, inside: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -31,6 +31,7 @@ from pipeline.inference.load import check_kind
 from pipeline.launch import train
 from pipeline.objectives import OBJECTIVES
 from pipeline.preprocessing.cohort_format import read_cohort
+from pipeline.preprocessing.slab import WHOLE
 from pipeline.reports.cohort_evaluation import CohortEvaluator
 from pipeline.scans import read_nifti
 from pipeline.training import PlayerTrainer
@@ -215,6 +216,18 @@ def test_the_files_that_the_zoo_requires_are_there(bundle, name):
 @pytest.mark.parametrize("name", ["train.json", "evaluate.json", "multi_gpu_train.json", "laptop.json", "logging.conf"])
 def test_the_files_of_a_training_are_there_where_there_is_one(bundle, name):
     assert (bundle.root / "configs" / name).is_file() == bundle.trainable
+
+
+def test_a_run_on_whole_volumes_learns_from_all_their_slices_and_works_on_the_whole_scan(
+    run: Path, phantom_cohort: Path
+) -> None:
+    """`phantom_cohort` is preprocessed whole, all 12 slices of each scan."""
+    assert {len(subject.labels) for subject in read_cohort(phantom_cohort).subjects} == {12}
+    inference = read_config(run / "configs" / "inference.json")
+    if "slab_mm" in inference:
+        assert (inference["slab_slices"], inference["slab_mm"]) == (None, None)
+    predictor, _ = load_predictor(find_bundle(str(run)), device="cpu")
+    assert getattr(predictor, "slab", None) in (None, WHOLE)
 
 
 def test_the_kind_that_the_config_names_is_the_one_that_is_built_and_that_metadata_say(bundle, small):

@@ -136,17 +136,22 @@ class TestOutputs:
         result = run("synthesize", tmp_path / "scan.nii.gz", "-b", trained, "-o", tmp_path / "out", "--device", "cpu")
         assert (result.code, "does not say how the scan lies in space" in result.out) == (0, True)
 
-    def test_slab_of_the_training_is_edited_and_whole_edits_all(self, run: Run, trained: Path, tmp_path: Path) -> None:
+    def test_slab_of_the_training_is_edited_or_another_and_whole_edits_all(
+        self, run: Run, trained: Path, tmp_path: Path
+    ) -> None:
         tall = write(tmp_path / "tall.nii.gz", np.repeat(head(), 6, axis=2))  # 48 slices of 2 mm, 60 mm are seen
+        said = {(): "6 slices outside the 30", ("--slab-mm", "40"): "16 slices outside the 20"}
         changed = {}
-        for options in ((), ("--whole",)):
+        for options in ((), ("--whole",), ("--slab-mm", "40")):
             out = tmp_path / f"out{len(options)}"
             result = run("synthesize", tall, "-b", trained, "-o", out, "--device", "cpu", *options)
             anomaly = nib.load(out / "tall_desc-anomaly.nii.gz").get_fdata()
             changed[options] = np.flatnonzero(anomaly.any(axis=(0, 1)))
-            assert ("6 slices outside" in result.out) == (not options)
+            assert ("slices outside" in result.out) == (options != ("--whole",))
+            assert said.get(options, "") in result.out
         assert (changed[()].min(), changed[()].max()) == (9, 38)
         assert (changed["--whole",].min(), changed["--whole",].max()) == (6, 41)
+        assert (changed["--slab-mm", "40"].min(), changed["--slab-mm", "40"].max()) == (14, 33)
 
     def test_quiet_says_nothing_when_all_is_well(self, run: Run, trained: Path, scan: Path, tmp_path: Path) -> None:
         result = run("--quiet", "synthesize", scan, "-b", trained, "-o", tmp_path / "out")
@@ -355,9 +360,23 @@ class TestWhatCannotStart:
         result = run("synthesize", scan, second, "-b", trained, "-o", tmp_path / "out", "--mask", scan)
         assert (result.code, "belongs to one scan, found 2" in result.err) == (2, True)
 
-    def test_whole_with_a_mask(self, run: Run, trained: Path, scan: Path, tmp_path: Path) -> None:
-        result = run("synthesize", scan, "-b", trained, "-o", tmp_path / "out", "--mask", scan, "--whole")
-        assert (result.code, "--whole changes nothing with --mask" in result.err) == (2, True)
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [
+            (("--mask", "SCAN", "--whole"), "--whole changes nothing with --mask"),
+            (("--mask", "SCAN", "--slab-mm", "60"), "--slab-mm changes nothing with --mask"),
+            (("--whole", "--slab-mm", "60"), "give one of --whole and --slab-mm"),
+            (("--slab-mm", "nan"), "--slab-mm nan: expected a thickness in millimetres"),
+            (("--slab-mm", "inf"), "--slab-mm inf: expected a thickness in millimetres"),
+            (("--slab-mm", "0"), "0.0 is not in the range x>0"),
+        ],
+    )
+    def test_slab_and_what_decides_it_already(
+        self, run: Run, trained: Path, scan: Path, tmp_path: Path, options: tuple[str, ...], said: str
+    ) -> None:
+        given = [scan if each == "SCAN" else each for each in options]
+        result = run("synthesize", scan, "-b", trained, "-o", tmp_path / "out", *given)
+        assert (result.code, said in result.err) == (2, True)
         assert files(tmp_path / "out") == []
 
     @pytest.mark.parametrize("alpha", ["1000", "-1000", "1e300", "inf", "nan"])

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from pipeline.errors import ScanError, UsageError
-from pipeline.inference import Translator
+from pipeline.inference import Inputs, Result, Translator
 from pipeline.preprocessing.foreground import foreground
-from pipeline.preprocessing.grid import Grid
+from pipeline.preprocessing.grid import Grid, VolumeGrid
 from pipeline.preprocessing.slab import Slab
 from pipeline.preprocessing.window import WindowRule
 from pipeline.scans import Scan, read_nifti
@@ -158,6 +158,13 @@ def test_result_does_not_depend_on_how_the_file_is_oriented(
     np.testing.assert_array_equal(found.stored, nib.apply_orientation(expected.stored, orientation))
 
 
+class Brighten(nn.Module):
+    """By a tenth of the window."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return image + 0.1
+
+
 class TestSlab:
     def test_slices_that_the_network_has_not_seen_are_left_alone_and_that_is_said(
         self, scan: Scan, make_synthesizer: Make, darken: nn.Module
@@ -180,15 +187,168 @@ class TestSlab:
         synthesizer.slab = Slab(slices=1, thickness_mm=None)
         np.testing.assert_array_equal(synthesizer(scan, mask).stored, whole.stored)
 
+    def test_edits_fade_out_towards_its_end_where_the_head_goes_on_and_nowhere_else(
+        self, write_scan: Callable[..., Path], make_synthesizer: Make
+    ) -> None:
+        """Over 10 mm: a slice is changed as much as its middle lies inside the slab."""
+        tall = np.zeros((8, 8, 60), np.int16)
+        tall[1:7, 1:7, 5:] = 400  # the head starts inside the slab, and goes on above it
+        path = write_scan(tall, affine=np.diag([1.0, 1.0, 2.0, 1.0]))
+        synthesizer = make_synthesizer(Brighten(), 1.0, (16, 16))
+        synthesizer.slab = Slab(slices=56, thickness_mm=None)  # 2 to 57
+        change = synthesizer(read_nifti(path)).anomaly[4, 4]
+        np.testing.assert_allclose(change[5:53], -100)
+        np.testing.assert_allclose(change[53:58], [-90, -70, -50, -30, -10])
+        assert not change[58:].any()
+        assert not change[:5].any()
+
+    def test_a_thin_one_fades_out_over_a_quarter_of_it(
+        self, write_scan: Callable[..., Path], make_synthesizer: Make
+    ) -> None:
+        tall = np.zeros((8, 8, 20), np.int16)
+        tall[1:7, 1:7] = 400
+        synthesizer = make_synthesizer(Brighten(), 1.0, (16, 16))
+        synthesizer.slab = Slab(slices=8, thickness_mm=None)  # a quarter are 2 mm
+        change = synthesizer(read_nifti(write_scan(tall))).anomaly[4, 4, 6:14]
+        np.testing.assert_allclose(change, [-25, -75, *[-100] * 4, -75, -25])
+
+
+class Alternate(nn.Module):
+    """Adds to what is bright: in every other slice of a batch more, so that neighbours disagree."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return image + 0.1 * (torch.arange(len(image)) % 2)[:, None, None, None]
+
+
+class TestSmoothing:
+    """The residual of slices that were seen one by one is smoothed across them."""
+
+    WIDTH_MM = 2.0
+
+    def translator(self, **settings: Any) -> Translator:
+        return Translator(Alternate(), Grid(1.0, (16, 16)), WindowRule(fixed=(0, 1000)), batch_size=64, **settings)
+
+    def changes(self, scan: Scan, mask: Scan | None = None, **settings: Any) -> tuple[np.ndarray, Result]:
+        result = self.translator(**settings)(Inputs(scan, mask=mask))
+        return -result.products[1].voxels[8, 8].astype(float), result
+
+    @pytest.fixture
+    def block(self) -> np.ndarray:
+        block = np.zeros((16, 16, 30), np.int16)
+        block[4:12, 4:12, 3:27] = 400
+        return block
+
+    def scan_of(self, block: np.ndarray, write_scan: Callable[..., Path], slice_mm: float = 1.0) -> Scan:
+        return read_nifti(write_scan(block, affine=np.diag([1.0, 1.0, slice_mm, 1.0])))
+
+    def test_neighbours_agree_and_the_mean_change_stays(
+        self, block: np.ndarray, write_scan: Callable[..., Path]
+    ) -> None:
+        scan = self.scan_of(block, write_scan)
+        rough, _ = self.changes(scan)
+        smooth, result = self.changes(scan, smooth_mm=self.WIDTH_MM)
+        assert np.abs(np.diff(rough[3:27])).min() == 100
+        assert np.abs(np.diff(smooth[3:27])).max() < 12
+        assert smooth[3:27].mean() == pytest.approx(50, abs=2)
+        assert "smoothed across slices by a Gaussian of 2 mm" in " ".join(result.method)
+
+    def test_a_change_that_is_the_same_in_all_slices_is_kept_to_the_ends_of_head_and_slab(
+        self, block: np.ndarray, write_scan: Callable[..., Path], make_synthesizer: Make
+    ) -> None:
+        scan = self.scan_of(block, write_scan)
+        synthesizer = make_synthesizer(Brighten(), 1.0, (16, 16))
+        expected = synthesizer(scan).stored
+        synthesizer.smooth_mm = self.WIDTH_MM
+        np.testing.assert_array_equal(synthesizer(scan).stored, expected)
+
+    @pytest.mark.parametrize("slab", [None, Slab(slices=8, thickness_mm=None)])
+    def test_nothing_outside_the_edited_region_changes(
+        self, slab: Slab | None, block: np.ndarray, write_scan: Callable[..., Path]
+    ) -> None:
+        scan = self.scan_of(block, write_scan)
+        _, result = self.changes(scan, smooth_mm=self.WIDTH_MM, slab=slab)
+        assert not result.products[1].voxels[~result.region].any()
+        assert result.region.any(axis=(0, 1)).sum() == (24 if slab is None else 8)
+
+    def test_what_the_network_would_change_outside_a_mask_does_not_come_into_it(
+        self, block: np.ndarray, write_scan: Callable[..., Path]
+    ) -> None:
+        mask = np.zeros(block.shape, np.uint8)
+        mask[8, 8, 10] = 1
+        scan, mask = (
+            self.scan_of(block, write_scan, 6.0),
+            read_nifti(write_scan(mask, "mask.nii.gz", np.diag([1, 1, 6, 1]))),
+        )
+        rough, _ = self.changes(scan, mask)
+        smooth, result = self.changes(scan, mask, smooth_mm=12.0)
+        np.testing.assert_array_equal(smooth, rough)  # the slice above is more than 5 mm away, and is not edited
+        assert not result.products[1].voxels[~result.region].any()
+
+    @pytest.mark.parametrize(("slice_mm", "slices"), [(5.0, 30), (4.1, 30), (1.0, 1)])
+    def test_thick_slices_and_a_single_one_stay_as_they_are(
+        self, slice_mm: float, slices: int, block: np.ndarray, write_scan: Callable[..., Path]
+    ) -> None:
+        scan = self.scan_of(block[..., 4 : 4 + slices], write_scan, slice_mm)
+        rough, _ = self.changes(scan)
+        smooth, result = self.changes(scan, smooth_mm=self.WIDTH_MM)
+        np.testing.assert_array_equal(smooth, rough)
+        assert ("smoothed across" in " ".join(result.method)) == (slice_mm == 1)
+
+    def test_volumes_are_not_smoothed(self, block: np.ndarray, write_scan: Callable[..., Path]) -> None:
+        class InOneSlice(nn.Module):
+            def forward(self, volume: Tensor) -> Tensor:
+                return volume + 0.1 * (torch.arange(volume.shape[2]) % 2)[:, None, None]
+
+        scan = self.scan_of(block, write_scan)
+        grid = VolumeGrid(1.0)
+        made = [
+            Translator(InOneSlice(), grid, WindowRule(fixed=(0, 1000)), smooth_mm=mm)(Inputs(scan)) for mm in (0, 4)
+        ]
+        np.testing.assert_array_equal(made[0].products[0].voxels, made[1].products[0].voxels)
+        assert "smoothed across" not in " ".join(made[1].method)
+
+    def test_is_what_evaluation_measures_and_records_tell(
+        self, block: np.ndarray, write_scan: Callable[..., Path]
+    ) -> None:
+        scan = self.scan_of(block, write_scan)
+        translator = self.translator(smooth_mm=self.WIDTH_MM)
+        windowed = np.ascontiguousarray(np.moveaxis(block, 2, 0)[3:27, None]) / np.float32(1000)
+        residual = translator.residual(windowed, (1.0, 1.0, 1.0))
+        made, _ = self.changes(scan, smooth_mm=self.WIDTH_MM)
+        np.testing.assert_allclose(residual[:, 8, 8] * 1000, made[3:27], atol=0.51)
+        assert (translator.settings["SmoothMm"], translator.joins_slices) == (2.0, True)
+        assert not self.translator().joins_slices
+
+    def test_uncertainty_is_that_of_the_smoothed_change(
+        self, block: np.ndarray, write_scan: Callable[..., Path]
+    ) -> None:
+        class Mood(nn.Module):
+            """Adds noise to each slice, another in each version of the slices."""
+
+            def forward(self, image: Tensor) -> Tensor:
+                seed = int(image.sum() * 100)
+                return image + 0.1 * torch.randn(len(image), 1, 1, 1, generator=torch.Generator().manual_seed(seed))
+
+        spread = []
+        for width in (0.0, 4.0):
+            grid = Grid(1.0, (16, 16))
+            translator = Translator(Mood(), grid, WindowRule(fixed=(0, 1000)), batch_size=64, smooth_mm=width)
+            translator.uncertainty = True
+            result = translator(Inputs(self.scan_of(block, write_scan)))
+            (map_,) = (each.voxels for each in result.products if each.name == "uncertainty")
+            spread.append(map_[result.region].mean())
+        assert 0 < spread[1] < 0.6 * spread[0]
+
+    @pytest.mark.parametrize("width", [-1, 21, float("nan"), True, "2"])
+    def test_width_out_of_range_is_refused(self, width: Any) -> None:
+        with pytest.raises(UsageError, match=r"smooth_mm: found .*, expected a number from 0 to 20"):
+            self.translator(smooth_mm=width)
+
 
 class TestMask:
     def test_edits_are_confined_to_the_mask_and_fade_over_five_millimetres(
         self, scan: Scan, write_scan: Callable[..., Path], make_synthesizer: Make
     ) -> None:
-        class Brighten(nn.Module):
-            def forward(self, image):
-                return image + 0.1
-
         mask = np.zeros(scan.shape, np.uint8)
         mask[10, 12, 5] = 1
         twin = make_synthesizer(Brighten())(scan, read_nifti(write_scan(mask, "mask.nii.gz")))
