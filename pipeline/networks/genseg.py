@@ -225,11 +225,11 @@ class GenSegResidualDecoder(_Decoder):
         if segmentation_norm not in ("adaptive", "own"):
             raise ValueError(f"segmentation_norm is 'adaptive' or 'own', found {segmentation_norm!r}")
         super().__init__(code_filters, out_channels, filters, 5, skips, segmentation_norm, output, spectral_norm)
-        # s of Eq. 4.
-        self.classifier = Convolution(filters[0], 1, 1, spectral=spectral_norm == "all")
         self.counts = [2 * _joined(skips, width) for width in filters[:0:-1]]
         made = sum(self.counts) if segmentation_norm == "adaptive" else 0
         self.perceptron = _perceptron(code_filters, made, spectral_norm != "none") if made else None
+        # s of Eq. 4.
+        self.classifier = Convolution(filters[0], 1, 1, spectral=spectral_norm == "all")
 
     def segment(self, code: Tensor, skips: list[Tensor]) -> Tensor:
         """Lesion logits (B, 1, H, W) by ĝ_res ∘ s (Eq. 4), with p_norm = MLP(c, u) where norms are adaptive (Eq. 5)."""
@@ -498,9 +498,10 @@ class Convolution(nn.Conv2d):
         """One power iteration towards the weight's first singular vectors."""
         with torch.no_grad():
             matrix = self.weight.flatten(1)
-            # New tensors: those of an earlier pass are still needed by its gradient.
-            self.left = functional.normalize(matrix.mv(self.right), dim=0)
-            self.right = functional.normalize(matrix.t().mv(self.left), dim=0)
+            # New tensors: those of an earlier pass are still needed by its gradient. Products are written out: under
+            # autocast those of torch would come in half precision.
+            self.left = functional.normalize((matrix * self.right).sum(1), dim=0)
+            self.right = functional.normalize((matrix * self.left[:, None]).sum(0), dim=0)
 
     def forward(self, features: Tensor) -> Tensor:
         """Shape (B, before, H, W) to (B, after, H', W')."""
@@ -508,7 +509,8 @@ class Convolution(nn.Conv2d):
         if self.spectral:
             if self.training:
                 self.follow()
-            weight = weight / self.left.dot(weight.flatten(1).mv(self.right))
+            largest = (self.left * (weight.flatten(1) * self.right).sum(1)).sum()
+            weight = weight / largest.clamp_min(1e-12)
         convolved: Tensor = self._conv_forward(features, weight, self.bias)
         return convolved
 
