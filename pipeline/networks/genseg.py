@@ -95,7 +95,7 @@ class _Decoder(nn.Module):
 
     def __init__(
         self,
-        code_filters: int,
+        code_filters: int | Sequence[int],
         out_channels: int,
         filters: Sequence[int],
         kernel: int,
@@ -110,7 +110,7 @@ class _Decoder(nn.Module):
         self.output = output
         widths = tuple(reversed(filters))
         inner = spectral_norm != "none"
-        self.first = Convolution(code_filters, widths[0], kernel, spectral=inner)
+        self.first = Convolution(_total(code_filters), widths[0], kernel, spectral=inner)
         self.blocks = nn.ModuleList(
             UpBlock(before, after, kernel, skips, segmentation_norm, inner)
             for before, after in itertools.pairwise(widths)
@@ -163,7 +163,7 @@ class GenSegDecoder(_Decoder):
     | layer norm, ReLU, convolution | 3×3, 1 | 1 × 48 × 48 |
 
     Args:
-        code_filters: channels of the code: the common one for g_com, both together in the baselines.
+        code_filters: channels of the code: the common one for g_com, of both in the baselines.
         out_channels: of the output.
         filters: those of the encoder; here in reverse.
         skips: how long skips join: compressed by a 1×1 convolution to one channel, which is concatenated (Figure 5);
@@ -174,7 +174,7 @@ class GenSegDecoder(_Decoder):
 
     def __init__(
         self,
-        code_filters: int = COMMON,
+        code_filters: int | Sequence[int] = COMMON,
         out_channels: int = 1,
         filters: Sequence[int] = FILTERS,
         skips: Skips = "compress",
@@ -201,7 +201,7 @@ class GenSegResidualDecoder(_Decoder):
     To segment, a 1×1 convolution takes the place of the last row, and the blocks normalise otherwise than to translate.
 
     Args:
-        code_filters: channels of both codes together.
+        code_filters: channels of both codes.
         out_channels: of the image.
         filters: those of the encoder; here in reverse.
         skips: as of `GenSegDecoder`.
@@ -213,7 +213,7 @@ class GenSegResidualDecoder(_Decoder):
 
     def __init__(
         self,
-        code_filters: int = COMMON + UNIQUE,
+        code_filters: int | Sequence[int] = (COMMON, UNIQUE),
         out_channels: int = 1,
         filters: Sequence[int] = FILTERS,
         skips: Skips = "compress",
@@ -227,7 +227,7 @@ class GenSegResidualDecoder(_Decoder):
         super().__init__(code_filters, out_channels, filters, 5, skips, segmentation_norm, output, spectral_norm)
         self.counts = [2 * _joined(skips, width) for width in filters[:0:-1]]
         made = sum(self.counts) if segmentation_norm == "adaptive" else 0
-        self.perceptron = _perceptron(code_filters, made, spectral_norm != "none") if made else None
+        self.perceptron = _perceptron(_total(code_filters), made, spectral_norm != "none") if made else None
         # s of Eq. 4.
         self.classifier = Convolution(filters[0], 1, 1, spectral=spectral_norm == "all")
 
@@ -526,6 +526,10 @@ def _perceptron(before: int, after: int, spectral: bool) -> nn.Sequential:
 def _layer_norm(channels: int) -> nn.GroupNorm:
     """Over channels and pixels of each sample, with a scale and shift for each channel."""
     return nn.GroupNorm(1, channels)
+
+
+def _total(filters: int | Sequence[int]) -> int:
+    return filters if isinstance(filters, int) else sum(filters)
 
 
 def _joined(skips: str, channels: int) -> int:
