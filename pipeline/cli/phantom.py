@@ -8,7 +8,12 @@ import click
 from pipeline.cli.say import complain, progress, say
 
 SUBJECTS = 12
-OF_PLANTED = ("healthy", "shapes", "copies", "split", "modality", "layout", "mass_effect")
+VARIANTS = ("48-simple", "48-hard", "128")
+# Options that only one kind has.
+OF_KIND = {
+    "planted": ("healthy", "shapes", "copies", "split", "modality", "layout", "mass_effect"),
+    "cluttered-mnist": ("digits", "variant"),
+}
 
 
 @click.command()
@@ -24,11 +29,13 @@ OF_PLANTED = ("healthy", "shapes", "copies", "split", "modality", "layout", "mas
     "--kind",
     default="brain",
     show_default=True,
-    type=click.Choice(["brain", "planted"]),
-    help="Brains drawn from nothing, or lesions planted in real scans.",
+    type=click.Choice(["brain", *OF_KIND]),
+    help="Brains drawn from nothing, lesions planted in real scans, or digits among pieces of others.",
 )
 @click.option(
-    "--subjects", type=click.IntRange(min=1), help=f"Number of subjects.  [default: {SUBJECTS}; planted: every scan]"
+    "--subjects",
+    type=click.IntRange(min=1),
+    help=f"Number of subjects, or of digits.  [default: {SUBJECTS}; planted: every scan; cluttered-mnist: every digit]",
 )
 @click.option(
     "--seed",
@@ -57,7 +64,18 @@ OF_PLANTED = ("healthy", "shapes", "copies", "split", "modality", "layout", "mas
 @click.option("--modality", help="Planted: which scan of each subject, in the layout's own words.")
 @click.option("--layout", help="Planted: how --healthy lies on disk; found out if not given.")
 @click.option("--mass-effect", is_flag=True, help="Planted: lesions push the tissue around them aside.")
-def phantom(output: Path, kind: str, subjects: int | None, seed: int, **of_planted: Any) -> None:
+@click.option(
+    "--digits",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Cluttered MNIST: an .npz file with images (N, 28, 28) and labels.  [default: scikit-learn's 1,797, enlarged]",
+)
+@click.option(
+    "--variant",
+    type=click.Choice(VARIANTS),
+    help=f"Cluttered MNIST: pixels, and how much clutter: 8, 24 or 80 pieces.  [default: {VARIANTS[0]}]",
+)
+def phantom(output: Path, kind: str, subjects: int | None, seed: int, **of_kind: Any) -> None:
     """Write a cohort of scans with lesions and known healthy truth, as a BIDS dataset.
 
     Lesion masks lie under derivatives/manual, the same scans without lesions under derivatives/truth. The synthetic
@@ -67,19 +85,37 @@ def phantom(output: Path, kind: str, subjects: int | None, seed: int, **of_plant
     rimmed, cystic or heterogeneous. They lie in brain tissue away from a patient's own disease, whose masks are under
     derivatives/ignore. Patients keep their splits, and shapes stay in theirs; scans of a raw cohort are split as
     `preprocess` does by default.
+
+    Cluttered digits (GenSeg's task) are slices of volumes, one digit each: half show it among pieces of other digits,
+    half show pieces alone. The masks are the digits'.
     """
-    if kind == "brain":
-        given = [name for name in OF_PLANTED if of_planted[name]]
+    for other, names in OF_KIND.items():
+        given = [name for name in names if other != kind and of_kind[name]]
         if given:
-            raise click.UsageError(f"--{given[0].replace('_', '-')} is for --kind planted; give both or none")
+            raise click.UsageError(f"--{given[0].replace('_', '-')} is for --kind {other}; give both or none")
+    of_this = {name: of_kind[name] for name in OF_KIND.get(kind, ())}
+    if kind == "brain":
         from pipeline.phantoms.cohort import write_phantom_cohort
 
         labels = write_phantom_cohort(output, subjects or SUBJECTS, seed)
         say(f"{output}: {labels[0]} to {labels[-1]}, synthetic scans with lesion masks and healthy truth")
         return
-    if not (of_planted["healthy"] and of_planted["shapes"]):
+    if kind == "cluttered-mnist":
+        _cluttered(output, subjects, seed, of_this)
+        return
+    if not (of_this["healthy"] and of_this["shapes"]):
         raise click.UsageError("--kind planted needs --healthy COHORT and --shapes COHORT")
-    _planted(output, subjects, seed, of_planted)
+    _planted(output, subjects, seed, of_this)
+
+
+def _cluttered(output: Path, count: int | None, seed: int, given: dict[str, Any]) -> None:
+    from pipeline.phantoms.cluttered import read_digits, scikit_digits
+    from pipeline.phantoms.cluttered_cohort import write_cluttered_cohort
+
+    digits = read_digits(given["digits"]) if given["digits"] else scikit_digits()
+    variant = given["variant"] or VARIANTS[0]
+    labels = write_cluttered_cohort(output, digits, variant, seed, count, progress("cluttered {} of {} volumes"))
+    say(f"{output}: {len(labels)} volumes of cluttered digits ({variant}), and their masks")
 
 
 def _planted(output: Path, subjects: int | None, seed: int, given: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from pipeline.methods.ant_gan import ANTGAN
 from pipeline.methods.base import Method, Player
 from pipeline.methods.conditional_gan import ConditionalGAN
 from pipeline.methods.cycle_gan import CycleGAN
+from pipeline.methods.genseg import GenSeg
 from pipeline.methods.gvs import GVS
 from pipeline.methods.inpainting import Inpainting
 from pipeline.methods.phs_gan import PairedPHSGAN, UnpairedPHSGAN
@@ -18,6 +19,7 @@ __all__ = [
     "VAGAN",
     "ConditionalGAN",
     "CycleGAN",
+    "GenSeg",
     "ImagePool",
     "Inpainting",
     "Method",

@@ -6,6 +6,15 @@ the annotations where there is one, after the docstring, where mypy passes over 
 
 from pipeline.networks.cycle_gan import PatchGANDiscriminator, PlainCycle
 from pipeline.networks.fill import FillNetwork
+from pipeline.networks.genseg import (
+    AbsenceToPresence,
+    GenSegDecoder,
+    GenSegDiscriminator,
+    GenSegEncoder,
+    GenSegResidualDecoder,
+    GenSegSegmentor,
+    PresenceToAbsence,
+)
 from pipeline.networks.johnson import JohnsonGenerator
 from pipeline.networks.phs_gan import FactorisedCycle, PHSDiscriminator, PHSGenerator
 from pipeline.networks.residual_unet import ResidualUNet
@@ -14,8 +23,14 @@ from pipeline.networks.unet import UNetSegmentor
 from pipeline.networks.va_gan import MapCritic, MapGenerator
 
 __all__ = [
+    "AbsenceToPresence",
     "FactorisedCycle",
     "FillNetwork",
+    "GenSegDecoder",
+    "GenSegDiscriminator",
+    "GenSegEncoder",
+    "GenSegResidualDecoder",
+    "GenSegSegmentor",
     "JohnsonGenerator",
     "MapCritic",
     "MapGenerator",
@@ -23,6 +38,7 @@ __all__ = [
     "PHSGenerator",
     "PatchGANDiscriminator",
     "PlainCycle",
+    "PresenceToAbsence",
     "ResidualUNet",
     "ScoreResNet",
     "UNetSegmentor",

@@ -1,16 +1,12 @@
 """A cohort of brain phantoms on disk: raw scans in BIDS, masks and healthy truth as its derivatives."""
 
-import gzip
-import io
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
-from numpy.typing import NDArray
 
-from pipeline.files import write_json, written_aside
+from pipeline.files import write_json
 from pipeline.phantoms.brain import Phantom, brain_phantom
-from pipeline.phantoms.dataset import refuse_other_content, write_descriptions, write_participants
+from pipeline.phantoms.dataset import refuse_other_content, write_descriptions, write_participants, write_volume
 
 NAME = "Synthetic brain phantoms (FLAIR contrast)"
 README = """\
@@ -86,17 +82,4 @@ def _write_subject(directory: Path, label: str, phantom: Phantom) -> None:
     ):
         path = directory / name
         write_json(path.with_name(path.name.replace(".nii.gz", ".json")), {**sidecar, "SkullStripped": True})
-        _write_nifti(path, voxels, phantom.affine)
-
-
-def _write_nifti(path: Path, voxels: NDArray[np.generic], affine: NDArray[np.float64]) -> None:
-    image = nib.Nifti1Image(voxels, affine)
-    image.set_qform(affine, code=1)
-    image.set_sform(affine, code=1)
-    image.header.set_xyzt_units("mm")
-    # Without a name and a time in the gzip header, the same voxels give the same bytes.
-    packed = io.BytesIO()
-    with gzip.GzipFile("", "wb", compresslevel=6, fileobj=packed, mtime=0) as file:
-        file.write(image.to_bytes())
-    with written_aside(path) as aside:
-        aside.write_bytes(packed.getvalue())
+        write_volume(path, voxels, phantom.affine)

@@ -1,13 +1,19 @@
 """A cohort of phantoms on disk: raw scans in BIDS, masks and healthy truth as its derivatives."""
 
+import gzip
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
 from pipeline import __version__
 from pipeline.errors import UsageError
-from pipeline.files import small_text, write_json, write_text
+from pipeline.files import small_text, write_json, write_text, written_aside
 
 BIDS_VERSION = "1.10.0"
 GENERATOR = "phs-pipeline phantom"
@@ -90,3 +96,23 @@ def write_participants(directory: Path, rows: Mapping[str, Mapping[str, str]]) -
     lines = ["\t".join(["participant_id", *columns])]
     lines += ["\t".join([label, *(cells[column] for column in columns)]) for label, cells in rows.items()]
     write_text(directory / "participants.tsv", "\n".join(lines) + "\n")
+
+
+def write_volume(path: Path, voxels: NDArray[np.generic], affine: NDArray[np.float64]) -> None:
+    """Write a volume as NIfTI, whole or not at all; the same voxels give the same bytes.
+
+    Args:
+        path: of the file, `.nii.gz`.
+        voxels: shape (X, Y, Z).
+        affine: voxel indices to millimetres, (4, 4).
+    """
+    image = nib.Nifti1Image(voxels, affine)
+    image.set_qform(affine, code=1)
+    image.set_sform(affine, code=1)
+    image.header.set_xyzt_units("mm")
+    # Without a name and a time in the gzip header, the same voxels give the same bytes.
+    packed = io.BytesIO()
+    with gzip.GzipFile("", "wb", compresslevel=6, fileobj=packed, mtime=0) as file:
+        file.write(image.to_bytes())
+    with written_aside(path) as aside:
+        aside.write_bytes(packed.getvalue())

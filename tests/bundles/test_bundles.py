@@ -562,7 +562,7 @@ def test_every_objective_trains_every_adversarial_bundle(bundle, objective, smal
 
 @pytest.mark.usefixtures("without_shape_checks")
 @pytest.mark.filterwarnings("ignore:`torch.jit")
-def test_trained_weights_export_to_torchscript_and_give_the_same_answer(trainable, run, tmp_path):
+def test_trained_weights_export_to_torchscript_and_give_the_same_answer(trainable, run, small, tmp_path):
     exported = tmp_path / "model.ts"
     ckpt_export(
         net_id="network_def",
@@ -576,7 +576,7 @@ def test_trained_weights_export_to_torchscript_and_give_the_same_answer(trainabl
     image = torch.rand(2, about["network_data_format"]["inputs"]["image"]["num_channels"], 64, 48)
     torch.testing.assert_close(scripted(image), predictor.runner.network(image))
     assert about["name"] == trainable.name
-    assert json.loads(extra["inference.json"])["filters"] == 4
+    assert json.loads(extra["inference.json"])["filters"] == small(trainable)["filters"]
 
 
 def check_both_doors(

@@ -1,0 +1,105 @@
+"""Two domains of which few pathological slices have a mask: what semi-supervised segmentation learns from."""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from pipeline.errors import UsageError
+from pipeline.preprocessing.grid import Grid
+from pipeline.preprocessing.slices import SliceDataset
+
+
+class FewLabelsDataset(Dataset[dict[str, Tensor]]):
+    """Each pathological slice of a split, with its mask if it is one of the labelled, and a healthy slice.
+
+    Which are labelled is drawn once from the seed, so that a larger share contains a smaller one. The healthy slice is
+    drawn anew each time, from torch's global random state, which checkpoints keep.
+
+    Args:
+        cohort: a folder made by `phs-pipeline preprocess`.
+        split: `training`, `validation` or `test`.
+        grid: the network's grid.
+        labelled: share of the pathological slices, or of their patients, whose masks may be used.
+        labelled_by: `examples`, as GenSeg counts, or whole `patients`, of whom then nothing is known by another slice.
+            Of both at least one is labelled.
+        labelled_target: label slices of subjects with this target alone, which still count among all: GenSeg labels
+            1 % of its training examples, all of them nines.
+        labelled_only: leave the other pathological slices out, for a segmentation that has no use for them.
+        fraction: share of the split's patients to use at all, as in `SliceDataset`.
+        seed: of both orders.
+        channels: which of the cohort's channels, by name; None: all.
+
+    Attributes:
+        labelled: for each pathological slice of the split, whether it is labelled.
+
+    Raises:
+        UsageError: if there is no healthy slice, or fewer can be labelled than are asked for.
+    """
+
+    def __init__(
+        self,
+        cohort: Path | str,
+        split: str,
+        grid: Grid,
+        labelled: float = 1.0,
+        labelled_by: Literal["examples", "patients"] = "examples",
+        labelled_target: float | None = None,
+        labelled_only: bool = False,
+        fraction: float = 1.0,
+        seed: int = 0,
+        channels: list[str] | None = None,
+    ) -> None:
+        if not 0 < labelled <= 1:
+            raise UsageError(f"the share of labelled slices must be above 0 and at most 1, found {labelled}")
+        if labelled_by not in ("examples", "patients"):
+            raise UsageError(f"labelled_by is 'examples' or 'patients', found {labelled_by!r}")
+        self.pathological = SliceDataset(cohort, split, grid, ("pathological",), fraction, seed, channels)
+        self.healthy = SliceDataset(cohort, split, grid, ("healthy",), fraction, seed, channels)
+        subjects = self.pathological.subject_of
+        names = [subject.patient if labelled_by == "patients" else str(n) for n, subject in enumerate(subjects)]
+        possible = [
+            name
+            for name, subject in zip(names, subjects, strict=True)
+            if labelled_target is None or subject.target == labelled_target
+        ]
+        wanted = max(1, round(labelled * len(set(names))))
+        if wanted > len(set(possible)):
+            of_target = "" if labelled_target is None else f" with the target {labelled_target:g}"
+            raise UsageError(
+                f"{cohort}: {labelled:.0%} of the {split} {labelled_by} are {wanted}, and it has {len(set(possible))}"
+                f"{of_target}, expected at least as many; label a smaller share (labelled), or any (labelled_target "
+                "null)"
+            )
+        chosen = set(_ordered(possible, seed)[:wanted])
+        self.labelled = np.array([name in chosen for name in names])
+        # Of a patient who is labelled, slices with another target are not.
+        self.labelled &= [labelled_target is None or subject.target == labelled_target for subject in subjects]
+        self._shown = np.flatnonzero(self.labelled) if labelled_only else np.arange(len(names))
+
+    def __len__(self) -> int:
+        return len(self._shown)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        """One slice.
+
+        Returns:
+            `image` x_P (C, H, W) float32 in [0, 1]; `mask` (1, H, W) in {0, 1}, zeros where it is not labelled, which
+            `labelled` (1,) in {0, 1} tells; `healthy` x_A (C, H, W), of any patient of the split.
+        """
+        place = int(self._shown[index])
+        sample = self.pathological[place]
+        labelled = torch.tensor([float(self.labelled[place])])
+        return {
+            "image": sample["image"],
+            "mask": sample["mask"] * labelled,
+            "labelled": labelled,
+            "healthy": self.healthy[int(torch.randint(len(self.healthy), ()))]["image"],
+        }
+
+
+def _ordered(names: list[str], seed: int) -> list[str]:
+    return [str(name) for name in np.random.default_rng(seed).permutation(sorted(set(names)))]

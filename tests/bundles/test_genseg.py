@@ -1,0 +1,140 @@
+"""The settings of the bundle `genseg` are the paper's, its presets the paper's other tasks; and it learns digits."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigParser
+from torch.optim import Adam
+
+from pipeline.bundles import find_bundle, read_config
+from pipeline.inference import load_export, load_predictor
+from pipeline.launch import train
+from pipeline.methods import GenSeg
+from pipeline.networks import GenSegDecoder, GenSegResidualDecoder, PresenceToAbsence
+from pipeline.networks.genseg import Convolution
+from pipeline.objectives import Hinge
+from pipeline.phantoms.cluttered import scikit_digits
+from pipeline.phantoms.cluttered_cohort import write_cluttered_cohort
+from pipeline.preprocessing.cohort import Settings, preprocess
+from pipeline.preprocessing.slab import WHOLE
+from pipeline.preprocessing.window import WindowRule
+
+BUNDLE = find_bundle("genseg")
+TINY: dict[str, Any] = {
+    "filters": [4, 4, 4, 4],
+    "common_filters": 6,
+    "unique_filters": 2,
+    "discriminator_filters": [4, 4, 4, 4],
+    "epochs": 1,
+    "device_name": "cpu",
+    "deterministic": True,
+}
+
+
+def parser(*presets: str) -> ConfigParser:
+    settings = read_config(BUNDLE.config("train"))
+    for preset in presets:
+        settings |= read_config(BUNDLE.config(preset))
+    return ConfigParser(settings)
+
+
+@pytest.fixture(scope="module")
+def method() -> GenSeg:
+    found: GenSeg = parser().get_parsed_content("method")
+    return found
+
+
+def test_weights_and_objective_are_the_paper_s(method):
+    weights = (method.lambda_seg, method.lambda_rec, method.lambda_lat, method.lambda_cyc, method.lambda_adv)
+    assert weights == (0.01, 50, 1, 50, 3)
+    assert type(method.objective) is Hinge
+    assert not method.judge_x_AA
+
+
+def test_batch_epochs_grid_and_labels_are_those_of_cluttered_mnist_48():
+    config = parser()
+    assert (config["epochs"], config["batch_size"]) == (300, 20)
+    assert (config["size"], config["spacing_mm"]) == ([48, 48], 1.0)
+    assert (config["labelled"], config["labelled_by"]) == (0.01, "examples")
+
+
+def test_the_networks_are_those_of_tables_2_to_4_and_8(method):
+    f, g_com, g_res = method.encoder, method.common_decoder, method.residual_decoder
+    assert [block.convolution.out_channels for block in f.blocks] == [64, 128, 256, 512]
+    assert f.code_filters == [384, 128]
+    for decoder, code in ((g_com, 384), (g_res, 512)):
+        assert decoder.first.in_channels == code
+        assert [block.convolution.out_channels for block in decoder.blocks] == [128, 64, 32]
+        assert {block.skips for block in decoder.blocks} == {"compress"}
+    assert method.segmentor.decoder is g_res
+    assert g_res.perceptron is not None
+    for D in (method.D_A, method.D_P):
+        found = [layer.out_channels for layer in D.scales[0] if isinstance(layer, Convolution)]
+        assert found == [128, 128, 256, 512, 1]
+    convolutions = [m for net in method.networks.values() for m in net.modules() if isinstance(m, Convolution)]
+    assert all(layer.spectral for layer in convolutions)
+
+
+def test_the_optimiser_is_amsgrad_with_a_rate_for_discriminators_and_one_for_the_rest():
+    optimizers = parser().get_parsed_content("optimizers")
+    assert {name: optimizer.defaults["lr"] for name, optimizer in optimizers.items()} == {
+        "discriminators": 1e-3,
+        "translators": 1e-4,
+    }
+    for optimizer in optimizers.values():
+        assert type(optimizer) is Adam
+        assert optimizer.defaults["amsgrad"]
+        assert tuple(optimizer.defaults["betas"]) == (0.5, 0.999)
+
+
+def test_what_departs_from_the_paper_is_off():
+    config = parser()
+    assert (config["average_decay"], config["amp"], config["accumulate"], config["fraction"]) == (None, None, 1, 1.0)
+
+
+def test_the_preset_mnist128_has_the_networks_of_tables_5_to_7():
+    built = parser("mnist128")
+    made: GenSeg = built.get_parsed_content("method")
+    assert built["size"] == [128, 128]
+    assert made.encoder.first.out_channels == 16
+    assert [block.convolution.out_channels for block in made.encoder.blocks] == [32, 64, 128, 256, 512]
+    assert [block.convolution.out_channels for block in made.residual_decoder.blocks] == [128, 64, 32, 16]
+
+
+def test_the_preset_separate_decoder_segments_with_a_decoder_like_the_common_one_that_is_trained_too():
+    built = parser("separate_decoder")
+    made: GenSeg = built.get_parsed_content("method")
+    assert type(made.segmentor.decoder) is GenSegDecoder
+    assert type(made.residual_decoder) is GenSegResidualDecoder
+    assert made.segmentor.decoder.first.in_channels == 512
+    held = {
+        id(p) for group in built.get_parsed_content("optimizers")["translators"].param_groups for p in group["params"]
+    }
+    for network in (made.segmentor.decoder, made.residual_decoder, made.common_decoder, made.encoder):
+        assert {id(p) for p in network.parameters()} <= held
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("digits")
+    write_cluttered_cohort(root / "raw", scikit_digits(), "48-simple", seed=0, count=120)
+    settings = Settings(modality="image", slab=WHOLE, window=WindowRule(fixed=(0, 255)), target="digit")
+    preprocess(root / "raw", root / "cohort", settings, workers=1)
+    return root / "cohort"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["laptop", "separate_decoder"])
+def test_digits_are_learned_from_labelled_nines_and_the_run_segments_and_translates(preset, digits, tmp_path):
+    train(BUNDLE, digits, tmp_path / "run", [preset], {**TINY, "labelled": 0.05, "labelled_target": 9})
+    run = find_bundle(str(tmp_path / "run"))
+    predictor, _ = load_predictor(run, "segmenter", "cpu")
+    assert (type(predictor.runner.network.decoder) is GenSegDecoder) == (preset == "separate_decoder")
+    picture = torch.rand(1, 1, 48, 48)
+    absence, presence = load_export(run, "absence").eval(), load_export(run, "presence").eval()
+    assert type(absence) is PresenceToAbsence
+    assert absence(picture).shape == presence(picture).shape == (1, 1, 48, 48)
+    assert not np.allclose(presence(picture).detach(), presence(picture).detach())
