@@ -34,7 +34,7 @@ def with_entity(paths: list[Path], *entities: str) -> list[Path]:
 def plain_else_all(candidates: list[Path], *plain: set[str]) -> list[Path]:
     """Those named as the first of the sets `plain` that names any, whatever the case; all when none does."""
     for stems in plain:
-        wanted = {stem.casefold() for stem in stems}
+        wanted = {name.casefold() for name in stems}
         if chosen := [path for path in candidates if stem(path).casefold() in wanted]:
             return chosen
     return candidates
