@@ -132,9 +132,9 @@ def trained(cohort: Path, volumes: bool, seconds: float) -> tuple[nn.Module, int
             terms = method.supervise(batch, {})
         optimizer.zero_grad()
         torch.stack(list(terms.values())).sum().backward()
-        # Without it the 3-D network diverges: few blocks make a batch, and one may have a hole of some voxels alone.
-        nn.utils.clip_grad_norm_(network.parameters(), LARGEST_GRADIENT)
-        optimizer.step()
+        # Without both the 3-D network diverges: few blocks make a batch, and one may have a hole of some voxels alone.
+        if nn.utils.clip_grad_norm_(network.parameters(), LARGEST_GRADIENT).isfinite():
+            optimizer.step()
         iterations += 1
     return network.eval(), iterations
 
