@@ -3,15 +3,14 @@
     python scripts/train_packed.py pack COHORT -o .carry/cohort.tar [--decibels 42]
     python scripts/train_packed.py train gvs .carry/cohort.tar -o .carry/run --minutes 9 --to $OUT [--epochs 60 …]
 
-A packed cohort holds the windowed slices in 8 bits instead of 16, as JPEG 2000: without loss, or with a mean squared
-error of so many decibels below the whole range. At 40 dB, 80 whole heads take about 22 MB, and the error in the head is
-1.3 % of the window, not more than a scan's noise.
+A packed cohort holds the windowed slices in 8 bits instead of 16, as JPEG 2000: without further loss, or with a mean
+squared error of so many decibels below the whole range. At 40 dB, 80 whole heads take about 22 MB, and the error in
+the head is 1.3 % of the window, not more than a scan's noise.
 
-`train` unpacks it, starts the training or goes
-on with the one in RUN, stops it at its last whole epoch when the minutes are over, then lets the validation patients
-choose among the kept epochs and copies weights, curves, log and scores to the folder of `--to`. The same command again
-goes on. Options that are not known here are handed to `phs-pipeline train`. Needs nothing but this checkout and its
-dependencies, and no network.
+`train` unpacks it, starts the training or goes on with the one in RUN, stops it at its last whole epoch when the
+minutes are over, then lets the validation patients choose among the kept epochs and copies weights, curves, log and
+scores to the folder of `--to`. The same command again goes on. Options that are not known here are handed to
+`phs-pipeline train`. Needs nothing but this checkout and its dependencies, and no network.
 """
 
 import argparse
@@ -143,10 +142,10 @@ def main() -> int:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    packing = commands.add_parser("pack", help="write a cohort as one file below 60 MB")
+    packing = commands.add_parser("pack", help="write a cohort as one small file")
     packing.add_argument("cohort", type=Path)
     packing.add_argument("-o", "--output", type=Path, required=True)
-    packing.add_argument("--decibels", type=float, help="PSNR of the images, over the whole slices; without it exact")
+    packing.add_argument("--decibels", type=float, help="PSNR of the images; without it no further loss")
     training = commands.add_parser("train", help="train from such a file, or go on")
     training.add_argument("bundle")
     training.add_argument("packed", type=Path)

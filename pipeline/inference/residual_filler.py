@@ -76,8 +76,8 @@ class ResidualFiller(FillsMask, NetworkPredictor):
         super().__init__(GridNetwork(network, grid, device, inferer, batch_size, neighbours), window, channels)
         if not (isinstance(from_ml, int | float) and 0 <= from_ml < math.inf):
             raise UsageError(f"from_ml: found {from_ml!r}, expected a volume in ml of at least 0")
-        self.grid = grid
         check_whole("context", context, 1, LONGEST_SIDE)
+        self.grid = grid
         self.from_ml = from_ml
         self.context = context
         self.error = error
