@@ -18,6 +18,7 @@ COMMANDS = {
     "demo": "The whole chain on a phantom cohort, in minutes on a CPU.",
     "phantom": "Write a cohort of synthetic brains with lesions and known healthy truth.",
     "preprocess": "Clip, cut, label and split a cohort for training.",
+    "join": "Join cohorts of several modalities, of different people, into one.",
     "train": "Train a bundle on a preprocessed cohort.",
     "synthesize": "Write the pseudo-healthy twin of each scan.",
     "enhance": "Write each scan with its lesions' contrast enhanced.",

@@ -13,6 +13,7 @@ VARIANTS = ("48-simple", "48-hard", "128")
 OF_KIND = {
     "planted": ("healthy", "shapes", "copies", "split", "modality", "layout", "mass_effect"),
     "cluttered-mnist": ("digits", "variant"),
+    "cross-modal": (),
 }
 
 
@@ -30,12 +31,14 @@ OF_KIND = {
     default="brain",
     show_default=True,
     type=click.Choice(["brain", *OF_KIND]),
-    help="Brains drawn from nothing, lesions planted in real scans, or digits among pieces of others.",
+    help="Brains drawn from nothing, lesions planted in real scans, digits among pieces of others, or brains of known "
+    "age in three contrasts.",
 )
 @click.option(
     "--subjects",
     type=click.IntRange(min=1),
-    help=f"Number of subjects, or of digits.  [default: {SUBJECTS}; planted: every scan; cluttered-mnist: every digit]",
+    help=f"Number of subjects, or of digits; cross-modal: in each contrast.  [default: {SUBJECTS}; planted: every "
+    "scan; cluttered-mnist: every digit]",
 )
 @click.option(
     "--seed",
@@ -88,6 +91,9 @@ def phantom(output: Path, kind: str, subjects: int | None, seed: int, **of_kind:
 
     Cluttered digits (GenSeg's task) are slices of volumes, one digit each: half show it among pieces of other digits,
     half show pieces alone. The masks are the digits'.
+
+    The cross-modal brains (DUIIT's task) are other people in each contrast, a dataset each: FLAIR, T1w and T2w.
+    Ventricles and sulci widen with the age that participants.tsv tells.
     """
     for other, names in OF_KIND.items():
         given = [name for name in names if other != kind and of_kind[name]]
@@ -99,6 +105,12 @@ def phantom(output: Path, kind: str, subjects: int | None, seed: int, **of_kind:
 
         labels = write_phantom_cohort(output, subjects or SUBJECTS, seed)
         say(f"{output}: {labels[0]} to {labels[-1]}, synthetic scans with lesion masks and healthy truth")
+        return
+    if kind == "cross-modal":
+        from pipeline.phantoms.cross_modal import write_cross_modal_cohort
+
+        made = write_cross_modal_cohort(output, subjects or SUBJECTS, seed, progress("phantom {} of {}"))
+        say(f"{output}: {', '.join(f'{len(labels)} in {modality}' for modality, labels in made.items())}, of known age")
         return
     if kind == "cluttered-mnist":
         _cluttered(output, subjects, seed, of_this)

@@ -24,7 +24,9 @@ LAYOUTS = (
     "wmh",
     "msseg2016",
     "isbi2015",
+    "ct-ich",
     "healthy",
+    "head-neck-pet-ct",
     "datalist",
 )
 
@@ -42,7 +44,11 @@ LAYOUTS = (
 )
 @click.option("--lesion-labels", metavar="N,N", help="Mask values that mean lesion.  [default: as the layout has it]")
 @click.option("--healthy", is_flag=True, help="Scans without a mask, or with an empty one, are of healthy people.")
-@click.option("--target", metavar="COLUMN", help="What scorers learn: a column of the datalist or participants.tsv.")
+@click.option(
+    "--target",
+    metavar="COLUMN",
+    help="What scorers learn: a column of the datalist or participants.tsv; or lesion_area, of each slice in cm².",
+)
 @click.option("--slices", type=click.IntRange(min=1), help="Keep this many middle slices, instead of a thickness.")
 @click.option(
     "--slab-mm",
@@ -147,7 +153,7 @@ def preprocess(
     cohort_summary(output, result.subjects)
     for problem in result.problems:
         complain(f"skipped {problem.subject}: {problem.reason}")
-    _say_counts(read_cohort(output))
+    say_counts(read_cohort(output))
     say(f"{output}: {len(result.subjects)} subjects ({result.layout}); look at {output / 'summary.png'}")
     if result.problems:
         raise ScanError(f"{cohort}: {len(result.problems)} scan(s) could not be used, for the reasons above")
@@ -161,7 +167,8 @@ def _labels(text: str | None) -> tuple[int, ...] | None:
     return tuple(int(part) for part in text.split(","))
 
 
-def _say_counts(content: "Cohort") -> None:
+def say_counts(content: "Cohort") -> None:
+    """Print how many patients and slices a cohort has in each split."""
     from pipeline.preprocessing.splits import SPLITS
 
     for name in SPLITS:

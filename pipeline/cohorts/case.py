@@ -98,6 +98,7 @@ class Entry:
         columns: of the subject's row in a table.
         row: where in a datalist; channels of one row belong together.
         notes: what was assumed.
+        dicom: whether the image is a folder with the files of a series.
     """
 
     name: str
@@ -118,6 +119,7 @@ class Entry:
     columns: Mapping[str, str] = field(default_factory=dict)
     row: str | None = None
     notes: tuple[str, ...] = ()
+    dicom: bool = False
 
     def image(self) -> Path:
         """The one image.
@@ -132,11 +134,16 @@ class Entry:
                 f"{owner}, found {found} but expected {self.image_hint}; add it, choose another modality or "
                 "leave the subject out"
             )
-        return the_file("image", self.images)
+        return the_file("image", self.images, folder=self.dicom)
 
 
-def the_file(kind: str, candidates: list[Path]) -> Path:
+def the_file(kind: str, candidates: list[Path], folder: bool = False) -> Path:
     """The only candidate.
+
+    Args:
+        kind: what it is, for messages.
+        candidates: one or more.
+        folder: whether it is a folder of files.
 
     Raises:
         ScanError: if there are several, or it is no file that can be reached.
@@ -147,12 +154,13 @@ def the_file(kind: str, candidates: list[Path]) -> Path:
             f"{path}: is one of {len(candidates)} files that may be the {kind} (also "
             f"{', '.join(map(str, candidates[1:]))}), expected one; keep one of them or name it in a datalist"
         )
+    what = "folder" if folder else "file"
     try:
-        if path.is_file():
+        if path.is_dir() if folder else path.is_file():
             return path
-        found = "no file" if path.exists() else "missing or a broken link"
+        found = f"no {what}" if path.exists() else "missing or a broken link"
         if path.is_symlink() and ".git/annex" in path.readlink().as_posix():
             found += " of git-annex whose content was never fetched (datalad get, git annex get)"
     except OSError as error:
         found = f"out of reach ({error.strerror})"
-    raise ScanError(f"{path}: is {found}, expected the {kind} as a file; fetch the file or mend its path")
+    raise ScanError(f"{path}: is {found}, expected the {kind} as a {what}; fetch the {what} or mend its path")

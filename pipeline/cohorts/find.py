@@ -167,7 +167,7 @@ def _fitting_layout(cohort: Path, layout: str | None) -> str:
         raise UsageError(f"{cohort}: is a folder, expected a JSON or CSV file as datalist; name the file")
     if layout is not None:
         return layout
-    for known in (name for name in LAYOUTS if name not in {"healthy", "datalist"}):
+    for known in (name for name in LAYOUTS if name not in {"healthy", "head-neck-pet-ct", "datalist"}):
         if any(entry.masks for entry in LAYOUTS[known].find(cohort, None)):
             return known
     if LAYOUTS["bids"].find(cohort, None):

@@ -1,4 +1,4 @@
-"""A brain in FLAIR contrast whose healthy image is known: anatomy first, then lesions in its tissue."""
+"""A brain whose healthy image is known: anatomy first, then lesions in its tissue; in FLAIR or another contrast."""
 
 from dataclasses import dataclass
 
@@ -15,6 +15,32 @@ CORTEX_MM = 3.2
 EDGE_MM = 1.6
 LESION_RADIUS_MM = (4.0, 18.0)
 LESION_SLICES = (0.4, 0.6)
+# Widths of the ventricles (relative) and of the sulci (half, mm) of a brain without atrophy, and of the most shrunken.
+VENTRICLES, SULCI_MM = (0.5, 2.0), (0.2, 1.2)
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """How bright tissue is: ranges that each subject's signal is drawn from, and what lesions add.
+
+    Attributes:
+        csf: of fluid.
+        grey: of grey matter.
+        white: of white matter.
+        lesion: times the change that a lesion makes in FLAIR, which is 190 to 370 where it is bright.
+    """
+
+    csf: tuple[float, float]
+    grey: tuple[float, float]
+    white: tuple[float, float]
+    lesion: float
+
+
+CONTRASTS = {
+    "FLAIR": Contrast((190, 240), (610, 670), (470, 520), 1.0),
+    "T1w": Contrast((150, 200), (440, 490), (640, 700), -0.6),
+    "T2w": Contrast((920, 990), (520, 570), (340, 390), 0.8),
+}
 
 
 @dataclass(frozen=True)
@@ -49,6 +75,8 @@ def brain_phantom(
     seed: int | np.random.Generator,
     shape: tuple[int, int, int] = (88, 104, 24),
     spacing_mm: tuple[float, float, float] = (2.0, 2.0, 5.0),
+    contrast: str = "FLAIR",
+    atrophy: float | None = None,
 ) -> Phantom:
     """Draw one skull-stripped brain with lesions in 40 to 60 % of its slices.
 
@@ -60,6 +88,8 @@ def brain_phantom(
         seed: an integer, or a generator that the drawing advances.
         shape: voxels along right, anterior and superior.
         spacing_mm: voxel size along the same axes.
+        contrast: a key of `CONTRASTS`; the same seed gives the same anatomy in each.
+        atrophy: from 0 to 1, how wide ventricles and sulci are; None draws the one and the other.
 
     Raises:
         UsageError: if white matter reaches fewer than six slices of the grid.
@@ -75,14 +105,15 @@ def brain_phantom(
     x, y, z = np.meshgrid(
         *(affine[axis, 3] + affine[axis, axis] * np.arange(shape[axis]) for axis in range(3)), indexing="ij"
     )
-    anatomy = _anatomy(rng, (x, y, z), spacing_mm)
-    contrast = rng.uniform(0.92, 1.08)
-    signal = contrast * (
-        rng.uniform(190, 240) * anatomy.csf
-        + rng.uniform(610, 670) * anatomy.grey
-        + rng.uniform(470, 520) * anatomy.white
+    anatomy = _anatomy(rng, (x, y, z), spacing_mm, atrophy)
+    of = CONTRASTS[contrast]
+    gain = rng.uniform(0.92, 1.08)
+    signal = gain * (
+        rng.uniform(*of.csf) * anatomy.csf
+        + rng.uniform(*of.grey) * anatomy.grey
+        + rng.uniform(*of.white) * anatomy.white
     )
-    change = contrast * _lesions(rng, (x, y, z), anatomy)
+    change = of.lesion * gain * _lesions(rng, (x, y, z), anatomy)
     bias = np.exp(0.05 * _smooth_noise(rng, (x, y, z), scale_mm=70))
     # Rician noise: the magnitude of a complex signal with Gaussian noise in both channels.
     real, imaginary = rng.normal(0, rng.uniform(8, 16), size=(2, *shape))
@@ -114,7 +145,17 @@ def _inside(distance_mm: Field) -> Field:
     return np.clip(distance_mm / EDGE_MM + 0.5, 0, 1)
 
 
-def _anatomy(rng: np.random.Generator, points: Points, spacing_mm: tuple[float, float, float]) -> _Anatomy:
+def _drawn(
+    rng: np.random.Generator, drawn: tuple[float, float], shrunken: tuple[float, float], atrophy: float | None
+) -> float:
+    """A width: drawn, or as atrophy makes it; a draw is made in any case, so that the others stay the same."""
+    width = rng.uniform(*drawn)
+    return width if atrophy is None else shrunken[0] + atrophy * (shrunken[1] - shrunken[0])
+
+
+def _anatomy(
+    rng: np.random.Generator, points: Points, spacing_mm: tuple[float, float, float], atrophy: float | None
+) -> _Anatomy:
     x, y, z = points
     half_axes = np.array([66.0, 82.0, 53.0]) * rng.uniform(0.95, 1.05, size=3)
     a, b, c = half_axes
@@ -146,21 +187,21 @@ def _anatomy(rng: np.random.Generator, points: Points, spacing_mm: tuple[float, 
     to_pia = np.minimum.reduce(
         [
             depth,
-            below_fissure(to_sulcus, rng.uniform(0.2, 0.7), sulcal_floor),
+            below_fissure(to_sulcus, _drawn(rng, (0.2, 0.7), SULCI_MM, atrophy), sulcal_floor),
             below_fissure(to_sylvian, rng.uniform(0.6, 1.2), sylvian_floor),
             below_fissure(to_midline, rng.uniform(0.4, 0.9), rng.uniform(24, 30)),
         ]
     )
-    ventricle, nuclei = _deep_structures(rng, points)
+    ventricle, nuclei = _deep_structures(rng, points, atrophy)
     csf = np.maximum(1 - _inside(to_pia), _inside(ventricle))
     grey = (1 - csf) * np.maximum(_inside(CORTEX_MM - to_pia), 0.7 * _inside(nuclei))
     return _Anatomy(brain=depth > 0, csf=csf, grey=grey, white=1 - csf - grey)
 
 
-def _deep_structures(rng: np.random.Generator, points: Points) -> tuple[Field, Field]:
+def _deep_structures(rng: np.random.Generator, points: Points, atrophy: float | None) -> tuple[Field, Field]:
     """Signed distances (mm, positive inside) to the ventricles and cisterns, and to the deep grey nuclei."""
     x, y, z = points
-    wide = rng.uniform(0.7, 1.5)
+    wide = _drawn(rng, (0.7, 1.5), VENTRICLES, atrophy)
     lateral = np.full_like(x, -np.inf)
     nuclei = np.full_like(x, -np.inf)
     for side in (-1, 1):

@@ -1,5 +1,7 @@
 """A cohort of brain phantoms on disk: raw scans in BIDS, masks and healthy truth as its derivatives."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -45,25 +47,35 @@ def write_phantom_cohort(directory: Path, subjects: int, seed: int) -> list[str]
     write_descriptions(directory, NAME, {"Seed": seed}, README, held, licence="CC0")
     labels = [f"sub-{number:03d}" for number in range(1, subjects + 1)]
     for number, label in enumerate(labels, start=1):
-        if not all((directory / name).exists() for name in _names(label)):
-            _write_subject(directory, label, brain_phantom(np.random.default_rng([seed, number])))
+        write_subject(directory, label, "FLAIR", partial(brain_phantom, np.random.default_rng([seed, number])))
     # A larger cohort may already lie here; its subjects stay participants.
     present = sorted(scan.parents[1].name for scan in directory.glob("sub-*/anat/sub-*_FLAIR.nii.gz"))
     write_participants(directory, {label: {} for label in present})
     return labels
 
 
-def _names(label: str) -> tuple[str, str, str]:
+def _names(label: str, contrast: str) -> tuple[str, str, str]:
     """Where the lesion mask, the healthy truth and the scan of a subject lie in the dataset."""
     return (
         f"derivatives/manual/{label}/anat/{label}_label-lesion_mask.nii.gz",
-        f"derivatives/truth/{label}/anat/{label}_desc-healthy_FLAIR.nii.gz",
-        f"{label}/anat/{label}_FLAIR.nii.gz",
+        f"derivatives/truth/{label}/anat/{label}_desc-healthy_{contrast}.nii.gz",
+        f"{label}/anat/{label}_{contrast}.nii.gz",
     )
 
 
-def _write_subject(directory: Path, label: str, phantom: Phantom) -> None:
-    mask, truth, scan = _names(label)
+def write_subject(directory: Path, label: str, contrast: str, draw: Callable[[], Phantom]) -> None:
+    """Write a subject's scan, healthy truth and lesion mask; a subject that is already complete is left alone.
+
+    Args:
+        directory: of the dataset.
+        label: of the subject, such as `sub-001`.
+        contrast: suffix of the scan.
+        draw: makes the subject.
+    """
+    mask, truth, scan = _names(label, contrast)
+    if all((directory / name).exists() for name in (mask, truth, scan)):
+        return
+    phantom = draw()
     source = f"bids:raw:{scan}"
     for name, voxels, sidecar in (
         (
@@ -78,7 +90,7 @@ def _write_subject(directory: Path, label: str, phantom: Phantom) -> None:
         ),
         (truth, phantom.healthy, {"Description": "Synthetic brain before its lesions", "Sources": [source]}),
         # Last, so that a subject with a scan is complete.
-        (scan, phantom.image, {"SeriesDescription": "SYNTHETIC brain phantom, FLAIR contrast"}),
+        (scan, phantom.image, {"SeriesDescription": f"SYNTHETIC brain phantom, {contrast} contrast"}),
     ):
         path = directory / name
         write_json(path.with_name(path.name.replace(".nii.gz", ".json")), {**sidecar, "SkullStripped": True})

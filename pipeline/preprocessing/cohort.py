@@ -11,12 +11,11 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
-import nibabel as nib
 import numpy as np
 from nibabel.affines import from_matvec
 from nibabel.orientations import inv_ornt_aff
@@ -26,7 +25,7 @@ from pydantic import BaseModel
 from pipeline import __version__
 from pipeline.cohorts import Case, FoundCases, Problem, find_cases
 from pipeline.errors import OutputError, PipelineError, ScanError, UsageError
-from pipeline.files import PARTIAL, read_json, sha256, write_json, write_text, written_aside
+from pipeline.files import PARTIAL, read_json, sha256, write_json, write_text
 from pipeline.preprocessing.cohort_format import (
     COHORT_FILE,
     FORMAT,
@@ -36,12 +35,14 @@ from pipeline.preprocessing.cohort_format import (
     SourceFile,
     Subject,
     count,
+    write_stored,
 )
 from pipeline.preprocessing.labels import Label, empty, label_slices, lesion_voxels
 from pipeline.preprocessing.slab import Slab
 from pipeline.preprocessing.splits import Split, split_patients
 from pipeline.preprocessing.window import Window, WindowRule
 from pipeline.scans import Scan, check_same_grid, on_grid_of, read_nifti
+from pipeline.scans.dicom import find_series, read_series
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,8 @@ FOLDERS = ("images", "masks", "truth", "ignore", "subjects")
 SHARES = (0.7, 0.15, 0.15)
 # The cohort of the last run, from when a run begins until it ends: patients stay in the splits that they are in.
 PREVIOUS = "previous.json"
+# The target that is measured, not read: area of the lesion in each slice, in cm².
+LESION_AREA = "lesion_area"
 SHOWN = 3
 
 
@@ -67,7 +70,7 @@ class Settings:
         channels: several sequences on one grid instead of one modality.
         lesion_labels: mask values that mean lesion; None: as the layout has it.
         healthy: scans without a mask, or with an empty one, are of healthy people.
-        target: column that holds what a scorer learns to tell.
+        target: column that holds what a scorer learns to tell, or `LESION_AREA`, which is each slice's own.
     """
 
     modality: str | None = None
@@ -184,7 +187,7 @@ def preprocess(
     _tell(notes)
     notes = [*found.notes, *notes]
     _remove_leftovers(directory, subjects)
-    _write_tables(directory, subjects, settings, found.layout, notes)
+    write_tables(directory, subjects, {**asdict(settings), "split": settings.shares}, found.layout, notes)
     return Preprocessed(directory, found.layout, subjects, sorted(problems, key=lambda problem: problem.subject), notes)
 
 
@@ -195,9 +198,10 @@ def _tell(notes: list[str]) -> None:
 
 def _find(cohort: Path, settings: Settings, layout: str | None) -> tuple[FoundCases, Settings]:
     """The cases; scans without masks are among them if they are healthy, or if no scan at all has one."""
+    column = None if settings.target == LESION_AREA else settings.target
 
     def look(masks_optional: bool) -> FoundCases:
-        return find_cases(cohort, layout, settings.modality, settings.channels, settings.target, masks_optional)
+        return find_cases(cohort, layout, settings.modality, settings.channels, column, masks_optional)
 
     found = look(masks_optional=settings.healthy)
     if found.layout == "healthy":
@@ -360,15 +364,15 @@ def preprocess_case(case: Case, directory: Path, settings: Settings) -> _Finishe
     """
     paths = {"image": case.image, "mask": case.mask, "truth": case.truth, "ignore": case.ignore, **case.channels}
     source = {
-        name: SourceFile(name=path.name, sha256=sha256(path))
+        name: SourceFile(name=path.name, sha256=_digest(path))
         for name, path in paths.items()
-        if path is not None and path.is_file()
+        if path is not None and path.exists()
     }
     record_file = directory / "subjects" / f"{case.subject}.json"
     key = _key(case, source, settings)
     if (done := _finished(directory, record_file, key)) is not None:
         return done
-    scan = read_nifti(case.image, volume=case.volumes.get("image"))
+    scan = _read(case.image, case.volumes.get("image"))
     lesion, notes = _lesion(case, scan, settings)
     intensities = scan.intensities()
     first, last = settings.slab.range(len(scan.axial(scan.stored)), scan.axial_spacing_mm[0])
@@ -402,16 +406,15 @@ def preprocess_case(case: Case, directory: Path, settings: Settings) -> _Finishe
         _write_axial(directory / file, axial, scan, first)
     areas_mm2, labels = _labelled(lesion, ignored, scan, (first, last), settings)
     slices_mm, right_mm, anterior_mm = (round(size, 6) for size in scan.axial_spacing_mm)
+    present = {name: file for name, file in {"truth": truth, "ignore": ignore}.items() if file is not None}
     record = Prepared(
         subject=case.subject,
         patient=case.patient,
         images=channels[main],
         masks=masks,
-        **({} if truth is None else {"truth": truth}),
-        **({} if ignore is None else {"ignore": ignore}),
         channels=channels,
         session=case.session,
-        target=case.target,
+        **{**present, **_targets(case, areas_mm2, labels, settings)},
         window=windows[main],
         windows=windows,
         first_slice=first,
@@ -425,6 +428,34 @@ def preprocess_case(case: Case, directory: Path, settings: Settings) -> _Finishe
     finished = _Finished(key=key, bytes=sizes, notes=notes, record=record)
     write_text(record_file, finished.model_dump_json(indent=2, exclude_unset=True) + "\n")
     return finished
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of a file, or of those of the files in a folder."""
+    if path.is_file():
+        return sha256(path)
+    digests = sorted(sha256(file) for file in path.iterdir() if file.is_file())
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def _read(path: Path, volume: int | None) -> Scan:
+    """A NIfTI file, or the one volume of a folder of DICOM files."""
+    if not path.is_dir():
+        return read_nifti(path, volume=volume)
+    series = find_series([file for file in sorted(path.iterdir()) if file.is_file()])
+    if len(series) != 1:
+        raise ScanError(f"{path}: found {len(series)} DICOM series, expected one; leave one in the folder")
+    return read_series(series[0], path)
+
+
+def _targets(case: Case, areas_mm2: list[float], labels: list[Label], settings: Settings) -> dict[str, Any]:
+    """The target of the scan, and of each slice where it is of slices."""
+    if settings.target != LESION_AREA:
+        return {"target": case.target}
+    if "unknown" in labels:  # nobody drew its lesions
+        return {"target": None}
+    areas_cm2 = [round(area / 100, 5) for area in areas_mm2]
+    return {"target": sum(areas_cm2) / len(areas_cm2), "slice_targets": areas_cm2}
 
 
 def _key(case: Case, source: Mapping[str, SourceFile], settings: Settings) -> str:
@@ -502,11 +533,7 @@ def _write_axial(path: Path, axial: NDArray[np.generic], scan: Scan, first: int)
     to_scan = inv_ornt_aff(scan.orientation, scan.shape)
     shift = from_matvec(np.eye(3), (0, 0, first))
     affine = scan.affine @ to_scan @ shift
-    image = nib.Nifti1Image(np.moveaxis(axial, 0, 2), affine, dtype=axial.dtype)
-    image.header.set_xyzt_units("mm")
-    image.header.set_slope_inter(1 / LEVELS if axial.dtype == np.uint16 else 1.0, 0.0)
-    with written_aside(path) as aside:
-        nib.save(image, aside)
+    write_stored(path, axial, affine)
 
 
 def _previous_splits(
@@ -566,7 +593,18 @@ def _remove_leftovers(directory: Path, subjects: list[Subject]) -> None:
             path.unlink()
 
 
-def _write_tables(directory: Path, subjects: list[Subject], settings: Settings, layout: str, notes: list[str]) -> None:
+def write_tables(
+    directory: Path, subjects: Sequence[Subject], settings: Mapping[str, Any], layout: str, notes: Sequence[str]
+) -> None:
+    """Write `slices.csv` and, last, `cohort.json`.
+
+    Args:
+        directory: of the cohort.
+        subjects: what is in it.
+        settings: what it was made with, as JSON can hold it.
+        layout: in which the scans lay.
+        notes: what was assumed.
+    """
     table = io.StringIO()
     rows = csv.writer(table, lineterminator="\n")
     rows.writerow(["subject", "patient", "split", "slice", "label", "lesion_mm2"])
@@ -580,8 +618,8 @@ def _write_tables(directory: Path, subjects: list[Subject], settings: Settings, 
             "format": FORMAT,
             "pipeline_version": __version__,
             "layout": layout,
-            "notes": notes,
-            "settings": {**asdict(settings), "split": settings.shares},
+            "notes": list(notes),
+            "settings": dict(settings),
             "counts": count(subjects),
             "subjects": [subject.model_dump(mode="json", exclude_unset=True) for subject in subjects],
         },

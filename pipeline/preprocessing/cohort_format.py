@@ -28,7 +28,7 @@ from pydantic import (
 )
 
 from pipeline.errors import UsageError
-from pipeline.files import require_regular, small_text
+from pipeline.files import require_regular, small_text, written_aside
 from pipeline.preprocessing.labels import Label
 from pipeline.preprocessing.splits import Split
 
@@ -126,6 +126,7 @@ class Prepared(_Record):
         window: intensities that became 0 and 1, in the scan's units, of the first channel.
         windows: the same of each channel.
         target: what a scorer learns to tell: a number, or a class by name.
+        slice_targets: the target of each slice where it is of slices; `target` is then their mean.
         source: the files that it was made from: `image`, `mask`, `truth`, `ignore`, and further channels by name.
         image_sha256: of the first channel's intensities, whatever file they are stored in; empty in format 1.
     """
@@ -145,6 +146,7 @@ class Prepared(_Record):
     window: tuple[float, float] | None = None
     windows: dict[str, tuple[float, float]] = {}
     target: float | str | None = None
+    slice_targets: list[float] = []
     source: dict[str, SourceFile] = {}
     image_sha256: str = ""
 
@@ -163,6 +165,8 @@ class Prepared(_Record):
             raise ValueError("expected the first of `channels` to be `images`")
         if self.lesion_mm2 and len(self.lesion_mm2) != len(self.labels):
             raise ValueError("expected as many lesion areas as labels")
+        if self.slice_targets and len(self.slice_targets) != len(self.labels):
+            raise ValueError("expected as many targets of slices as labels")
         return self
 
     @property
@@ -210,18 +214,23 @@ class Cohort(_Record):
     def _all_different(cls, subjects: list[Subject]) -> list[Subject]:
         if len({subject.subject.casefold() for subject in subjects}) < len(subjects):
             raise ValueError("expected a name of its own for each subject")
-        if len({tuple(subject.channels) for subject in subjects}) > 1:
-            raise ValueError("expected the same channels for each subject")
         return subjects
 
     @property
     def channels(self) -> list[str]:
-        """Names of the channels that each subject has."""
-        return list(self.subjects[0].channels) if self.subjects else []
+        """Names of all channels, in the order in which subjects have them.
+
+        A cohort of several modalities has subjects with one each.
+        """
+        return list(dict.fromkeys(name for subject in self.subjects for name in subject.channels))
 
     def of(self, split: str) -> list[Subject]:
         """The subjects of a split."""
         return [subject for subject in self.subjects if subject.split == split]
+
+    def having(self, channels: Iterable[str]) -> list[Subject]:
+        """The subjects that have all of these channels."""
+        return [subject for subject in self.subjects if set(channels) <= subject.channels.keys()]
 
     def slices(self, split: str, label: str) -> int:
         """How many slices of a split have a label."""
@@ -330,6 +339,21 @@ def read_stored(path: Path) -> NDArray[Any]:
     if stored.ndim != 3 or stored.dtype.kind != "u":
         raise _unreadable(path)
     return stored
+
+
+def write_stored(path: Path, axial: NDArray[np.generic], affine: NDArray[np.float64]) -> None:
+    """Write a volume of a cohort, whole or not at all, as `read_stored` reads it.
+
+    Args:
+        path: in the cohort.
+        axial: stored values, shape (slices, right, anterior), uint16 levels or uint8.
+        affine: (right, anterior, superior) voxel indices to millimetres, (4, 4).
+    """
+    image = nib.Nifti1Image(np.moveaxis(axial, 0, 2), affine, dtype=axial.dtype)
+    image.header.set_xyzt_units("mm")
+    image.header.set_slope_inter(1 / LEVELS if axial.dtype == np.uint16 else 1.0, 0.0)
+    with written_aside(path) as aside:
+        nib.save(image, aside)
 
 
 def read_part(cohort: Path, subject: Prepared, file: str) -> NDArray[Any]:

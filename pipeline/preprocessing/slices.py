@@ -102,6 +102,7 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
         self.subject_of = [
             subject for subject, places in zip(self.subjects, self.places, strict=True) for _ in range(len(places))
         ]
+        self._place_of = [place for places in self.places for place in places]
         ends = np.cumsum([0, *map(len, self.places)])
         self._scan_of = [slice(int(first), int(end)) for first, end in pairwise(ends) for _ in range(first, end)]
         self.patients = [subject.patient for subject in self.subject_of]
@@ -204,8 +205,15 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
         """
         sample = self._pictures(index)
         if self._targets:
-            sample["target"] = torch.tensor([self._targets[self.subject_of[index].subject]], dtype=torch.float32)
+            sample["target"] = torch.tensor([self._target(index)], dtype=torch.float32)
         return sample
+
+    def _target(self, index: int) -> float:
+        """Of a slice: its own, or its scan's."""
+        subject = self.subject_of[index]
+        if not subject.slice_targets:
+            return self._targets[subject.subject]
+        return subject.slice_targets[self._place_of[index]]
 
     def _pictures(self, index: int) -> dict[str, Float32[Tensor, "_ height width"]]:
         scan = self._scan_of[index]

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from pipeline.cohorts import Case, find_cases
@@ -208,3 +209,91 @@ class TestDatalist:
     def test_one_file_as_image_and_mask_is_refused(self, tmp_path: Path) -> None:
         (problem,) = find_cases(self.rows(tmp_path, "image,mask\na.nii,a.nii\n")).problems
         assert "is named as image and as mask" in problem.reason
+
+
+def test_ct_ich_has_the_ages_of_its_patients_in_a_table_with_broken_headers(tmp_path: Path) -> None:
+    lay(tmp_path, *(f"{folder}/{n}.nii" for folder in ("ct_scans", "masks") for n in ("049", "130")))
+    (tmp_path / "Patient_demographics.csv").write_text(
+        'Patient Number,"Age\n(years)",Gender,"Hemorrhage type, by whom "\n49,0.58,Male,x\n130,61,Female,\n,,,\n'
+    )
+    assert find_cases(tmp_path).layout == "ct-ich"
+    cases = by_subject(tmp_path, target="age")
+    assert {name: (case.image.parent.name, case.target) for name, case in cases.items()} == {
+        "049": ("ct_scans", 0.58),
+        "130": ("ct_scans", 61.0),
+    }
+    assert all(case.mask == tmp_path / f"masks/{name}.nii" for name, case in cases.items())
+    with pytest.raises(UsageError, match="MR: no modality of CT-ICH"):
+        find_cases(tmp_path, modality="MR", layout="ct-ich")
+
+
+class TestHeadNeck:
+    """TCIA's Head-Neck-PET-CT as its retriever lays it: a table of series beside their folders."""
+
+    SERIES = (
+        ("HN-CHUM-001", "PT", 91, "HN-CHUM-001/08-27-1885-PANC-74220/2-PET AC-00001"),
+        ("HN-CHUM-001", "CT", 91, "HN-CHUM-001/08-27-1885-PANC-74220/3-StandardFull-07232"),
+        ("HN-CHUM-001", "CT", 120, "HN-CHUM-001/08-27-1885-TomoTherapy-00441/112161818-kVCT-62659"),
+        ("HN-CHUM-001", "RTSTRUCT", 1, "HN-CHUM-001/08-27-1885-PANC-74220/1-RTstruct-1"),
+        ("HN-HGJ-002", "PT", 80, "HN-HGJ-002/08-29-1885-TEP-1/4-PET-2"),
+    )
+
+    @pytest.fixture
+    def collection(self, tmp_path: Path) -> Path:
+        header = (
+            "Series UID,Collection,Subject ID,Series Description,Modality,Number of Images,File Size,File Location\n"
+        )
+        folder = tmp_path / "manifest-1"
+        for _, _, _, place in self.SERIES:
+            lay(folder, f"Head-Neck-PET-CT/{place}/000000.dcm")
+        rows = [
+            f'1.2,Head-Neck-PET-CT,{person},"a, b",{modality},{count},1 MB,./Head-Neck-PET-CT/{place}\n'
+            for person, modality, count, place in self.SERIES
+        ]
+        (folder / "metadata.csv").write_text(header + "".join(rows))
+        return tmp_path
+
+    def find(self, collection: Path, **more: object) -> dict[str, Case]:
+        return by_subject(collection, layout="head-neck-pet-ct", masks_optional=True, **more)
+
+    def test_pet_series_are_folders_of_each_person(self, collection: Path) -> None:
+        assert {name: case.image.name for name, case in self.find(collection).items()} == {
+            "HN-CHUM-001": "2-PET AC-00001",
+            "HN-HGJ-002": "4-PET-2",
+        }
+
+    def test_of_several_series_that_with_the_most_images_is_taken(self, collection: Path) -> None:
+        found = find_cases(collection, "head-neck-pet-ct", "CT", masks_optional=True)
+        assert [case.image.name for case in found.cases] == ["112161818-kVCT-62659"]
+        assert found.notes == ["HN-CHUM-001: of its 2 CT series, that with the most images was taken"]
+        (problem,) = found.problems
+        assert problem.reason.endswith(
+            "has no image, found PT (a, b) but expected a series of the modality CT; add it, choose another modality "
+            "or leave the subject out"
+        )
+
+    @pytest.mark.parametrize("suffix", [".xlsx", ".csv"])
+    def test_ages_are_in_the_clinical_table_a_sheet_a_centre(self, suffix: str, collection: Path) -> None:
+        sheets = {"CHUM": [("HN-CHUM-001", 57)], "HGJ": [("HN-HGJ-002", 63)], "Excluded": [("HN-HGJ-002", 99)]}
+        frames = {name: pd.DataFrame(rows, columns=["Patient #", "Age"]) for name, rows in sheets.items()}
+        path = collection / f"INFOclinical_HN_Version2_30may2018{suffix}"
+        if suffix == ".csv":
+            pd.concat([frames["CHUM"], frames["HGJ"]]).to_csv(path, index=False)
+        else:
+            with pd.ExcelWriter(path) as book:
+                for name, frame in frames.items():
+                    frame.to_excel(book, sheet_name=name, index=False)
+        assert [case.target for case in self.find(collection, target="age").values()] == [57.0, 63.0]
+
+    @pytest.mark.parametrize(
+        ("old", "new", "said"),
+        [
+            ("File Location", "Place", "has no column File Location"),
+            ("./Head-Neck-PET-CT/HN-CHUM-001", "../HN-CHUM-001", "has the file location '../HN-CHUM-001"),
+        ],
+    )
+    def test_another_table_is_refused(self, old: str, new: str, said: str, collection: Path) -> None:
+        table = collection / "manifest-1/metadata.csv"
+        table.write_text(table.read_text().replace(old, new))
+        with pytest.raises(UsageError, match=said):
+            self.find(collection)

@@ -104,3 +104,27 @@ def test_same_seed_same_brain_other_seed_other_brain(phantoms: list[Phantom]) ->
 def test_a_grid_with_too_few_slices_for_both_labels_is_refused() -> None:
     with pytest.raises(UsageError, match=r"phantom grid: white matter reaches only 3 of 3 slices"):
         brain_phantom(0, shape=(44, 52, 3), spacing_mm=(4.0, 4.0, 5.0))
+
+
+@pytest.mark.parametrize(
+    ("contrast", "order"),
+    [("FLAIR", "csf < white < grey"), ("T1w", "csf < grey < white"), ("T2w", "white < grey < csf")],
+)
+def test_contrasts_show_the_same_anatomy_in_other_orders_of_brightness(contrast: str, order: str) -> None:
+    drawn = brain_phantom(0, (44, 52, 12), (4.0, 4.0, 10.0), contrast)
+    flair = brain_phantom(0, (44, 52, 12), (4.0, 4.0, 10.0))
+    np.testing.assert_array_equal(drawn.lesion, flair.lesion)
+    ends = {"csf": (0, 250), "white": (460, 530), "grey": (610, 1000)}  # in FLAIR
+    signal = {
+        name: np.median(drawn.healthy[(flair.healthy > low) & (flair.healthy < high)])
+        for name, (low, high) in ends.items()
+    }
+    assert sorted(signal, key=lambda name: signal[name]) == order.split(" < ")
+
+
+def test_fluid_widens_with_atrophy_alone() -> None:
+    def fluid(atrophy: float) -> int:
+        healthy = brain_phantom(1, (44, 52, 12), (4.0, 4.0, 10.0), atrophy=atrophy).healthy
+        return int(((healthy > 0) & (healthy < 300)).sum())
+
+    assert fluid(0.0) < 0.8 * fluid(0.5) < 0.64 * fluid(1.0)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -227,3 +228,30 @@ class TestGrid:
         training = SliceDataset(run(source).directory, "training", GRID)
         assert isinstance(training.images, np.memmap)
         assert isinstance(training.masks, np.memmap)
+
+
+def test_a_series_of_dicom_files_is_a_scan_where_the_layout_says_so(
+    dicom_series: Callable[..., list[Path]], tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    rows = ["Collection,Subject ID,Series Description,Modality,Number of Images,File Location"]
+    for number in range(4):
+        place = f"Head-Neck-PET-CT/HN-HGJ-00{number}/study/series"
+        volume = rng.integers(1, 900, (8, 9, 6)).astype(np.int16)
+        dicom_series(tmp_path / "raw" / place, volume, modality="CT", affine=np.diag([2.0, 2, 5, 1]))
+        rows.append(f"Head-Neck-PET-CT,HN-HGJ-00{number},x,CT,6,./{place}")
+    (tmp_path / "raw/metadata.csv").write_text("\n".join(rows) + "\n")
+    settings = Settings(modality="CT", slab=Slab(thickness_mm=None))
+    made = preprocess(tmp_path / "raw", tmp_path / "out", settings, "head-neck-pet-ct", workers=1)
+    assert [subject.patient for subject in made.subjects] == [f"HN-HGJ-00{number}" for number in range(4)]
+    assert made.problems == []
+    volumes = [np.asarray(nib.load(tmp_path / "out" / subject.images).dataobj) for subject in made.subjects]
+    assert [found.shape for found in volumes] == [(8, 9, 6)] * 4
+    window = made.subjects[-1].window
+    assert window is not None
+    np.testing.assert_allclose(volumes[-1], np.clip(volume / window[1], 0, 1), atol=1e-4)
+    dicom_series(tmp_path / "raw" / place, volume, modality="CT")
+    again = preprocess(tmp_path / "raw", tmp_path / "out", settings, "head-neck-pet-ct", workers=1)
+    assert [problem.reason.partition(": ")[2] for problem in again.problems] == [
+        "found 2 DICOM series, expected one; leave one in the folder"
+    ]

@@ -100,3 +100,11 @@ def test_damaged_volume_is_refused(cohort: Path, tmp_path: Path) -> None:
     (tmp_path / "cohort.json").write_bytes((cohort / "cohort.json").read_bytes())
     with pytest.raises(UsageError, match=r"p5_image\.nii\.gz: is missing or damaged"):
         SliceDataset(tmp_path, "test", Grid(2.0, (32, 32)))
+
+
+def test_a_slice_has_its_own_target_where_there_is_one(cohort: Path, tmp_path: Path) -> None:
+    settings = Settings(slab=Slab(thickness_mm=None), target="lesion_area")
+    preprocess(cohort.parent / "scans.csv", tmp_path / "out", settings, workers=1)
+    dataset = SliceDataset(tmp_path / "out", "training", Grid(2.0, (32, 32)), ("pathological", "healthy"))
+    for item in (dataset[index] for index in range(len(dataset))):
+        assert float(item["target"]) == pytest.approx(float(item["mask"].sum()) * 4 / 100)  # cm²
