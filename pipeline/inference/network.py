@@ -73,7 +73,7 @@ class GridNetwork:
     @torch.inference_mode()
     def outputs(
         self, windowed: NDArray[np.float32], spacing_mm: tuple[float, float, float]
-    ) -> Iterator[tuple[slice, Tensor]]:
+    ) -> Iterator[tuple[NDArray[np.intp], Tensor]]:
         """What the network makes of a scan, or of the middle of it that training saw too, batch by batch.
 
         Args:
@@ -81,15 +81,15 @@ class GridNetwork:
             spacing_mm: voxel size along (slices, right, anterior).
 
         Yields:
-            Which slices, and what the network put out, on its grid.
+            Indices of slices, and what the network put out, on its grid.
 
         Raises:
             ScanError: if it puts out NaN or infinite values.
         """
         if isinstance(self.grid, VolumeGrid):
-            yield slice(0, len(windowed)), self._run(self.grid.images(self._volume(windowed), spacing_mm))
+            yield np.arange(len(windowed)), self._run(self.grid.images(self._volume(windowed), spacing_mm))
             return
-        for batch, slices in self._batches(windowed):
+        for batch, slices in self._batches(windowed, np.arange(len(windowed))):
             yield batch, self._run(self.grid.images(slices, spacing_mm[1:]))
 
     @torch.inference_mode()
@@ -99,7 +99,8 @@ class GridNetwork:
         spacing_mm: tuple[float, float, float],
         wanted: Callable[[Tensor, Tensor], Tensor] | None = None,
         beyond: float = 0.0,
-    ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+        chosen: NDArray[np.bool_] | None = None,
+    ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32]]]:
         """What the network makes of a whole scan, on the scan's pixels, batch by batch.
 
         Where the head or body is larger than the network's canvas, overlapping canvases cover it.
@@ -110,9 +111,10 @@ class GridNetwork:
             wanted: made of what the network saw and put out, (B, C, …) and (B, K, …), before it is resampled; the
                 output itself if None.
             beyond: the value where there is nothing but air, and the network was shown nothing.
+            chosen: which slices are asked for, shape (slices,); all if None. A network of volumes gives all.
 
         Yields:
-            Which slices, and an array (B, K, right, anterior).
+            Indices of slices, and an array (B, K, right, anterior).
 
         Raises:
             ScanError: if the network puts out NaN or infinite values.
@@ -121,12 +123,13 @@ class GridNetwork:
         if isinstance(self.grid, VolumeGrid):
             volume = self._made(self.grid.images(self._volume(windowed), spacing_mm), wanted)
             back = self.grid.back(volume, (slices, height, width), spacing_mm)[0].transpose(0, 1)
-            yield slice(0, slices), back.cpu().numpy()
+            yield np.arange(slices), back.cpu().numpy()
             return
         corners = [self.grid.middle((height, width), spacing_mm[1:])]
         if not self.grid.holds((height, width), spacing_mm[1:]):
             corners = self.grid.corners(foreground(windowed.max(axis=1)), spacing_mm[1:])
-        for batch, part in self._batches(windowed):
+        indices = np.arange(slices) if chosen is None else np.flatnonzero(chosen)
+        for batch, part in self._batches(windowed, indices):
             canvases = self.grid.canvases(part, spacing_mm[1:], corners)
             made = {corner: self._made(images, wanted) for corner, images in canvases.items()}
             yield batch, self.grid.back(made, (height, width), spacing_mm[1:], beyond).cpu().numpy()
@@ -163,12 +166,14 @@ class GridNetwork:
         """Slices as one volume (1, C, D, H, W)."""
         return torch.from_numpy(np.ascontiguousarray(windowed.swapaxes(0, 1)[None])).to(self.device)
 
-    def _batches(self, windowed: NDArray[np.float32]) -> Iterator[tuple[slice, Tensor]]:
-        """Which slices, and these with their neighbours, (B, C · (2n + 1), H, W)."""
-        for first in range(0, len(windowed), self.batch_size):
-            indices = np.arange(first, min(first + self.batch_size, len(windowed)))
-            stacked = with_neighbours(windowed, indices, self.neighbours)
-            yield slice(first, first + len(indices)), torch.from_numpy(np.ascontiguousarray(stacked)).to(self.device)
+    def _batches(
+        self, windowed: NDArray[np.float32], indices: NDArray[np.intp]
+    ) -> Iterator[tuple[NDArray[np.intp], Tensor]]:
+        """Some of these slices, and them with their neighbours, (B, C · (2n + 1), H, W)."""
+        for first in range(0, len(indices), self.batch_size):
+            batch = indices[first : first + self.batch_size]
+            stacked = with_neighbours(windowed, batch, self.neighbours)
+            yield batch, torch.from_numpy(np.ascontiguousarray(stacked)).to(self.device)
 
 
 class NetworkPredictor:

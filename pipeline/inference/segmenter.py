@@ -12,12 +12,16 @@ from pipeline.errors import ScanError, UsageError
 from pipeline.inference.inputs import Inputs, see
 from pipeline.inference.network import GridNetwork, NetworkPredictor, check_names
 from pipeline.inference.products import Figure, Product, ProductKind, Result
+from pipeline.preprocessing.foreground import AIR
 from pipeline.preprocessing.grid import Grid, VolumeGrid
 from pipeline.preprocessing.slab import WHOLE, Slab
 from pipeline.preprocessing.window import WindowRule
 
 # A logit where the network was shown nothing: a probability of 1e-9.
 NEVER = -20.0
+# The mirror image is looked at where something may be found: a logit above that of a probability of 2 %. Elsewhere it
+# would have to be surer than 75 % of what the scan as it is shows none of, to lift the mean to 20 %.
+DOUBT = -3.9
 THRESHOLDED = (
     "The network's logits were brought to the scan's grid, and voxels with a probability of {:g} or more were taken "
     "for {}."
@@ -42,8 +46,8 @@ class Segmenter(NetworkPredictor):
         batch_size: slices at once.
         channels: names of the sequences that the network takes, the one whose grid the mask lies on first.
         neighbours: slices above and below that it sees with each.
-        flip_average: average the logits of the slices and of their mirror images (right to left), mirrored back; twice
-            the network's work. For anatomy that is symmetric.
+        flip_average: average the logits of the slices and of their mirror images (right to left), mirrored back, in
+            all slices where the first are not sure that there is nothing. For anatomy that is symmetric.
     """
 
     kind = "segmenter"
@@ -99,15 +103,20 @@ class Segmenter(NetworkPredictor):
         Raises:
             ScanError: if the network gives NaN or infinite values, or logits of another number of labels.
         """
-        logits = self._logits(windowed, spacing_mm)
-        if self.flip_average:
-            flipped = self._logits(np.ascontiguousarray(windowed[:, :, ::-1]), spacing_mm)
-            logits = (logits + flipped[:, :, ::-1]) * np.float32(0.5)
+        tissue: NDArray[np.bool_] = np.any(windowed > AIR, axis=(1, 2, 3))
+        logits = self._logits(windowed, spacing_mm, tissue)
+        doubtful: NDArray[np.bool_] = np.any(logits > DOUBT, axis=(1, 2, 3))
+        if self.flip_average and doubtful.any():
+            flipped = self._logits(np.ascontiguousarray(windowed[:, :, ::-1]), spacing_mm, doubtful)
+            logits[doubtful] = (logits[doubtful] + flipped[doubtful][:, :, ::-1]) * np.float32(0.5)
         return torch.from_numpy(logits).sigmoid().numpy()
 
-    def _logits(self, windowed: NDArray[np.float32], spacing_mm: tuple[float, float, float]) -> NDArray[np.float32]:
-        logits = np.empty((windowed.shape[0], len(self.labels), *windowed.shape[2:]), dtype=np.float32)
-        for batch, made in self.runner.on_pixels(windowed, spacing_mm, beyond=NEVER):
+    def _logits(
+        self, windowed: NDArray[np.float32], spacing_mm: tuple[float, float, float], chosen: NDArray[np.bool_]
+    ) -> NDArray[np.float32]:
+        """Of the chosen slices; `NEVER` in others."""
+        logits = np.full((windowed.shape[0], len(self.labels), *windowed.shape[2:]), NEVER, dtype=np.float32)
+        for batch, made in self.runner.on_pixels(windowed, spacing_mm, beyond=NEVER, chosen=chosen):
             if made.shape[1] != len(self.labels):
                 raise ScanError(
                     f"the network gave {made.shape[1]} channels, expected one for each of {', '.join(self.labels)}"

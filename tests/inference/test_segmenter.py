@@ -168,3 +168,34 @@ def test_a_network_of_volumes_gives_the_same_mask_whole_or_in_windows(scan: Scan
 def test_labels_become_names_of_files_and_lead_nowhere_else(labels: tuple[str, ...]) -> None:
     with pytest.raises(UsageError, match=r"labels: found .*, expected different names of letters"):
         segmenter(labels=labels)
+
+
+class TestFlips:
+    """Logits 20 (x − 0.6), on the right side of the image less by 1."""
+
+    class OneSided(Bright):
+        def forward(self, image: Tensor) -> Tensor:
+            sided: Tensor = super().forward(image)
+            sided[:, :, 16:] -= 1
+            return sided
+
+    @pytest.fixture
+    def windowed(self) -> np.ndarray:
+        """Air, tissue in which nothing may be found, and tissue with something bright, each twice."""
+        slices = np.zeros((6, 1, 32, 32), dtype=np.float32)
+        slices[2:, :, 4:28, 4:28] = 0.3
+        slices[4:, :, 6:9, 6:9] = 0.8
+        return slices
+
+    def test_both_sides_are_looked_at_alike_where_something_may_be(self, windowed: np.ndarray) -> None:
+        found = segmenter(self.OneSided(), flip_average=True).probabilities(windowed, (1.0, 1.0, 1.0))
+        mirrored = segmenter(self.OneSided(), flip_average=True).probabilities(windowed[:, :, ::-1], (1.0, 1.0, 1.0))
+        np.testing.assert_allclose(found[4:], mirrored[4:, :, ::-1], atol=1e-6)
+        np.testing.assert_allclose(found[4:, 0, 7, 7], 1 / (1 + np.exp(-(20 * 0.2 - 0.5))), atol=1e-5)
+
+    def test_air_is_not_looked_at_and_what_is_surely_healthy_once(self, windowed: np.ndarray) -> None:
+        network = self.OneSided()
+        found = segmenter(network, flip_average=True, batch_size=1).probabilities(windowed, (1.0, 1.0, 1.0))
+        assert len(network.seen) == 2 + 2 * 2
+        assert found[:2].max() < 1e-8
+        assert found[2:4].max() < 0.02
