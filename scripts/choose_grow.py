@@ -1,12 +1,13 @@
-"""By how much what a segmenter finds is grown before it is filled: figures of validation patients for several margins.
+"""What a segmenter finds is filled from which probability on, and grown by how much: figures of validation patients.
 
-    python scripts/choose_grow.py COHORT -b lesion+fill --grow 0 2 4 -o grow.md
+    python scripts/choose_grow.py COHORT -b lesion+fill --threshold 0.2 0.3 --grow 2 4 -o grow.md
 
-COHORT is a preprocessed one, with lesion masks. For each margin: healthiness by the judge of `evaluate`, the lesions'
+COHORT is a preprocessed one, with lesion masks. For each pair: healthiness by the judge of `evaluate`, the lesions'
 contrast to their surroundings, and how much normal tissue is bit-identical.
 """
 
 import argparse
+import itertools
 import sys
 from pathlib import Path
 
@@ -30,22 +31,23 @@ def main() -> None:
     parser.add_argument("-b", "--bundle", default="lesion+fill", help="SEGMENTER+FILLER")
     parser.add_argument("--split", default="validation")
     parser.add_argument("--grow", type=float, nargs="+", default=[0.0, 2.0, 4.0], help="margins in mm")
-    parser.add_argument("--threshold", type=float, default=THRESHOLD, help="of the probability of lesion")
+    parser.add_argument("--threshold", type=float, nargs="+", default=[THRESHOLD], help="of the probability of lesion")
     parser.add_argument("--judge-iterations", type=int, default=ITERATIONS, help="of the training of the judge")
     parser.add_argument("-o", "--output", type=Path, required=True, help="Markdown")
     given = parser.parse_args()
     predictor = load_parts(find_parts(given.bundle), "translator", "cpu").predictor
-    predictor.threshold = given.threshold
     metrics = [METRICS[name] for name in SHOWN]
     settings = Settings("found", split=given.split, judge_iterations=given.judge_iterations)
     lines = [f"| | {' | '.join(metric.heading for metric in metrics)} |", f"|---|{'---:|' * len(metrics)}"]
-    for grow_mm in given.grow:
-        predictor.grow_mm = grow_mm
+    rows = {"untouched": "untouched input"}
+    for threshold, grow_mm in itertools.product(given.threshold, given.grow):
+        predictor.threshold, predictor.grow_mm = threshold, grow_mm
         found = evaluate(predictor, given.cohort, settings).summary["methods"]
-        rows = {"untouched": "untouched input"} if grow_mm == given.grow[0] else {}
-        for label, row in {**rows, f"{grow_mm:g} mm": "found"}.items():
+        rows[f"from {threshold:g}, {grow_mm:g} mm"] = "found"
+        for label, row in rows.items():
             values = [(metric, found[row]["metrics"][metric.name]["mean"]) for metric in metrics]
             lines.append(f"| {label} | {' | '.join(metric.text(mean, 'identical') for metric, mean in values)} |")
+        rows = {}
         print(lines[-1], flush=True)
     given.output.write_text("\n".join(lines) + "\n")
 
