@@ -1,9 +1,11 @@
 """What the training engine costs over the same networks and losses in a bare loop.
 
-    python benchmarks/engine.py [--steps 20] [--preset laptop|paper]
+    python benchmarks/engine.py [--method gvs|cycle_gan] [--steps 20] [--preset laptop|paper]
 
-All play GVS on the same random batches, in turns within one run; the medians of the steps are compared. With `amp`
-`auto` the engine chooses precision and memory format itself.
+All play the same method on the same random batches, in turns within one run; the medians of the steps are compared.
+The bare loop of CycleGAN takes its steps in the order of the public ones: generators with cycle and identity losses,
+then both discriminators against pools of 50 images, all in float32. With `amp` `auto` the engine chooses precision and
+memory format itself.
 """
 
 import argparse
@@ -12,21 +14,22 @@ import logging
 import statistics
 import time
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import l1_loss, mse_loss
 
 from pipeline.losses import difference_weights, residual_mse, weighted_cross_entropy
-from pipeline.methods import GVS
-from pipeline.networks import JohnsonGenerator, UNetSegmentor
+from pipeline.methods import GVS, CycleGAN, ImagePool
+from pipeline.networks import JohnsonGenerator, PatchGANDiscriminator, UNetSegmentor
 from pipeline.training import PlayerTrainer
 
 PRESETS = {"laptop": (16, 128), "paper": (32, 240)}
 
 
 class Batches(torch.utils.data.Dataset[dict[str, Tensor]]):
-    """Random slices with square lesions."""
+    """Random slices with square lesions, and others."""
 
     def __init__(self, count: int, side: int) -> None:
         self.images = torch.rand(count, 1, side, side)
@@ -37,14 +40,28 @@ class Batches(torch.utils.data.Dataset[dict[str, Tensor]]):
         return len(self.images)
 
     def __getitem__(self, place: int) -> dict[str, Tensor]:
-        return {"image": self.images[place], "mask": self.masks[place]}
+        return {"image": self.images[place], "mask": self.masks[place], "healthy": self.images[-1 - place]}
 
 
-def adams(method: GVS) -> dict[str, torch.optim.Adam]:
-    return {name: torch.optim.Adam(net.parameters(), 1e-3, betas=(0.9, 0.99)) for name, net in method.networks.items()}
+def built(name: str, filters: int, side: int) -> GVS | CycleGAN:
+    if name == "gvs":
+        return GVS(JohnsonGenerator(filters=filters), UNetSegmentor(filters=filters))
+    generators = [JohnsonGenerator(filters=filters) for _ in range(2)]
+    discriminators = [PatchGANDiscriminator(2 * filters) for _ in range(2)]
+    pools = [ImagePool(50, (1, side, side)) for _ in range(2)]
+    return CycleGAN(*generators, *discriminators, *pools)
 
 
-def bare_loop(method: GVS, loader: torch.utils.data.DataLoader[dict[str, Tensor]]) -> Iterator[None]:
+def adams(method: GVS | CycleGAN) -> dict[str, torch.optim.Adam]:
+    return {
+        player.name: torch.optim.Adam(
+            [weight for name in player.networks for weight in method.networks[name].parameters()], 1e-3, (0.9, 0.99)
+        )
+        for player in method.players
+    }
+
+
+def bare_gvs(method: Any, loader: torch.utils.data.DataLoader[dict[str, Tensor]]) -> Iterator[None]:
     G, S = method.networks["generator"], method.networks["segmentor"]
     optimizers = adams(method)
     for batch in loader:
@@ -63,8 +80,38 @@ def bare_loop(method: GVS, loader: torch.utils.data.DataLoader[dict[str, Tensor]
         yield
 
 
+def bare_cycle_gan(method: Any, loader: torch.utils.data.DataLoader[dict[str, Tensor]]) -> Iterator[None]:
+    G, F, D_h, D_p, pool_h, pool_p = method.networks.values()
+    optimizers = adams(method)
+
+    def gan(scores: Tensor, real: float) -> Tensor:
+        return mse_loss(scores, torch.full_like(scores, real))
+
+    for batch in loader:
+        x_p, x_h = batch["image"], batch["healthy"]
+        fake_h, fake_p = G(x_p), F(x_h)
+        back_p, back_h = F(fake_h), G(fake_p)
+
+        D_h.requires_grad_(False), D_p.requires_grad_(False)
+        optimizers["generators"].zero_grad()
+        identity = l1_loss(G(x_h), x_h) + l1_loss(F(x_p), x_p)
+        cycle = l1_loss(back_p, x_p) + l1_loss(back_h, x_h)
+        (gan(D_h(fake_h), 1) + gan(D_p(fake_p), 1) + 10 * cycle + 5 * identity).backward()
+        optimizers["generators"].step()
+
+        D_h.requires_grad_(True), D_p.requires_grad_(True)
+        optimizers["discriminators"].zero_grad()
+        for D, real, fake in ((D_h, x_h, pool_h(fake_h)), (D_p, x_p, pool_p(fake_p))):
+            (0.5 * (gan(D(real), 1) + gan(D(fake), 0))).backward()
+        optimizers["discriminators"].step()
+        yield
+
+
+BARE = {"gvs": bare_gvs, "cycle_gan": bare_cycle_gan}
+
+
 def engine(
-    method: GVS, loader: torch.utils.data.DataLoader[dict[str, Tensor]], amp: Literal["auto"] | None = None
+    method: GVS | CycleGAN, loader: torch.utils.data.DataLoader[dict[str, Tensor]], amp: Literal["auto"] | None = None
 ) -> Iterator[None]:
     """One iteration at a time: ignite's engine as a generator that stops after each."""
     trainer = PlayerTrainer("cpu", 1, loader, method, adams(method), amp=amp)
@@ -78,6 +125,7 @@ def engine(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--method", choices=BARE, default="gvs")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--preset", choices=PRESETS, default="laptop")
     arguments = parser.parse_args()
@@ -85,10 +133,10 @@ def main() -> None:
     filters, side = PRESETS[arguments.preset]
 
     torch.manual_seed(0)
-    method = GVS(JohnsonGenerator(filters=filters), UNetSegmentor(filters=filters))
+    method = built(arguments.method, filters, side)
     loader = torch.utils.data.DataLoader(Batches(8 * (arguments.steps + 2), side), batch_size=8)
     loops = {
-        "bare loop": bare_loop(copy.deepcopy(method), loader),
+        "bare loop": BARE[arguments.method](copy.deepcopy(method), loader),
         "engine": engine(copy.deepcopy(method), loader),
         "engine, amp auto": engine(copy.deepcopy(method), loader, "auto"),
     }
