@@ -71,11 +71,13 @@ def _evaluated(bundle: Bundle, summary: dict[str, Any]) -> list[str]:
     cohort = summary["cohort"]
     metrics = [Metric.from_record(record) for record in summary["metrics"]]
     who = f"{count(cohort['slices'], cohort['unit'])} of {count(cohort['patients'], 'patient')}"
+    # Of a bundle used together with another one, such as lesion+fill.
+    name = escaped(str(summary["provenance"].get("Bundle", bundle.name)))
     judge = [] if summary["judge"] is None else [judge_text(summary["judge"], cohort["split"])]
     return [
-        f"### On the {cohort['split']} patients",
+        f"### {'On' if name == bundle.name else f'{name} on'} the {cohort['split']} patients",
         f"{who}, cohort {cohort['sha256'][:12]}…; mean ± standard deviation over patients (n):",
-        f"    phs-pipeline evaluate -b {bundle.name} --data COHORT --split {cohort['split']} -o REPORT",
+        f"    phs-pipeline evaluate -b {name} --data COHORT --split {cohort['split']} -o REPORT",
         scores_table(metrics, summary["methods"]),
         *judge,
     ]
