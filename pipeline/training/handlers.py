@@ -20,12 +20,16 @@ from pipeline.training.distributed import rank
 from pipeline.training.trainer import PlayerTrainer
 
 LOG_EVERY = 10
+LINE_EVERY_S = 30.0
 
 logger = logging.getLogger(__name__)
 
 
 class ProgressBar:
-    """A bar with losses and time left on a terminal, one plain line an epoch without one; none under `--quiet`."""
+    """A bar with losses and time left on a terminal; none under `--quiet`.
+
+    Without a terminal it is plain lines: one for each epoch and, in epochs that take long, one for every half minute.
+    """
 
     def attach(self, engine: PlayerTrainer) -> None:
         """Show progress from the first process only."""
@@ -55,25 +59,34 @@ class ProgressBar:
         engine.add_event_handler(Events.COMPLETED | Events.EXCEPTION_RAISED, _stop(progress))
 
     def _attach_lines(self, engine: PlayerTrainer) -> None:
-        started: dict[str, float] = {}
+        times = {"epoch": 0.0, "line": 0.0}
 
-        def start() -> None:
-            started["epoch"] = time.monotonic()
+        def begin() -> None:
+            times["epoch"] = times["line"] = time.monotonic()
 
-        def line(engine: PlayerTrainer) -> None:
-            seconds = time.monotonic() - started["epoch"]
-            left = seconds * (engine.state.max_epochs - engine.state.epoch)
+        def step(engine: PlayerTrainer) -> None:
+            now, epoch, length = time.monotonic(), engine.state.epoch, engine.state.epoch_length
+            done = engine.state.iteration - (epoch - 1) * length
+            if now - times["line"] < LINE_EVERY_S or done == length:
+                return
+            times["line"] = now
+            left = (now - times["epoch"]) * (engine.state.max_epochs * length - engine.state.iteration) / done
+            losses = _sentence(_players(engine.state.output))
             logger.info(
-                "epoch %d/%d: %s, %.0f s, %.0f min left",
-                engine.state.epoch,
-                engine.state.max_epochs,
-                _sentence(_players(engine.state.output)),
-                seconds,
-                left / 60,
+                "epoch %d/%d, step %d/%d: %s, %s left",
+                *(epoch, engine.state.max_epochs, done, length, losses, _duration(left)),
             )
 
-        engine.add_event_handler(Events.EPOCH_STARTED, start)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, line)
+        def end(engine: PlayerTrainer) -> None:
+            seconds, epoch = time.monotonic() - times["epoch"], engine.state.epoch
+            losses, left = _sentence(_players(engine.state.output)), seconds * (engine.state.max_epochs - epoch)
+            logger.info(
+                "epoch %d/%d: %s, %.0f s, %s left", epoch, engine.state.max_epochs, losses, seconds, _duration(left)
+            )
+
+        engine.add_event_handler(Events.EPOCH_STARTED, begin)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, step)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, end)
 
 
 class Curves:
@@ -186,3 +199,7 @@ def _stop(progress: Progress) -> Any:
             raise error[0]
 
     return stop
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.0f} h"

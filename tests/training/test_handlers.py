@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import logging
 import math
 import re
@@ -92,6 +93,16 @@ def test_without_a_terminal_each_epoch_is_one_line(caplog):
     assert len(lines) == 2
     for epoch, line in enumerate(lines, start=1):
         assert re.fullmatch(rf"epoch {epoch}/2: dim 0\.1856, \d+ s, 0 min left", line)
+
+
+def test_without_a_terminal_a_long_epoch_says_every_half_minute_how_far_it_is(monkeypatch, caplog):
+    clock = itertools.count(step=25.0)
+    monkeypatch.setattr("pipeline.training.handlers.time.monotonic", lambda: next(clock))
+    with caplog.at_level(logging.INFO, LOGGER):
+        run(ProgressBar(), iterations=4, epochs=6)
+    lines = [record.getMessage() for record in caplog.records if record.name == LOGGER][:2]
+    assert re.fullmatch(r"epoch 1/6, step 2/4: dim 0\.\d+, 9 min left", lines[0])  # 22 steps of 25 s
+    assert re.fullmatch(r"epoch 1/6: dim 0\.\d+, 125 s, 10 min left", lines[1])
 
 
 def test_quiet_shows_nothing(caplog):
