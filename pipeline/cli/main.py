@@ -27,6 +27,7 @@ COMMANDS = {
     "segment": "Write masks of what a network finds in each scan.",
     "predict": "Estimate a number or a class from each scan.",
     "sample": "Draw synthetic images from a trained generator.",
+    "bids": "Run a bundle over a BIDS dataset, as a BIDS App.",
     "evaluate": "Measure healthiness and identity on a cohort's test patients.",
     "select": "Choose the best epoch of a training on validation patients.",
     "compare": "Put methods side by side in a table, with significance.",

@@ -29,22 +29,22 @@ class ScanOptions:
     scans: tuple[Path, ...]
     bundle: str
     output: Path
-    series: str | None
-    modality: str | None
-    channel: tuple[str, ...]
-    brain_mask: Path | None
-    n4: bool
-    register_to: Path | None
-    force: bool
-    output_type: str | None
-    keep_names: bool
-    num_parts: int
-    part_id: int
-    report: Path | None
-    device: str
-    overwrite: bool
-    trust_bundle: bool
-    no_page: bool
+    series: str | None = None
+    modality: str | None = None
+    channel: tuple[str, ...] = ()
+    brain_mask: Path | None = None
+    n4: bool = False
+    register_to: Path | None = None
+    force: bool = False
+    output_type: str | None = None
+    keep_names: bool = False
+    num_parts: int = 1
+    part_id: int = 0
+    report: Path | None = None
+    device: str = "auto"
+    overwrite: bool = False
+    trust_bundle: bool = False
+    no_page: bool = False
     mask: Path | None = None
     masks: Path | None = None
     whole: bool = False
@@ -130,11 +130,11 @@ flip_option = click.option(
 )
 
 
-def run_over_scans(kind: str, options: ScanOptions, finish: "Finish | None" = None) -> None:
+def run_over_scans(kind: str | None, options: ScanOptions, finish: "Finish | None" = None) -> None:
     """Load the predictor once, work through the scans, and say what became of them.
 
     Args:
-        kind: of predictor that the command is for.
+        kind: of predictor that the command is for; None takes any.
         options: as the user gave them.
         finish: what the command makes of the results.
 
@@ -164,7 +164,7 @@ def run_over_scans(kind: str, options: ScanOptions, finish: "Finish | None" = No
         modality = predictor.channels[0]
     with open_sources(options.scans, options.series, modality) as named:
         found_masks, shared_mask = _masks(
-            kind, named, options, options.brain_mask or next(iter(channels.values()), None)
+            kind or predictor.kind, named, options, options.brain_mask or next(iter(channels.values()), None)
         )
         sources = found_masks.sources
         request = Request(
