@@ -40,7 +40,11 @@ def test_a_service_gives_its_command_the_options_that_are_left_out(name: str, mo
         if isinstance(command, click.Group):
             assert not given, "a group has no options of its own"
             return
-        arguments = ["ARGUMENT" for parameter in command.params if isinstance(parameter, click.Argument)]
+        arguments = [
+            parameter.type.choices[0] if isinstance(parameter.type, click.Choice) else "ARGUMENT"
+            for parameter in command.params
+            if isinstance(parameter, click.Argument)
+        ]
         for parameter in command.params:
             if isinstance(parameter, click.Option) and parameter.required:
                 named = f"PHS_{name}_{parameter.name}".upper() in given

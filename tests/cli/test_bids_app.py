@@ -1,18 +1,24 @@
 """`phs-pipeline bids`: called as BIDS Apps are, over a dataset whose scans the harmonic filler fills."""
 
 import json
+import shlex
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK
 import torch
+
+from pipeline import __version__
+from pipeline.cli.bids import bids
 
 try:
     import resource
@@ -20,6 +26,7 @@ except ImportError:  # Windows has no such bounds
     resource = None  # type: ignore[assignment]
 
 Call = Callable[..., Any]
+BOSH = Path(sys.executable).with_name("bosh")
 
 
 @pytest.fixture
@@ -179,3 +186,36 @@ def test_no_dataset_and_no_results_are_refused(call: Call, app: Call, tmp_path: 
     assert (code, "has no dataset_description.json, expected a BIDS dataset" in wrong) == (2, True)
     code, _, wrong = app(level="group")
     assert (code, "out: found no results, expected those of the level participant" in wrong) == (2, True)
+
+
+class TestBoutiques:
+    """The descriptor by which portals call the app."""
+
+    descriptor = Path(__file__).parents[2] / "docs" / "boutiques.json"
+
+    def test_it_is_valid_and_names_each_option(self) -> None:
+        done = subprocess.run([BOSH, "validate", self.descriptor], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout.strip()) == (0, "OK")
+        described = json.loads(self.descriptor.read_text())
+        flags = {each["command-line-flag"] for each in described["inputs"] if "command-line-flag" in each}
+        options = [option.opts for option in bids.params if isinstance(option, click.Option)]
+        offered = {next(name for name in names if name.startswith("--")) for names in options}
+        assert flags == offered
+        assert described["tool-version"] == __version__
+
+    def test_the_command_that_it_makes_is_one_that_runs(self, call: Call, dataset: Path, tmp_path: Path) -> None:
+        invocation = {
+            "bids_dir": str(dataset),
+            "output_dir": str(tmp_path / "out"),
+            "level": "participant",
+            "participant_label": ["01", "02"],
+            "session_id": ["a"],
+            "bundle": "harmonic",
+            "skip_bids_validation": True,
+        }
+        (tmp_path / "invocation.json").write_text(json.dumps(invocation))
+        simulated = [BOSH, "exec", "simulate", self.descriptor, "-i", tmp_path / "invocation.json"]
+        done = subprocess.run(simulated, capture_output=True, text=True, check=True, cwd=tmp_path)
+        (command,) = (line for line in done.stdout.splitlines() if line.strip().startswith("phs-pipeline bids"))
+        assert call(*shlex.split(command)[1:]).code == 0
+        assert filled(tmp_path / "out") == EVERYTHING[:2]
