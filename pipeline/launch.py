@@ -301,7 +301,11 @@ def _fill_folder(
     bundle: Bundle, folder: Path, presets: Sequence[str], overrides: Mapping[str, Any], cohort: Path
 ) -> None:
     """Make a folder a bundle of its own, with the settings of this training."""
-    overlay = _of_cohort(bundle, cohort) | _overlay(bundle, presets, overrides)
+    overlay = _of_cohort(bundle, cohort)
+    given = _overlay(bundle, presets, overrides)
+    if isinstance(given.get("channels"), list):
+        overlay["in_channels"] = len(given["channels"])
+    overlay |= given
     about = {"name": bundle.name, "training_domain": describe(cohort)}
     _refuse_links(bundle)
     (folder / "configs").mkdir(parents=True)

@@ -63,7 +63,7 @@ class GridNetwork:
 
     def on(self, grid: Grid) -> "GridNetwork":
         """The same network on another canvas."""
-        return GridNetwork(self.network, grid, self.device, self.inferer, self.batch_size, self.neighbours)
+        return type(self)(self.network, grid, self.device, self.inferer, self.batch_size, self.neighbours)
 
     @property
     def sees_neighbours(self) -> bool:

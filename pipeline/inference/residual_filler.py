@@ -21,7 +21,8 @@ from pipeline.preprocessing.biharmonic import biharmonic_fill, open_to_air
 from pipeline.preprocessing.foreground import foreground
 from pipeline.preprocessing.grid import LONGEST_SIDE, Grid
 from pipeline.preprocessing.harmonic import harmonic_fill
-from pipeline.preprocessing.hole_slices import line_of, network_channels
+from pipeline.preprocessing.hole_slices import network_channels
+from pipeline.preprocessing.symmetry import line_of
 from pipeline.preprocessing.window import WindowRule
 from pipeline.scans import Scan
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pipeline.errors import ScanError, UsageError
+from pipeline.inference.half_slices import HalfSliceNetwork
 from pipeline.inference.inputs import Inputs, see
 from pipeline.inference.network import GridNetwork, NetworkPredictor, check_names
 from pipeline.inference.products import Figure, Product, ProductKind, Result
@@ -36,7 +37,7 @@ class Segmenter(NetworkPredictor):
 
     Args:
         network: images (B, C, …) in [0, 1] to logits (B, K, …), one channel a label.
-        grid: the network's grid.
+        grid: the network's grid; of half-slices, both halves of each slice are joined.
         window: how the intensity window is chosen.
         slab: the middle slices that the network was trained on; others are left empty. None takes the whole volume.
         labels: names of the K labels.
@@ -72,7 +73,9 @@ class Segmenter(NetworkPredictor):
             raise UsageError(f"threshold: found {threshold!r}, expected a probability between 0 and 1")
         if not isinstance(flip_average, bool):
             raise UsageError(f"flip_average: found {flip_average!r}, expected true or false")
-        runner = GridNetwork(network, grid, device, inferer, batch_size, neighbours)
+        halves = isinstance(grid, Grid) and grid.halves
+        kind = HalfSliceNetwork if halves else GridNetwork
+        runner = kind(network, grid, device, inferer, batch_size, neighbours)
         super().__init__(runner, window, channels, slab or WHOLE)
         self.labels = check_names("labels", labels)
         self.threshold = threshold

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from pipeline.errors import UsageError
 from pipeline.preprocessing.grid import Grid
-from pipeline.preprocessing.slices import SliceDataset
+from pipeline.preprocessing.half_slices import HalfSliceDataset, HalfSliceRule
 
 
 class FewLabelsDataset(Dataset[dict[str, Tensor]]):
@@ -32,6 +32,7 @@ class FewLabelsDataset(Dataset[dict[str, Tensor]]):
         fraction: share of the split's patients to use at all, as in `SliceDataset`.
         seed: of both orders.
         channels: which of the cohort's channels, by name; None: all.
+        half_slices: which of them belong to which domain, where the grid is of halves; None: the paper's rule.
 
     Attributes:
         labelled: for each pathological slice of the split, whether it is labelled.
@@ -52,13 +53,15 @@ class FewLabelsDataset(Dataset[dict[str, Tensor]]):
         fraction: float = 1.0,
         seed: int = 0,
         channels: list[str] | None = None,
+        half_slices: HalfSliceRule | None = None,
     ) -> None:
         if not 0 < labelled <= 1:
             raise UsageError(f"the share of labelled slices must be above 0 and at most 1, found {labelled}")
         if labelled_by not in ("examples", "patients"):
             raise UsageError(f"labelled_by is 'examples' or 'patients', found {labelled_by!r}")
-        self.pathological = SliceDataset(cohort, split, grid, ("pathological",), fraction, seed, channels)
-        self.healthy = SliceDataset(cohort, split, grid, ("healthy",), fraction, seed, channels)
+        given = (fraction, seed, channels, half_slices)
+        self.pathological = HalfSliceDataset(cohort, split, grid, ("pathological",), *given)
+        self.healthy = HalfSliceDataset(cohort, split, grid, ("healthy",), *given, like=self.pathological)
         subjects = self.pathological.subject_of
         names = [subject.patient if labelled_by == "patients" else str(n) for n, subject in enumerate(subjects)]
         possible = [
@@ -87,8 +90,9 @@ class FewLabelsDataset(Dataset[dict[str, Tensor]]):
         """One slice.
 
         Returns:
-            `image` x_P (C, H, W) float32 in [0, 1]; `mask` (1, H, W) in {0, 1}, zeros where it is not labelled, which
-            `labelled` (1,) in {0, 1} tells; `healthy` x_A (C, H, W), of any patient of the split.
+            `image` x_P (C, H, W) float32 in [0, 1], half-slices standardised; `mask` (1, H, W) in {0, 1}, zeros where
+            it is not labelled, which `labelled` (1,) in {0, 1} tells; `healthy` x_A (C, H, W), of any
+            patient of the split.
         """
         place = int(self._shown[index])
         sample = self.pathological[place]

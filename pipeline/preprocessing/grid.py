@@ -32,11 +32,13 @@ class Grid:
         spacing_mm: pixel size on the network's grid, isotropic.
         size: canvas (right, anterior) in pixels, each divisible by `stride`.
         stride: what the networks need a canvas's sides to be divisible by.
+        halves: a canvas holds one half of a slice, left or right of the mid-sagittal line (`half_slices`).
     """
 
     spacing_mm: float
     size: tuple[int, int]
     stride: int = 16
+    halves: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "size", tuple(self.size))
@@ -116,8 +118,8 @@ class Grid:
         corners: Sequence[Corner],
     ) -> dict[Corner, Float[Tensor, "slices channel {self.size[0]} {self.size[1]}"]]:
         """As `images`, onto canvases that begin at these pixels of the resampled slices."""
-        resampled = self._interpolate(slices, spacing_mm)
-        return {corner: _placed(resampled, corner, self.size) for corner in corners}
+        resampled = self.interpolated(slices, spacing_mm)
+        return {corner: placed(resampled, corner, self.size) for corner in corners}
 
     def masks(
         self, slices: Float[Tensor, "slices channel height width"], spacing_mm: tuple[float, float]
@@ -148,10 +150,14 @@ class Grid:
         pixels = self.resampled(shape, spacing_mm)
         if len(outputs) == 1:
             ((corner, output),) = outputs.items()
-            resampled = _placed(output, _opposite(corner), pixels, beyond)
+            resampled = placed(output, _opposite(corner), pixels, beyond)
         else:
             resampled = self._blended(outputs, pixels, beyond)
-        if pixels == shape:
+        return self.on_scan(resampled, shape)
+
+    def on_scan(self, resampled: Tensor, shape: tuple[int, int]) -> Tensor:
+        """What `interpolated` gives, or as many pixels (N, K, h, w) of something else, on a scan's pixels `shape`."""
+        if tuple(resampled.shape[-2:]) == shape:
             return resampled
         return functional.interpolate(resampled, size=shape, mode="bilinear", align_corners=False)
 
@@ -161,11 +167,12 @@ class Grid:
         fading = _fading(self.size).to(first)
         blended, total = first.new_zeros(*first.shape[:2], *pixels), first.new_zeros(pixels)
         for corner, output in outputs.items():
-            blended += _placed(output * fading, _opposite(corner), pixels)
-            total += _placed(fading, _opposite(corner), pixels)
+            blended += placed(output * fading, _opposite(corner), pixels)
+            total += placed(fading, _opposite(corner), pixels)
         return torch.where(total > 0, blended / total.clamp(min=1e-6), beyond)
 
-    def _interpolate(self, slices: Tensor, spacing_mm: tuple[float, float]) -> Tensor:
+    def interpolated(self, slices: Tensor, spacing_mm: tuple[float, float]) -> Tensor:
+        """Slices (N, C, H, W) with pixels of the grid and the field of view that they have, on no canvas."""
         height, width = slices.shape[-2:]
         target = self.resampled((height, width), spacing_mm)
         if target == (height, width):
@@ -182,7 +189,7 @@ def _opposite(corner: Corner) -> Corner:
     return -corner[0], -corner[1]
 
 
-def _placed(slices: Tensor, corner: Corner, size: tuple[int, int], beyond: float = 0.0) -> Tensor:
+def placed(slices: Tensor, corner: Corner, size: tuple[int, int], beyond: float = 0.0) -> Tensor:
     """The part of `slices` of `size` pixels that begins at `corner`; `beyond` where it reaches out of them.
 
     Doing it again from the opposite corner with the old size undoes a padding.

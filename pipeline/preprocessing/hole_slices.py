@@ -20,7 +20,7 @@ from pipeline.preprocessing.harmonic import harmonic_fill
 from pipeline.preprocessing.holes import LEAST_VOXELS, apart, lesions, place_shape, scale_to
 from pipeline.preprocessing.neighbours import with_neighbours
 from pipeline.preprocessing.slices import SliceDataset
-from pipeline.preprocessing.symmetry import mid_sagittal_line, mirrored_about
+from pipeline.preprocessing.symmetry import line_of, mirrored_about
 
 LABELS = ("healthy", "pathological", "excluded", "unknown")
 # Slices of a volume that are looked at together, and how thick thin ones become at most.
@@ -168,13 +168,6 @@ def network_channels(filled: Tensor, hole: Tensor, line: tuple[float, float]) ->
     other = mirrored_about(both, *line)
     other[:, 1] = (other[:, 1] > 0).to(other)
     return torch.cat([both, other], dim=1)
-
-
-def line_of(volume: Tensor) -> tuple[float, float]:
-    """Tilt and position of the mid-sagittal line of slices (slices, H, W) as a whole."""
-    projection = volume.mean(dim=0)[None, None]
-    tilt, position = mid_sagittal_line(projection, torch.zeros_like(projection))
-    return float(tilt), float(position)
 
 
 def healthy_tissue(

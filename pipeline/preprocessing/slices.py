@@ -7,6 +7,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import IO, TypeVar
@@ -50,7 +51,7 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
         fraction: share of the split's patients to use, for experiments on the amount of data (GVS Fig. 5d); taken in an
             order drawn from `seed`, so that a larger share contains a smaller one.
         seed: of that order.
-        channels: which of the cohort's channels, by name; None: all.
+        channels: which of the cohort's channels, by name; None: all; `image`: the only one, whatever its name.
         neighbours: slices above and below that are given with each as further channels, those of `labels`.
 
     Attributes:
@@ -65,6 +66,8 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
         UsageError: if no slice is left, but in a validation split, without which a training does; or if the grid cuts
             off a lesion.
     """
+
+    unit = "slice"  # as messages call it
 
     def __init__(
         self,
@@ -126,28 +129,26 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
             return
         present = sorted({label for subject in self.subjects for label in subject.labels})
         found = (
-            f"{self.cohort}: found no {wanted} slice among the {len(self.subjects)} {split} subjects"
+            f"{self.cohort}: found no {wanted} {self.unit} among the {len(self.subjects)} {split} subjects"
             f"{f' (their slices are {chr(44).join(present)})' if present else ''}"
         )
         if split == "validation":
             logger.warning("%s, so validation figures and panels are off", found)
             return
-        remedy = "preprocess with another split, slab or minimum lesion size"
-        if vanished:
-            remedy = (
-                f"all {vanished} lesions are too small to be seen on {self.grid.spacing_mm:g} mm; take a finer grid"
-            )
-        elif "unknown" in present:
-            remedy = "give lesion masks to preprocess, or --healthy if these are healthy people"
-        raise UsageError(f"{found}, expected some; {remedy}")
+        raise UsageError(f"{found}, expected some; {self._remedy(present, vanished)}")
 
-    def _load(self, subject: Subject) -> "_Loaded":
+    def _remedy(self, present: Sequence[str], vanished: int) -> str:
+        """What to do where no slice is left, of the labels that the slices have."""
+        if vanished:
+            return f"all {vanished} lesions are too small to be seen on {self.grid.spacing_mm:g} mm; take a finer grid"
+        if "unknown" in present:
+            return "give lesion masks to preprocess, or --healthy if these are healthy people"
+        return "preprocess with another split, slab or minimum lesion size"
+
+    def _load(self, subject: Subject) -> "Loaded":
         wanted = [place for place, label in enumerate(subject.labels) if label in self.labels]
-        size = self.grid.size
-        if not wanted or (self._targets and subject.subject not in self._targets):
-            return _Loaded(
-                np.empty((0, len(self.channels), *size), np.uint16), np.empty((0, 1, *size), np.uint8), [], 0, 0
-            )
+        if not wanted or self._lacks_target(subject):
+            return self._nothing()
         stored = torch.from_numpy(
             np.stack(
                 [read_part(self.cohort, subject, subject.channels[name])[wanted] for name in self.channels], axis=1
@@ -162,13 +163,21 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
         pathological = torch.tensor([subject.labels[place] == "pathological" for place in wanted])
         vanished = pathological & ~masks.flatten(1).any(dim=1) if subject.masks is not None else pathological & False
         kept = (~vanished).numpy()
-        return _Loaded(
+        return Loaded(
             images.numpy().astype(np.uint16)[kept],
             masks.numpy().astype(np.uint8)[kept],
             [place for place, is_kept in zip(wanted, kept, strict=True) if is_kept],
             int(vanished.sum()),
             lost,
         )
+
+    def _lacks_target(self, subject: Subject) -> bool:
+        """Whether other scans of the cohort have a target, and this one has none."""
+        return bool(self._targets) and subject.subject not in self._targets
+
+    def _nothing(self) -> "Loaded":
+        size = self.grid.size
+        return Loaded(np.empty((0, len(self.channels), *size), np.uint16), np.empty((0, 1, *size), np.uint8), [])
 
     def _cut_off(self, subject: Subject, images: Tensor, lesions: Tensor) -> float:
         """Share of the head or body that the crop to the grid cuts off.
@@ -182,15 +191,23 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
             whole = float(wide.masks(slices, subject.pixel_mm).sum())
             shares.append(1 - float(self.grid.masks(slices, subject.pixel_mm).sum()) / max(whole, 1.0))
         lesion, body = shares if lesions.any() else (0.0, shares[1])
+        self._check_held(subject, (images.shape[-2], images.shape[-1]), lesion)
+        return body
+
+    def _check_held(self, subject: Subject, shape: tuple[int, int], lesion: float) -> None:
+        """Refuse a grid that cuts off some share of a subject's lesion.
+
+        Raises:
+            UsageError: see above.
+        """
         if lesion > 0:
-            height, width = (round(pixels * mm) for pixels, mm in zip(images.shape[-2:], subject.pixel_mm, strict=True))
+            height, width = (round(pixels * mm) for pixels, mm in zip(shape, subject.pixel_mm, strict=True))
             size = "×".join(f"{side * self.grid.spacing_mm:g}" for side in self.grid.size)
             raise UsageError(
                 f"{self.cohort}: {subject.subject} has slices of {height}×{width} mm, and the network's grid of {size} "
                 f"mm would cut off {lesion:.0%} of its lesions, expected a grid that holds them; take one (--preset "
                 "lits, or --set size and --set spacing_mm)"
             )
-        return body
 
     def __len__(self) -> int:
         return len(self.images)
@@ -224,13 +241,23 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
         }
 
 
-class _Loaded:
-    """Slices of one subject on the grid, their indices in the slab, and what was lost of them."""
+@dataclass(frozen=True)
+class Loaded:
+    """Slices of one subject on the grid.
 
-    def __init__(
-        self, images: NDArray[np.uint16], masks: NDArray[np.uint8], places: list[int], vanished: int, lost: float
-    ) -> None:
-        self.images, self.masks, self.places, self.vanished, self.lost = images, masks, places, vanished, lost
+    Attributes:
+        images: levels, shape (N, C, H, W).
+        masks: shape (N, 1, H, W).
+        places: their indices in the slab.
+        vanished: how many were left out, their lesions being too small to be seen.
+        lost: share of the head or body that lies outside the grid.
+    """
+
+    images: NDArray[np.uint16]
+    masks: NDArray[np.uint8]
+    places: list[int]
+    vanished: int = 0
+    lost: float = 0.0
 
 
 def _in_turn(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
@@ -271,7 +298,8 @@ def _mapped(file: IO[bytes], dtype: type[np.generic], shape: tuple[int, ...]) ->
 
 
 def _channels(cohort: Path, content: Cohort, wanted: Sequence[str] | None) -> list[str]:
-    if wanted is None:
+    # `image` is what bundles call a sequence of any name.
+    if wanted is None or (list(wanted) == ["image"] and len(content.channels) == 1):
         return content.channels or ["image"]
     missing = [name for name in wanted if name not in content.channels]
     if missing:

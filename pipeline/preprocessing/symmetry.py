@@ -36,6 +36,13 @@ def mid_sagittal_line(tissue: Tensor, lesion: Tensor) -> tuple[Tensor, Tensor]:
     return tilt, (_symmetry(tissue, lesion, tilt).argmax(dim=1) - (tissue.shape[-2] - 1)) / 2
 
 
+def line_of(volume: Tensor) -> tuple[float, float]:
+    """Tilt and position of the mid-sagittal line of slices (slices, H, W) as a whole."""
+    projection = volume.mean(dim=0)[None, None]
+    tilt, position = mid_sagittal_line(projection, torch.zeros_like(projection))
+    return float(tilt), float(position)
+
+
 def mirrored_about(slices: Tensor, tilt: float, position: float) -> Tensor:
     """Slices mirrored about one line, linearly interpolated; what lies beyond the image is 0.
 

@@ -181,8 +181,10 @@ class SegmentationValidation(Validation):
         return None if figure > 0 else "the network finds no lesion of the validation slices"
 
     def row(self, sample: Sample, output: Tensor) -> list[Picture]:
-        """The first sequence, with the outlines of both masks."""
+        """The first sequence, with the outlines of both masks; a standardised one from its darkest to its brightest."""
         x, m = sample["image"][self.neighbours].numpy(), sample["mask"][0].numpy()
+        if x.min() < 0:
+            x = (x - x.min()) / max(float(np.ptp(x)), SAME)
         return [grey(x), outlined(x, (output[0] > 0).float().numpy()), outlined(x, m)]
 
 

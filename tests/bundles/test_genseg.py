@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -10,17 +11,19 @@ from monai.bundle import ConfigParser
 from torch.optim import Adam
 
 from pipeline.bundles import find_bundle, read_config
-from pipeline.inference import load_export, load_predictor
+from pipeline.inference import Inputs, load_export, load_predictor
 from pipeline.launch import train
 from pipeline.methods import GenSeg
 from pipeline.networks import GenSegDecoder, GenSegResidualDecoder, PresenceToAbsence
 from pipeline.networks.genseg import Convolution
 from pipeline.objectives import Hinge
+from pipeline.phantoms import brain_phantom
 from pipeline.phantoms.cluttered import scikit_digits
 from pipeline.phantoms.cluttered_cohort import write_cluttered_cohort
 from pipeline.preprocessing.cohort import Settings, preprocess
 from pipeline.preprocessing.slab import WHOLE
 from pipeline.preprocessing.window import WindowRule
+from pipeline.scans import read_nifti
 
 BUNDLE = find_bundle("genseg")
 TINY: dict[str, Any] = {
@@ -117,6 +120,26 @@ def test_the_preset_separate_decoder_segments_with_a_decoder_like_the_common_one
         assert {id(p) for p in network.parameters()} <= held
 
 
+def test_the_preset_brats_has_the_networks_of_tables_5_to_7_and_9_on_padded_half_slices():
+    built = parser("brats")
+    made: GenSeg = built.get_parsed_content("method")
+    assert (built["size"], built["spacing_mm"], built["epochs"], built["batch_size"]) == ([128, 256], 1.0, 500, 20)
+    assert [block.convolution.out_channels for block in made.encoder.blocks] == [32, 64, 128, 256, 512]
+    assert made.residual_decoder.perceptron is None
+    assert all(block.segmentation_norm is not None for block in made.residual_decoder.blocks)
+    for D in (made.D_A, made.D_P):
+        found = [layer.out_channels for layer in D.scales[0] if isinstance(layer, Convolution)]
+        assert found == [64, 64, 128, 256, 512, 1]
+    rule = built.get_parsed_content("half_slice_rule")
+    assert (rule.least_brain, rule.least_lesion) == (0.25, 0.01)
+
+
+@pytest.mark.parametrize(("presets", "halves"), [((), False), (("mnist128",), False), (("scans",), True)])
+def test_scans_are_taken_in_half_slices_and_digits_are_not(presets, halves):
+    built = parser(*presets)
+    assert built.get_parsed_content("grid").halves is halves
+
+
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("digits")
@@ -138,3 +161,40 @@ def test_digits_are_learned_from_labelled_nines_and_the_run_segments_and_transla
     assert type(absence) is PresenceToAbsence
     assert absence(picture).shape == presence(picture).shape == (1, 1, 48, 48)
     assert not np.allclose(presence(picture).detach(), presence(picture).detach())
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Phantoms of three sequences, the first of which is seen in other units by the others."""
+    root = tmp_path_factory.mktemp("scans")
+    rows = ["subject,FLAIR,T1w,T2w,mask,split"]
+    for number, split in enumerate(("training", "training", "validation", "test")):
+        phantom = brain_phantom(number, shape=(44, 52, 12), spacing_mm=(4.0, 4.0, 10.0))
+        brain = phantom.healthy > 0
+        volumes = {
+            "FLAIR": phantom.image,
+            "T1w": np.where(brain, 1500 - phantom.image, 0),
+            "T2w": 2 * phantom.image,
+            "mask": phantom.lesion,
+        }
+        for name, voxels in volumes.items():
+            nib.save(nib.Nifti1Image(voxels.astype(np.float32), phantom.affine), root / f"p{number}_{name}.nii.gz")
+        rows.append(f"p{number}," + ",".join(f"p{number}_{name}.nii.gz" for name in volumes) + f",{split}")
+    (root / "scans.csv").write_text("\n".join(rows))
+    settings = Settings(slab=WHOLE, channels=("FLAIR", "T1w", "T2w"))
+    preprocess(root / "scans.csv", root / "cohort", settings, workers=1)
+    return root
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("chosen", "sequences"), [({}, ("FLAIR", "T1w", "T2w")), ({"channels": ["T1w"]}, ("T1w",))])
+def test_half_slices_of_several_sequences_are_learned_and_whole_scans_segmented(chosen, sequences, scans, tmp_path):
+    small = {"spacing_mm": 4.0, "size": [32, 64], "half_slice_rule::least_brain": 0.1, "labelled": 0.5, "amp": None}
+    train(BUNDLE, scans / "cohort", tmp_path / "run", ["scans"], {**TINY, **small, **chosen})
+    predictor, _ = load_predictor(find_bundle(str(tmp_path / "run")), "segmenter", "cpu")
+    assert predictor.channels == sequences
+    assert predictor.runner.network.encoder.first.in_channels == len(sequences)
+    first, *others = (read_nifti(scans / f"p3_{name}.nii.gz") for name in sequences)
+    result = predictor(Inputs(first, channels=dict(zip(sequences[1:], others, strict=True))))
+    assert result.main.voxels.shape == first.shape
+    assert result.products[1].voxels[result.region].min() > 0, "both halves were looked at"

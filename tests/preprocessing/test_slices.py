@@ -108,3 +108,14 @@ def test_a_slice_has_its_own_target_where_there_is_one(cohort: Path, tmp_path: P
     dataset = SliceDataset(tmp_path / "out", "training", Grid(2.0, (32, 32)), ("pathological", "healthy"))
     for item in (dataset[index] for index in range(len(dataset))):
         assert float(item["target"]) == pytest.approx(float(item["mask"].sum()) * 4 / 100)  # cm²
+
+
+def test_the_only_sequence_may_be_called_image_whatever_its_name_and_others_are_refused(
+    cohort: Path, tmp_path: Path
+) -> None:
+    settings = Settings(modality="FLAIR", slab=Slab(thickness_mm=None))
+    preprocess(cohort.parent / "scans.csv", tmp_path / "flair", settings, workers=1)
+    grid = Grid(2.0, (32, 32))
+    assert SliceDataset(tmp_path / "flair", "training", grid, channels=["image"]).channels == ["FLAIR"]
+    with pytest.raises(UsageError, match="has the channels FLAIR, expected T1w too"):
+        SliceDataset(tmp_path / "flair", "training", grid, channels=["T1w"])

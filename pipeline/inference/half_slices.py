@@ -1,0 +1,84 @@
+"""A network of half-slices over whole scans: both halves of each slice, joined."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from monai.inferers import Inferer
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pipeline.errors import UsageError
+from pipeline.inference.network import GridNetwork
+from pipeline.preprocessing.foreground import foreground
+from pipeline.preprocessing.grid import Grid, VolumeGrid
+from pipeline.preprocessing.half_slices import halved
+
+
+class HalfSliceNetwork(GridNetwork):
+    """Runs a network over the halves of a scan's slices, halved and standardised as in training.
+
+    Args:
+        network: standardised half-slices (B, C, H, W) to tensors (B, K, H, W).
+        grid: of the canvas of one half.
+        device: where to compute.
+        inferer: runs the network on a batch; MONAI's `SimpleInferer` if None.
+        batch_size: slices at once, two halves each.
+        neighbours: has to be 0.
+
+    Raises:
+        UsageError: if a value is out of range.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        grid: Grid | VolumeGrid,
+        device: torch.device | str = "cpu",
+        inferer: Inferer | None = None,
+        batch_size: int = 4,
+        neighbours: int = 0,
+    ) -> None:
+        if neighbours or isinstance(grid, VolumeGrid):
+            raise UsageError(
+                "half-slices: found a network that sees neighbouring slices, expected one that takes slices one by one"
+            )
+        super().__init__(network, grid, device, inferer, batch_size)
+        self.grid: Grid = grid
+
+    @property
+    def sees_neighbours(self) -> bool:
+        """The line and the brain are those of the whole volume."""
+        return True
+
+    @torch.inference_mode()
+    def on_pixels(
+        self,
+        windowed: NDArray[np.float32],
+        spacing_mm: tuple[float, float, float],
+        wanted: Callable[[Tensor, Tensor], Tensor] | None = None,
+        beyond: float = 0.0,
+        chosen: NDArray[np.bool_] | None = None,
+    ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32]]]:
+        """As `GridNetwork`, `wanted` being of standardised halves."""
+        shape = (windowed.shape[2], windowed.shape[3])
+        pixel_mm = (self.grid.spacing_mm, self.grid.spacing_mm)
+        volume = self.grid.interpolated(torch.from_numpy(np.ascontiguousarray(windowed)), spacing_mm[1:])
+        halves, _ = halved(volume, spacing_mm[0], self.grid)
+        tissue = foreground(volume.amax(dim=1).numpy())
+        # As high as a canvas, a half is covered by canvases beside each other along its length.
+        corners = [
+            self.grid.corners(part[:, 0].numpy() > 0, pixel_mm)
+            for part in halves.split(torch.from_numpy(tissue[:, None].astype(np.float32)))
+        ]
+        indices = np.arange(len(volume)) if chosen is None else np.flatnonzero(chosen)
+        for batch, slices in self._batches(volume.numpy(), indices):
+            made = []
+            for half, where in zip(halves.split(slices), corners, strict=True):
+                canvases = self.grid.canvases(half, pixel_mm, where)
+                outputs = {
+                    corner: self._made(halves.standardised(images), wanted) for corner, images in canvases.items()
+                }
+                made.append(self.grid.back(outputs, (half.shape[-2], half.shape[-1]), pixel_mm, beyond))
+            joined = halves.joined(made, (slices.shape[-2], slices.shape[-1]), beyond)
+            yield batch, self.grid.on_scan(joined, shape).cpu().numpy()
