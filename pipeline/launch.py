@@ -381,6 +381,11 @@ def _of_target(cohort: Cohort, channels: Sequence[str], folder: Path, settings: 
     """Name, units, mean and deviation of the training patients' target, each scan counted once; or its classes."""
     scans = [subject for subject in cohort.having(channels) if subject.split == "training"]
     found = [subject.target for subject in scans if subject.target is not None]
+    numbers = [float(target) for target in found if not isinstance(target, str)]
+    if len(numbers) < len(found) and "classes" not in settings:
+        raise UsageError(
+            f"{folder}: has classes as target, expected numbers; preprocess with --target of another column"
+        )
     if len(set(found)) < 2:
         raise UsageError(
             f"{folder}: found {len(set(found))} values of a target among {len(scans)} training scans, expected at "
@@ -388,12 +393,7 @@ def _of_target(cohort: Cohort, channels: Sequence[str], folder: Path, settings: 
         )
     # It becomes part of file names, in BIDS an entity's value.
     name = re.sub(r"[\W_]+", "", cohort.settings.target or settings["target"])
-    numbers = [float(target) for target in found if not isinstance(target, str)]
     if len(numbers) < len(found):
-        if "classes" not in settings:
-            raise UsageError(
-                f"{folder}: has classes as target, expected numbers; preprocess with --target of another column"
-            )
         classes = {str(subject.target) for subject in cohort.subjects if subject.target is not None}
         return {"target": name, "classes": sorted(classes)}  # as `SliceDataset` counts them
     return {

@@ -40,14 +40,15 @@ class HeldOut(BaseModel):
 
 
 def held_out_error(
-    slices: SliceDataset, split: str, answers: Sequence[Tensor], classes: bool = False
+    slices: SliceDataset, split: str, answers: Sequence[Tensor], targets: Sequence[Tensor], classes: bool = False
 ) -> HeldOut | None:
-    """The error of a scorer's answers to all slices of a split.
+    """The error of a scorer's answers to all slices of a split, taken together by scan.
 
     Args:
         slices: of the split.
         split: its name.
         answers: of each slice, shape (1,), or probabilities (K,) of classes.
+        targets: of each slice, shape (1,).
         classes: whether targets are indices of classes.
 
     Returns:
@@ -59,11 +60,11 @@ def held_out_error(
     for index, subject in enumerate(slices.subject_of):
         scans.setdefault(subject.subject, []).append(index)
     means = torch.stack([torch.stack([answers[index] for index in mine]).mean(dim=0) for mine in scans.values()])
-    targets = torch.cat([slices[mine[0]]["target"] for mine in scans.values()])
+    truths = torch.stack([torch.stack([targets[index] for index in mine]).mean() for mine in scans.values()])
     if classes:
-        figures = {"accuracy": float((means.argmax(dim=1) == targets).float().mean())}
+        figures = {"accuracy": float((means.argmax(dim=1) == truths).float().mean())}
     else:
-        errors = means[:, 0] - targets
+        errors = means[:, 0] - truths
         figures = {
             "mean_absolute_error": float(errors.abs().mean()),
             "root_mean_squared_error": float(errors.square().mean().sqrt()),

@@ -218,7 +218,9 @@ class ScoreValidation(Validation):
     def measure(self, outputs: list[tuple[Sample, Tensor]]) -> float:
         """The mean of |score − target|, or of whether the largest logit is that of the right class."""
         answers = [score.softmax(dim=0) if self.classes else score for _, score in outputs]
-        write_held_out(self.folder, held_out_error(self.slices, "validation", answers, bool(self.classes)))
+        targets = [sample["target"] for sample, _ in outputs]
+        error = held_out_error(self.slices, "validation", answers, targets, bool(self.classes))
+        write_held_out(self.folder, error)
         if self.classes:
             return float(
                 torch.stack([(score.argmax() == sample["target"]).float() for sample, score in outputs]).mean()

@@ -32,7 +32,7 @@ def test_an_answer_for_a_scan_is_the_mean_over_its_slices(slices):
     offs = [2.0 if index % 2 else -2.0 for index in range(len(slices))]
     offs[:12] = [3.0] * 12
     answers = [torch.tensor([age + off]) for age, off in zip(ages(slices), offs, strict=True)]
-    known = held_out_error(slices, "training", answers)
+    known = held_out_error(slices, "training", answers, [torch.tensor([age]) for age in ages(slices)])
     assert (known.split, known.patients, known.scans) == ("training", 4, 4)
     assert known.mean_absolute_error == pytest.approx(3 / 4, abs=1e-5)
     assert known.root_mean_squared_error == pytest.approx((9 / 4) ** 0.5, abs=1e-5)
@@ -42,24 +42,21 @@ def test_an_answer_for_a_scan_is_the_mean_over_its_slices(slices):
 def test_of_classes_it_is_the_share_of_scans_that_are_told_right(slices):
     first = slices.subject_of[0].subject
     right = [int(age) % 2 for age in ages(slices)]
-
-    class Classes(SimpleNamespace):
-        def __getitem__(self, index: int) -> dict[str, Tensor]:
-            return {"target": torch.tensor([float(right[index])])}
-
     answers = [
-        torch.tensor([0.3, 0.7]) if (subject.subject == first) != bool(right[index]) else torch.tensor([0.8, 0.2])
-        for index, subject in enumerate(slices.subject_of)
+        torch.tensor([0.3, 0.7]) if (subject.subject == first) != bool(label) else torch.tensor([0.8, 0.2])
+        for subject, label in zip(slices.subject_of, right, strict=True)
     ]
-    known = held_out_error(Classes(subject_of=slices.subject_of, patients=slices.patients), "test", answers, True)
+    known = held_out_error(slices, "test", answers, [torch.tensor([float(label)]) for label in right], classes=True)
     assert known.accuracy == 0.75
     assert known.mean_absolute_error is None
 
 
 def test_answers_that_are_no_numbers_leave_no_earlier_error_behind(slices, tmp_path):
-    write_held_out(tmp_path, held_out_error(slices, "validation", [torch.zeros(1)] * len(slices)))
+    zeros = [torch.zeros(1)] * len(slices)
+    write_held_out(tmp_path, held_out_error(slices, "validation", zeros, zeros))
     assert read_held_out(tmp_path) is not None
-    write_held_out(tmp_path, held_out_error(slices, "validation", [torch.full((1,), torch.nan)] * len(slices)))
+    nothing = [torch.full((1,), torch.nan)] * len(slices)
+    write_held_out(tmp_path, held_out_error(slices, "validation", nothing, zeros))
     assert read_held_out(tmp_path) is None
 
 
