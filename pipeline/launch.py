@@ -301,12 +301,13 @@ def _fill_folder(
     bundle: Bundle, folder: Path, presets: Sequence[str], overrides: Mapping[str, Any], cohort: Path
 ) -> None:
     """Make a folder a bundle of its own, with the settings of this training."""
-    overlay = _of_cohort(bundle, cohort)
-    given = _overlay(bundle, presets, overrides)
-    if isinstance(given.get("channels"), list):
-        overlay["in_channels"] = len(given["channels"])
-    overlay |= given
-    about = {"name": bundle.name, "training_domain": describe(cohort)}
+    chosen = _overlay(bundle, presets, overrides)
+    settings = read_config(bundle.config("train")) | chosen
+    overlay = _of_cohort(bundle, cohort, settings)
+    if isinstance(chosen.get("channels"), list):
+        overlay["in_channels"] = len(chosen["channels"])
+    overlay |= chosen
+    about = {"name": bundle.name, **_domains(cohort, settings)}
     _refuse_links(bundle)
     (folder / "configs").mkdir(parents=True)
     training = _laid_over(read_config(bundle.config("train")), overlay)
@@ -321,15 +322,37 @@ def _fill_folder(
             write_json(target, training if source.stem == "train" else inference)
         elif source.name == "metadata.json":
             metadata = {key: value for key, value in read_config(source).items() if key != "without_weights"}
-            write_json(target, {**metadata, **about})
+            write_json(target, {**metadata, **about, **_of_classes(metadata, overlay.get("classes"))})
         elif source.stem not in bundle.presets:
             shutil.copyfile(source, target)
     shutil.copytree(bundle.root / "docs", folder / "docs")
     shutil.copyfile(bundle.root / "LICENSE", folder / "LICENSE")
 
 
-def _of_cohort(bundle: Bundle, folder: Path) -> dict[str, Any]:
+def _domains(cohort: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What the training volumes are like; of a bundle that learns of several modalities, those of each."""
+    target, sources = settings.get("target_modality"), settings.get("sources", ())
+    domains = {"training_domain": describe(cohort, target)}
+    return {**domains, "source_domains": {name: describe(cohort, name) for name in sources}} if target else domains
+
+
+def _of_classes(metadata: Mapping[str, Any], classes: Sequence[str] | None) -> dict[str, Any]:
+    """What metadata say of a network that tells classes where the bundle's own gives a number."""
+    if not classes:
+        return {}
+    about = metadata["network_data_format"]
+    named = {str(index): f"logit of {name}" for index, name in enumerate(classes)}
+    pred = {"type": "classification", "format": "logits", "num_channels": len(classes), "channel_def": named}
+    return {"network_data_format": {**about, "outputs": {"pred": {**about["outputs"]["pred"], **pred}}}}
+
+
+def _of_cohort(bundle: Bundle, folder: Path, chosen: Mapping[str, Any]) -> dict[str, Any]:
     """What the settings of a training on this cohort are, where a bundle has them.
+
+    Args:
+        bundle: to train.
+        folder: of the preprocessed cohort.
+        chosen: the bundle's settings, with presets and overrides laid over them.
 
     Raises:
         UsageError: if the cohort lacks what the bundle learns, or has more sequences than it takes.
@@ -338,7 +361,9 @@ def _of_cohort(bundle: Bundle, folder: Path) -> dict[str, Any]:
     cohort = read_cohort(folder)
     window, slab = cohort.settings.window, cohort.settings.slab
     settings = read_config(bundle.config("train"))
-    if len(cohort.channels) > 1 and "in_channels" not in settings:
+    target_modality = chosen.get("target_modality")
+    channels = [target_modality] if target_modality else cohort.channels
+    if len(channels) > 1 and "in_channels" not in settings:
         raise UsageError(
             f"{folder}: has the sequences {', '.join(cohort.channels)}, expected one, which is what {bundle.name} "
             "takes; preprocess with --modality instead of --channels"
@@ -349,28 +374,31 @@ def _of_cohort(bundle: Bundle, folder: Path) -> dict[str, Any]:
         "fixed_window": window.fixed and list(window.fixed),
         "slab_slices": slab.slices,
         "slab_mm": slab.thickness_mm,
-        "channels": cohort.channels,
-        "in_channels": len(cohort.channels),
-        **(_of_target(cohort, folder, settings) if "target_mean" in settings else {}),
+        "channels": channels,
+        "in_channels": len(channels),
+        **(_of_target(cohort, channels, folder, settings) if "target_mean" in settings else {}),
     }
 
 
-def _of_target(cohort: Cohort, folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Name, units, mean and deviation of the training patients' target, each scan counted once."""
-    found = [subject.target for subject in cohort.of("training") if subject.target is not None]
+def _of_target(cohort: Cohort, channels: Sequence[str], folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Name, units, mean and deviation of the training patients' target, each scan counted once; or its classes."""
+    scans = [subject for subject in cohort.having(channels) if subject.split == "training"]
+    found = [subject.target for subject in scans if subject.target is not None]
     numbers = [float(target) for target in found if not isinstance(target, str)]
-    if len(numbers) < len(found):
+    if len(numbers) < len(found) and "classes" not in settings:
         raise UsageError(
             f"{folder}: has classes as target, expected numbers; preprocess with --target of another column"
         )
-    if len(set(numbers)) < 2:
-        scans = len(cohort.of("training"))
+    if len(set(found)) < 2:
         raise UsageError(
-            f"{folder}: found {len(set(numbers))} values of a target among {scans} training scans, expected at least "
-            "two to learn from; preprocess with --target COLUMN"
+            f"{folder}: found {len(set(found))} values of a target among {len(scans)} training scans, expected at "
+            "least two to learn from; preprocess with --target COLUMN"
         )
     # It becomes part of file names, in BIDS an entity's value.
     name = re.sub(r"[\W_]+", "", cohort.settings.target or settings["target"])
+    if len(numbers) < len(found):
+        classes = {str(subject.target) for subject in cohort.subjects if subject.target is not None}
+        return {"target": name, "classes": sorted(classes)}  # as `SliceDataset` counts them
     return {
         "target": name,
         # Those in the config are of its own target; of another one nobody said which.

@@ -21,6 +21,7 @@ COMMANDS = {
     "filler": "fill",
     "segmenter": "segment",
     "scorer": "predict",
+    "modality translator": "translate",
     "sampler": "sample",
 }
 # The kind of each predictor by its class, which says so too: a list of bundles is told without importing torch.
@@ -32,6 +33,7 @@ KINDS = {
     "ResidualFiller": "filler",
     "Segmenter": "segmenter",
     "Scorer": "scorer",
+    "ModalityTranslator": "modality translator",
     "Sampler": "sampler",
 }
 
@@ -44,11 +46,22 @@ def kind_of(bundle: Bundle) -> str:
     """
     path = bundle.config("inference")
     predictor = read_config(path).get("predictor")
-    target = predictor.get("_target_") if isinstance(predictor, dict) else None
-    kind = KINDS.get(target.rpartition(".")[2]) if isinstance(target, str) and target.startswith(PREDICTORS) else None
+    kind = _kind(predictor)
     if kind is None:
+        target = predictor.get("_target_") if isinstance(predictor, dict) else None
         raise UsageError(f"{path}: `predictor` is {target!r}, expected a class of pipeline.inference; restore the file")
     return kind
+
+
+def predictor_id(bundle: Bundle, kind: str | None) -> str:
+    """Config id of a bundle's predictor of a kind, which may stand beside its main one; else that of the main one."""
+    config = read_config(bundle.config("inference"))
+    return next((key for key, value in config.items() if kind is not None and _kind(value) == kind), "predictor")
+
+
+def _kind(part: Any) -> str | None:
+    target = part.get("_target_") if isinstance(part, dict) else None
+    return KINDS.get(target.rpartition(".")[2]) if isinstance(target, str) and target.startswith(PREDICTORS) else None
 
 
 def build(

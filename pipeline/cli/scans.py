@@ -57,6 +57,7 @@ class ScanOptions:
     moved: bool = False
     samples: int | None = None
     seed: int = 0
+    source: str | None = None
 
 
 def _all(*options: Decorator) -> Decorator:
@@ -200,7 +201,7 @@ def _settle(predictor: Any, options: ScanOptions) -> None:
     """Give a predictor what the user wants of it.
 
     Raises:
-        UsageError: if it cannot tell how uncertain it is.
+        UsageError: if it cannot tell how uncertain it is, or which modality the scans are of.
     """
     from pipeline.preprocessing.slab import Slab
 
@@ -212,6 +213,8 @@ def _settle(predictor: Any, options: ScanOptions) -> None:
         predictor.grow_mm = options.grow
     if options.uncertainty:
         predictor.uncertainty = True
+    if (choose := getattr(predictor, "choose", None)) is not None:
+        choose(options.source)
     if options.samples is not None:
         predictor.draw(options.samples, options.seed)
 

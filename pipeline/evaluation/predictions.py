@@ -41,7 +41,7 @@ class Item:
         places: index of each slice in its slab; a single None for a scan as a whole.
         given: fields that are known without any predictor.
         volume: the slices, where single slices are predicted.
-        slab: all slices in [0, 1] and their pixels' size, where the whole scan is scored.
+        slab: all slices in [0, 1] by channel, and their voxels' size, where the whole scan is scored.
     """
 
     subject: str
@@ -49,7 +49,7 @@ class Item:
     places: list[int | None]
     given: Fields
     volume: Volume | None = None
-    slab: tuple[Any, tuple[float, float, float]] | None = None
+    slab: tuple[Mapping[str, NDArray[np.float32]], tuple[float, float, float]] | None = None
 
 
 Predict = Callable[[Item], Fields]
@@ -180,7 +180,11 @@ def _segment(segmenter: Any, item: Item) -> Fields:
 def _score(scorer: Any, item: Item) -> Fields:
     if item.slab is None:
         raise ValueError(f"{item.subject}: holds no slab, expected a scan as a whole")
-    windowed, spacing_mm = item.slab
+    slab, spacing_mm = item.slab
+    names = getattr(scorer, "channels", ())
+    # A bundle that takes any sequences takes all there are.
+    taken = [slab[name] for name in names] if names and set(names) <= slab.keys() else list(slab.values())
+    windowed = np.stack(taken, axis=1)
     # The number, or the probability of the last class.
     return {"prediction": float(scorer.scores(windowed, spacing_mm).mean(axis=0)[-1])}
 

@@ -165,14 +165,13 @@ def read_volume(cohort: Path, record: Subject, *labels: str) -> Volume:
     )
 
 
-def read_slab(cohort: Path, record: Subject) -> tuple[NDArray[np.float32], tuple[float, float, float]]:
-    """All slices of a subject's slab in [0, 1], shape (slices, C, right, anterior), and their voxels' size.
+def read_slab(cohort: Path, record: Subject) -> tuple[dict[str, NDArray[np.float32]], tuple[float, float, float]]:
+    """All slices of a subject's slab in [0, 1] by channel, shape (slices, right, anterior), and their voxels' size.
 
     Raises:
         UsageError: if a file of the cohort is missing or damaged.
     """
-    channels = [_levels(cohort, record, path) for path in record.channels.values()]
-    return np.stack(channels, axis=1), record.spacing_mm
+    return {name: _levels(cohort, record, path) for name, path in record.channels.items()}, record.spacing_mm
 
 
 def read_truth(cohort: Path, record: Subject) -> NDArray[np.float32] | None:

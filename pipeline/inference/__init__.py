@@ -7,6 +7,7 @@ from pipeline.inference.filler import Filler, HarmonicFiller
 from pipeline.inference.found_filler import FoundFiller
 from pipeline.inference.inputs import Inputs
 from pipeline.inference.load import Predictor, load_export, load_parts, load_predictor, load_weights
+from pipeline.inference.modality_translator import ModalityTranslator
 from pipeline.inference.preparation import Preparation
 from pipeline.inference.products import Product, Result
 from pipeline.inference.residual_filler import ResidualFiller
@@ -22,6 +23,7 @@ __all__ = [
     "FoundFiller",
     "HarmonicFiller",
     "Inputs",
+    "ModalityTranslator",
     "Outcome",
     "PredictionEvaluator",
     "Predictor",

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from pipeline.bundles import COMMANDS, Bundle, build, read_config
+from pipeline.bundles import COMMANDS, Bundle, build, predictor_id, read_config
 from pipeline.bundles.bundle import MAIN
 from pipeline.devices import pick_device
 from pipeline.errors import ScanError, UsageError
@@ -17,8 +17,10 @@ from pipeline.inference.found_filler import FoundFiller
 from pipeline.inference.inputs import Inputs
 from pipeline.inference.network import NetworkPredictor
 from pipeline.inference.products import ProductKind, Result
+from pipeline.inference.scorer import Scorer
 from pipeline.preprocessing.domain_format import check_domain
 from pipeline.training.checkpoint import all_finite, load_tensors
+from pipeline.training.held_out import read_held_out
 
 
 class Predictor(Protocol):
@@ -86,7 +88,8 @@ def load_predictor(
     given: dict[str, Any] = {"device": str(pick_device(device))}
     if batch_size is not None:
         given["batch_size"] = batch_size
-    predictor = build(bundle, ("predictor",), trust, given)["predictor"]
+    config_id = predictor_id(bundle, kind)
+    predictor = build(bundle, (config_id,), trust, given)[config_id]
     check_kind(bundle, predictor, kind)
     load_bundle_weights(bundle, predictor)
     if isinstance(predictor, NetworkPredictor):
@@ -149,7 +152,7 @@ def load_parts(bundles: Sequence[Bundle], kind: str | None, device: str = "auto"
 
 
 def load_bundle_weights(bundle: Bundle, predictor: Predictor, main: Path | None = None) -> None:
-    """Load the weights of all networks of a predictor.
+    """Load the weights of all networks of a predictor, and what error to expect of a scorer with these.
 
     Args:
         bundle: whose weights.
@@ -161,6 +164,8 @@ def load_bundle_weights(bundle: Bundle, predictor: Predictor, main: Path | None 
     """
     for config_id, network in predictor.networks.items():
         _load_export(bundle, config_id, network, main if config_id == MAIN else None)
+    if isinstance(predictor, Scorer) and (main is None or main.samefile(bundle.weights)):
+        predictor.held_out = read_held_out(bundle.root)
 
 
 def load_export(bundle: Bundle, name: str, trust: bool = False) -> Any:
@@ -204,7 +209,7 @@ def check_kind(bundle: Bundle, predictor: Any, kind: str | None) -> None:
     if not (isinstance(references, list) and references and all(isinstance(each, str) for each in references)):
         raise UsageError(f"{bundle.config('metadata')}: names no references, expected the papers to cite; add them")
     check_domain(metadata)
-    says = _output_type(metadata)
+    says = _output_type(metadata, next(iter(predictor.networks), MAIN))
     if not isinstance(says, str) or says not in predictor.output_types:
         raise UsageError(
             f"{bundle.config('metadata')}: says that the network puts out {says!r}, but the {predictor.kind} of "
@@ -254,8 +259,9 @@ def _load_export(bundle: Bundle, config_id: str, network: nn.Module, other: Path
     load_weights(network, path)
 
 
-def _output_type(metadata: Mapping[str, Any]) -> Any:
+def _output_type(metadata: Mapping[str, Any], config_id: str) -> Any:
     found: Any = metadata
-    for key in ("network_data_format", "outputs", "pred", "type"):
+    about = "network_data_format" if config_id == MAIN else f"{config_id}_data_format"
+    for key in (about, "outputs", "pred", "type"):
         found = found.get(key) if isinstance(found, Mapping) else None
     return found

@@ -27,10 +27,8 @@ STEPS: dict[str, tuple[str, str | None]] = {
         ),
     ),
 }
-MADE = {
-    "image": "Pseudo-healthy images are synthetic; they were used for research and not for diagnosis.",
-    "mask": "Masks and values found by a network were used for research and not for diagnosis.",
-}
+IMAGES_MADE = "{} images are synthetic; they were used for research and not for diagnosis."
+FOUND = "Masks and values found by a network were used for research and not for diagnosis."
 
 
 def methods_text(result: Result, about: Mapping[str, Any]) -> tuple[str, list[str]]:
@@ -54,5 +52,6 @@ def methods_text(result: Result, about: Mapping[str, Any]) -> tuple[str, list[st
             references.append(reference)
         sentences.append(sentence.format(n=len(references)))
     sentences += others
-    sentences.append(MADE["image" if result.first("image") else "mask"])
+    image = result.first("image")
+    sentences.append(FOUND if image is None else IMAGES_MADE.format(image.title[0].upper() + image.title[1:]))
     return " ".join(sentences), references

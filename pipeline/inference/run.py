@@ -20,6 +20,7 @@ from pipeline.files import read_json, sha256
 from pipeline.inference.bids import write_dataset_description
 from pipeline.inference.inputs import Inputs
 from pipeline.inference.load import Predictor
+from pipeline.inference.modality_translator import ModalityTranslator
 from pipeline.inference.outputs import BIDS, Form, Outputs, output_names
 from pipeline.inference.preparation import Preparation
 from pipeline.inference.products import ProductKind, Result
@@ -214,6 +215,7 @@ class _Work:
         self.folder = folder
         self.request = request
         self.metadata = metadata
+        self.trained_on = predictor.trained_on(metadata) if isinstance(predictor, ModalityTranslator) else metadata
         self.steps = Preparation(
             brain=read_nifti(request.brain, constant_ok=True) if request.brain else None,
             bias_correction=request.bias_correction,
@@ -314,7 +316,7 @@ class _Work:
         features: list[Features | None] = []
 
         def check(seen: Scan, windowed: NDArray[np.float32]) -> list[str]:
-            findings = compare(seen, windowed, self.metadata)
+            findings = compare(seen, windowed, self.trained_on)
             features.append(findings.features)
             if findings.refusals and not self.request.force:
                 raise ScanError(f"{source.path}: {'; '.join(findings.refusals)}; --force makes it all the same")
@@ -346,6 +348,12 @@ class _Work:
             for product in result.products
             if product.kind == "number"
         }
+        if numbers:
+            numbers |= {
+                figure.label.lower(): f"{figure.text} {figure.units} {figure.detail}".replace("  ", " ")
+                for figure in result.figures
+                if not figure.leading
+            }
         record = Record(name, "written", numbers=numbers, seconds=seconds, peak_memory_mib=memory.mib())
         return record, result, about
 

@@ -1,5 +1,7 @@
 """Scorers: image in, a number or class out."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 from monai.inferers import Inferer
@@ -14,11 +16,17 @@ from pipeline.preprocessing.grid import Grid, VolumeGrid
 from pipeline.preprocessing.slab import WHOLE, Slab
 from pipeline.preprocessing.window import WindowRule
 
+if TYPE_CHECKING:
+    from pipeline.training.held_out import HeldOut
+
+UNMEASURED = "the bundle does not say how far its answers are off on patients that it was not trained on"
+
 
 class Scorer(NetworkPredictor):
     """Applies a trained regression or classification network to whole scans: the mean over the slices of the slab.
 
-    The products are the number, or of a classifier the probability of each class.
+    The products are the number, or of a classifier the probability of each class. Beside them stands how far it was off
+    on patients that it was not trained on, where its bundle knows.
 
     Args:
         network: images (B, C, …) in [0, 1] to the target (B, 1), or to logits (B, K) of K classes.
@@ -33,6 +41,9 @@ class Scorer(NetworkPredictor):
         batch_size: slices at once.
         channels: names of the sequences that the network takes.
         neighbours: slices above and below that it sees with each.
+
+    Attributes:
+        held_out: its error on patients that it was not trained on; None where that is not known.
     """
 
     kind = "scorer"
@@ -60,6 +71,7 @@ class Scorer(NetworkPredictor):
         self.target = target
         self.units = units
         self.classes = check_names("classes", classes) if classes else None
+        self.held_out: HeldOut | None = None
 
     @property
     def main(self) -> tuple[str, ProductKind]:
@@ -91,6 +103,18 @@ class Scorer(NetworkPredictor):
 
     def _try(self, windowed: NDArray[np.float32], spacing_mm: tuple[float, float, float]) -> None:
         self.scores(windowed, spacing_mm)
+
+    def _error(self) -> tuple[Figure, ...]:
+        """The error to expect of an answer."""
+        known = self.held_out
+        if known is None:
+            return ()
+        if self.classes:
+            right = None if known.accuracy is None else 100 * known.accuracy
+            return (Figure("HeldOutAccuracy", "Accuracy", right, "%", 0, f"of scans of {known.of_whom}"),)
+        units = "" if self.units == "1" else self.units
+        value = known.mean_absolute_error
+        return (Figure("HeldOutError", "Mean absolute error", value, units, 2, f"on {known.of_whom}"),)
 
     def __call__(self, inputs: Inputs) -> Result:
         """Score a scan.
@@ -130,7 +154,7 @@ class Scorer(NetworkPredictor):
             products=tuple(products),
             region=seen.region_on_scan(region),
             window=seen.window,
-            notes=[*seen.notes, *seen.told(notes)],
+            notes=[*seen.notes, *seen.told(notes), *([] if self.held_out else [UNMEASURED])],
             steps=seen.steps,
             figures=tuple(
                 Figure(
@@ -142,8 +166,9 @@ class Scorer(NetworkPredictor):
                     leading=True,
                 )
                 for each in products
-            ),
-            facts={"Slices": len(scores)},
+            )
+            + self._error(),
+            facts={"Slices": len(scores), "HeldOut": self.held_out and self.held_out.model_dump(exclude_none=True)},
             made=f"{self.target.capitalize()} was estimated from the scan",
             method=(
                 f"{self.target.capitalize()} is the mean of the network's answers over {len(scores)} axial slices.",

@@ -68,3 +68,15 @@ class ImagePool(nn.Module):
                 image.copy_(old)
         self.count.fill_(stored)
         return shown
+
+
+class ImagePools(nn.ModuleDict):
+    """A pool for each of several kinds of fakes.
+
+    Args:
+        names: of the kinds.
+        size, shape: of each pool, as in `ImagePool`.
+    """
+
+    def __init__(self, names: Sequence[str], size: int = 50, shape: Sequence[int] = (1, 240, 240)) -> None:
+        super().__init__({name: ImagePool(size, shape) for name in names})

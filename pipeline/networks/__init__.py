@@ -5,6 +5,7 @@ the annotations where there is one, after the docstring, where mypy passes over 
 """
 
 from pipeline.networks.cycle_gan import PatchGANDiscriminator, PlainCycle
+from pipeline.networks.duiit import SourceDiscriminators, SourceTranslators
 from pipeline.networks.fill import FillNetwork
 from pipeline.networks.genseg import (
     AbsenceToPresence,
@@ -41,5 +42,7 @@ __all__ = [
     "PresenceToAbsence",
     "ResidualUNet",
     "ScoreResNet",
+    "SourceDiscriminators",
+    "SourceTranslators",
     "UNetSegmentor",
 ]

@@ -177,7 +177,12 @@ class Prepared(_Record):
     @property
     def image_name(self) -> str:
         """Name of the file that the first channel was made from; empty where that is not known."""
-        return self.source["image"].name if "image" in self.source else ""
+        return self.file_name()
+
+    def file_name(self, channel: str | None = None) -> str:
+        """Name of the file that a channel, the first if None, was made from; empty where that is not known."""
+        name = channel if channel in self.source else "image"
+        return self.source[name].name if name in self.source else ""
 
     @property
     def pixel_mm(self) -> tuple[float, float]:

@@ -105,11 +105,12 @@ class Features:
         return None if STRIPPED_RING < self.ring < WHOLE_RING else self.kind == "stripped"
 
 
-def describe(cohort: Path) -> dict[str, Any]:
+def describe(cohort: Path, channel: str | None = None) -> dict[str, Any]:
     """The training volumes of a preprocessed cohort in numbers, for a bundle's metadata.
 
     Args:
         cohort: folder made by `preprocess`.
+        channel: of which channel, of the scans that have it; None: the first channel of each.
 
     Returns:
         Plain JSON: the slab that was measured, number of scans, contrasts that their names tell, ranges of spacing,
@@ -120,10 +121,17 @@ def describe(cohort: Path) -> dict[str, Any]:
         UsageError: if the folder is no preprocessed cohort or has no training volume.
     """
     prepared = read_cohort(cohort)
-    records = prepared.of("training")
+    having = prepared.having(() if channel is None else (channel,))
+    records = [record for record in having if record.split == "training"]
+    if channel is not None and not records:
+        raise UsageError(
+            f"{cohort}: has scans of {', '.join(prepared.channels)}, expected {channel} in some of the training, "
+            "too; name another modality, or preprocess with --channels"
+        )
 
     def measured(record: Subject) -> Features | None:
-        windowed = read_part(cohort, record, record.images).astype(np.float32) / np.float32(LEVELS)
+        file = record.images if channel is None else record.channels[channel]
+        windowed = read_part(cohort, record, file).astype(np.float32) / np.float32(LEVELS)
         return measure(windowed, record.spacing_mm)
 
     with ThreadPoolExecutor() as pool:
@@ -135,7 +143,7 @@ def describe(cohort: Path) -> dict[str, Any]:
         "format": FORMAT,
         "slab": prepared.settings.slab.model_dump(),
         "scans": len(volumes),
-        "contrasts": sorted({named_contrast(record.image_name) or UNNAMED for record in records}),
+        "contrasts": sorted({named_contrast(record.file_name(channel)) or UNNAMED for record in records}),
         "thickness_mm": _range([volume.thickness_mm for volume in volumes]),
         "slice_spacing_mm": _range([volume.spacing_mm[0] for volume in volumes]),
         "pixel_spacing_mm": _range([size for volume in volumes for size in volume.spacing_mm[1:]]),

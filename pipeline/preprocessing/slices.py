@@ -51,7 +51,8 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
         fraction: share of the split's patients to use, for experiments on the amount of data (GVS Fig. 5d); taken in an
             order drawn from `seed`, so that a larger share contains a smaller one.
         seed: of that order.
-        channels: which of the cohort's channels, by name; None: all; `image`: the only one, whatever its name.
+        channels: which of the cohort's channels, by name, of the scans that have all of these; None: all channels,
+            which each scan must then have; `image`: the only one, whatever its name.
         neighbours: slices above and below that are given with each as further channels, those of `labels`.
 
     Attributes:
@@ -88,7 +89,7 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
         self.cohort = Path(cohort)
         content = read_cohort(self.cohort)
         self.channels = _channels(self.cohort, content, channels)
-        self.subjects = _subjects(content, split, fraction, seed)
+        self.subjects = _subjects(content, split, fraction, seed, self.channels)
         self._targets, self.classes = _targets(content)
         self.places: list[list[int]] = []
         with _unnamed_file() as images, _unnamed_file() as masks:
@@ -300,6 +301,11 @@ def _mapped(file: IO[bytes], dtype: type[np.generic], shape: tuple[int, ...]) ->
 def _channels(cohort: Path, content: Cohort, wanted: Sequence[str] | None) -> list[str]:
     # `image` is what bundles call a sequence of any name.
     if wanted is None or (list(wanted) == ["image"] and len(content.channels) == 1):
+        if len({frozenset(subject.channels) for subject in content.subjects}) > 1:
+            raise UsageError(
+                f"{cohort}: has scans of the modalities {', '.join(content.channels)}, expected the same of each scan; "
+                "name the one to use, or preprocess scans of one"
+            )
         return content.channels or ["image"]
     missing = [name for name in wanted if name not in content.channels]
     if missing:
@@ -319,8 +325,8 @@ def _targets(content: Cohort) -> tuple[dict[str, float], list[str]]:
     return {name: float(classes.index(str(target))) for name, target in found.items()}, classes
 
 
-def _subjects(content: Cohort, split: str, fraction: float, seed: int) -> list[Subject]:
-    subjects = content.of(split)
+def _subjects(content: Cohort, split: str, fraction: float, seed: int, channels: Sequence[str]) -> list[Subject]:
+    subjects = [subject for subject in content.having(channels) if subject.split == split]
     if fraction == 1:
         return subjects
     patients = np.random.default_rng(seed).permutation(sorted({subject.patient for subject in subjects}))

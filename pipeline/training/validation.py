@@ -24,6 +24,7 @@ from pipeline.preprocessing.foreground import AIR
 from pipeline.preprocessing.hole_slices import HoleDataset
 from pipeline.preprocessing.slices import SliceDataset
 from pipeline.training.distributed import rank
+from pipeline.training.held_out import held_out_error, write_held_out
 from pipeline.training.trainer import PlayerTrainer
 
 # As far from the input as another slice of another person.
@@ -189,12 +190,43 @@ class SegmentationValidation(Validation):
 
 
 class ScoreValidation(Validation):
-    """Mean absolute error of a scorer over the validation slices, in the target's units."""
+    """Mean absolute error of a scorer over the validation slices, in the target's units; of classes the accuracy.
 
-    figure = "mean_absolute_error"
+    The error by scan goes to `held_out.json`, from where `predict` tells it beside its answers.
+
+    Args:
+        folder: the run's folder.
+        dataset: validation slices.
+        inferer: runs the network on a batch.
+        batch_size: slices at once.
+        every: epochs from one validation to the next.
+        classes: names of the classes; None for a number.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str,
+        dataset: SliceDataset,
+        inferer: Inferer,
+        batch_size: int = 8,
+        every: int = 1,
+        classes: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__(folder, dataset, inferer, batch_size, every=every)
+        self.slices = dataset
+        self.classes = classes
+        self.figure = "accuracy" if classes else "mean_absolute_error"
 
     def measure(self, outputs: list[tuple[Sample, Tensor]]) -> float:
-        """The mean of |score − target|."""
+        """The mean of |score − target|, or of whether the largest logit is that of the right class."""
+        answers = [score.softmax(dim=0) if self.classes else score for _, score in outputs]
+        targets = [sample["target"] for sample, _ in outputs]
+        error = held_out_error(self.slices, "validation", answers, targets, bool(self.classes))
+        write_held_out(self.folder, error)
+        if self.classes:
+            return float(
+                torch.stack([(score.argmax() == sample["target"]).float() for sample, score in outputs]).mean()
+            )
         return float(torch.stack([(score - sample["target"]).abs().mean() for sample, score in outputs]).mean())
 
     def alarm(self, figure: float) -> str | None:

@@ -1,7 +1,10 @@
 """Every bundle, small enough to train in seconds, and MONAI's commands as a user starts them."""
 
+import functools
+import json
 import multiprocessing
 import runpy
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -66,17 +69,38 @@ def small() -> Callable[[Bundle], dict[str, Any]]:
 
 
 @pytest.fixture(scope="session")
+def cohort_for(phantom_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Bundle], Path]:
+    """The phantom cohort; for a bundle that learns of several modalities, each training patient has one of them."""
+
+    def cohort(bundle: Bundle) -> Path:
+        settings = read_config(bundle.config("train"))
+        if "sources" not in settings:
+            return phantom_cohort
+        modalities = [settings["target_modality"], *settings["sources"]]
+        folder = tmp_path_factory.mktemp("modalities") / "cohort"
+        shutil.copytree(phantom_cohort, folder)
+        content = json.loads((folder / "cohort.json").read_text())
+        for number, subject in enumerate(content["subjects"]):
+            modality = modalities[number % len(modalities) if subject["split"] == "training" else 0]
+            subject["channels"] = {modality: subject["images"]}
+        (folder / "cohort.json").write_text(json.dumps(content))
+        return folder
+
+    return functools.cache(cohort)
+
+
+@pytest.fixture(scope="session")
 def run(
     trainable: Bundle,
     small: Callable[[Bundle], dict[str, Any]],
-    phantom_cohort: Path,
+    cohort_for: Callable[[Bundle], Path],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """A finished run of `phs-pipeline train BUNDLE --preset laptop` with small settings."""
     from pipeline.launch import train
 
     folder = tmp_path_factory.mktemp("runs") / trainable.name
-    train(trainable, phantom_cohort, folder, ["laptop"], small(trainable))
+    train(trainable, cohort_for(trainable), folder, ["laptop"], small(trainable))
     return folder
 
 

@@ -148,7 +148,10 @@ def check_mask(result: Result) -> None:
 def check_number(result: Result) -> None:
     assert math.isfinite(result.main.value)
     assert result.main.units
-    assert [figure.value for figure in result.figures] == [product.value for product in result.products]
+    numbers, others = ([figure for figure in result.figures if figure.leading == leading] for leading in (True, False))
+    assert [figure.value for figure in numbers] == [product.value for product in result.products]
+    assert [figure.name for figure in others] == ["HeldOutError"]
+    assert math.isfinite(others[0].value)
 
 
 # What is promised of a main product, whatever network made it.
@@ -172,10 +175,12 @@ def data_format(bundle: Bundle, network: str) -> dict[str, Any]:
 
 
 def of_cohort(bundle: Bundle, cohort: Path) -> dict[str, Any]:
-    """Settings of the target that a bundle learns, from the training scans."""
-    if "target_mean" not in read_config(bundle.config("train")):
+    """Settings of the target that a bundle learns, from the training scans that it is to score."""
+    settings = read_config(bundle.config("train"))
+    if "target_mean" not in settings:
         return {}
-    targets = [subject.target for subject in read_cohort(cohort).of("training")]
+    scored = read_cohort(cohort).having([settings["target_modality"]] if "target_modality" in settings else [])
+    targets = [subject.target for subject in scored if subject.split == "training"]
     return {
         "target_mean": round(statistics.fmean(targets), 6),
         "target_deviation": round(statistics.pstdev(targets), 6),
@@ -413,7 +418,7 @@ def test_the_workflow_has_all_properties_that_monai_asks_for(
     trainable: Bundle,
     kind: str,
     files: Sequence[str],
-    phantom_cohort: Path,
+    cohort_for: Callable[[Bundle], Path],
     phantom_scans: Path,
     small: Small,
     tmp_path: Path,
@@ -426,7 +431,7 @@ def test_the_workflow_has_all_properties_that_monai_asks_for(
         meta_file=str(trainable.config("metadata")),
         workflow_type=kind,
         logging_file=False,
-        dataset_dir=str(phantom_cohort) if kind == "train" else scans["dataset_dir"],
+        dataset_dir=str(cohort_for(trainable)) if kind == "train" else scans["dataset_dir"],
         **masks,
         **{name: value for name, value in small(trainable).items() if name in known},
     )
@@ -505,7 +510,7 @@ def test_what_an_evaluation_looks_at_is_saved_beside_the_weights_and_inference_c
         assert export(*torch.rand(images, 1, 1, 64, 64)).shape == (1, 1, 64, 64)
 
 
-def test_a_killed_training_resumes_to_the_same_bits(trainable, run, small, phantom_cohort, tmp_path, monkeypatch):
+def test_a_killed_training_resumes_to_the_same_bits(trainable, run, small, cohort_for, tmp_path, monkeypatch):
     uninterrupted = load_tensors(run / "models" / "checkpoint.pt")
     iteration = PlayerTrainer._iteration
     killed_at = uninterrupted["iteration"] // 2 + 2  # within the second epoch
@@ -518,9 +523,9 @@ def test_a_killed_training_resumes_to_the_same_bits(trainable, run, small, phant
     with monkeypatch.context() as patch:
         patch.setattr(PlayerTrainer, "_iteration", dying)
         with pytest.raises(KeyboardInterrupt):
-            train(trainable, phantom_cohort, tmp_path / "run", ["laptop"], small(trainable))
+            train(trainable, cohort_for(trainable), tmp_path / "run", ["laptop"], small(trainable))
     assert load_tensors(tmp_path / "run" / "models" / "checkpoint.pt")["epoch"] == 1
-    train(trainable, phantom_cohort, tmp_path / "run", overrides={"device_name": "cpu"}, resume=True)
+    train(trainable, cohort_for(trainable), tmp_path / "run", overrides={"device_name": "cpu"}, resume=True)
     resumed = load_tensors(tmp_path / "run" / "models" / "checkpoint.pt")
     assert resumed["epoch"] == uninterrupted["epoch"] == 2
     for part in ("networks", "averages", "optimizers", "schedulers", "random"):
@@ -530,12 +535,12 @@ def test_a_killed_training_resumes_to_the_same_bits(trainable, run, small, phant
 @pytest.mark.slow
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("bundle", ADVERSARIAL, ids=lambda bundle: bundle.name)
-def test_every_objective_trains_every_adversarial_bundle(bundle, objective, small, phantom_cohort):
+def test_every_objective_trains_every_adversarial_bundle(bundle, objective, small, cohort_for):
     parser = ConfigParser(
         {
             **settings_of(bundle, "laptop"),
             **small(bundle),
-            "dataset_dir": str(phantom_cohort),
+            "dataset_dir": str(cohort_for(bundle)),
             "objective": objective,
             "epochs": 1,
             "fraction": 0.5,
@@ -606,11 +611,12 @@ def check_both_doors(
 
 
 def test_monais_commands_do_to_the_bit_what_phs_pipeline_does(
-    trainable, run, small, phantom_cohort, phantom_scans, monai_run, training_arguments, tmp_path
+    trainable, run, small, cohort_for, phantom_scans, monai_run, training_arguments, tmp_path
 ):
     # What phs-pipeline takes from the cohort, MONAI's command is told.
-    asked = {**small(trainable), **of_cohort(trainable, phantom_cohort)}
-    monai_run(*training_arguments(trainable, phantom_cohort, tmp_path / "run", asked))
+    cohort = cohort_for(trainable)
+    asked = {**small(trainable), **of_cohort(trainable, cohort)}
+    monai_run(*training_arguments(trainable, cohort, tmp_path / "run", asked))
     trained, mine = (load_tensors(folder / "models" / "model.pt") for folder in (tmp_path / "run", run))
     assert same(trained, mine)
     assert (tmp_path / "run" / "curves.csv").read_text() == (run / "curves.csv").read_text()

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -79,3 +80,28 @@ def test_a_bundle_of_another_kind_says_which_command_it_is_for(
     code, _, said = call("predict", write("scan.nii.gz", voxels), "-b", bundle or segmenter_run, "-o", tmp_path / "out")
     assert code == 2
     assert f"for `phs-pipeline {command}`, expected a scorer" in said
+
+
+def test_beside_the_number_stands_how_far_off_others_were(
+    call: Call, scorer_run: Path, write: Callable[..., Path], voxels: np.ndarray, tmp_path: Path
+) -> None:
+    run, out = tmp_path / "run", tmp_path / "out"
+    shutil.copytree(scorer_run, run)
+    error = {"split": "validation", "patients": 7, "scans": 9, "mean_absolute_error": 8.14}
+    (run / "held_out.json").write_text(json.dumps(error))
+    scans = [write(f"sub-0{number}_FLAIR.nii.gz", np.roll(voxels, number, axis=0)) for number in (1, 2)]
+    code, said, _ = call("predict", *scans, "-b", run, "-o", out, "--device", "cpu")
+    assert code == 0
+    assert "age 50 years, mean absolute error 8.14 years on 7 held-out patients (validation)" in said
+    assert json.loads((out / "sub-01_desc-age_FLAIR_number.json").read_text())["HeldOut"] == error
+    assert "7 held-out patients (validation)" in (out / "sub-01_desc-age_FLAIR_number.html").read_text()
+    with (out / "scores.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["HeldOutError"] for row in rows] == ["8.14", "8.14"]
+
+
+def test_where_the_error_is_not_known_that_is_said(
+    call: Call, scorer_run: Path, write: Callable[..., Path], voxels: np.ndarray, tmp_path: Path
+) -> None:
+    _, said, _ = call("predict", write("scan.nii", voxels), "-b", scorer_run, "-o", tmp_path / "out", "--device", "cpu")
+    assert "note: the bundle does not say how far its answers are off on patients that it was not trained on" in said

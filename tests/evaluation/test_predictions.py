@@ -158,6 +158,29 @@ class TestScorer:
         assert "| accuracy ↑ |" in page
         assert not (tmp_path / "report" / "cases.png").exists()
 
+    def test_of_scans_with_several_sequences_it_is_shown_those_that_it_takes(
+        self, cohort: Path, tmp_path: Path
+    ) -> None:
+        folder = with_targets(cohort, tmp_path / "cohort", lambda number, _: 20.0 + number)
+        content = json.loads((folder / "cohort.json").read_text())
+        for subject in content["subjects"]:
+            subject["channels"] = {"FLAIR": subject["images"], "T1w": subject["masks"]}
+        (folder / "cohort.json").write_text(json.dumps(content))
+        seen = []
+
+        class Takes(Scores):
+            def __init__(self, *channels: str) -> None:
+                self.channels = channels
+
+            def scores(self, windowed: NDArray[np.float32], spacing_mm: tuple[float, ...]) -> NDArray[np.float32]:
+                seen.append(windowed.shape[1])
+                return super().scores(windowed, spacing_mm)
+
+        for channels, expected in ((("T1w",), 1), (("FLAIR", "T1w"), 2), (("image",), 2)):
+            evaluate(Takes(*channels), folder, SETTINGS)
+            assert set(seen) == {expected}
+            seen.clear()
+
     def test_without_targets_it_is_refused(self, cohort: Path) -> None:
         with pytest.raises(UsageError, match="found no target of a training scan, expected one for each"):
             evaluate(Scores(), cohort, SETTINGS)

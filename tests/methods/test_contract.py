@@ -46,7 +46,7 @@ def method(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture
 def batch() -> dict[str, torch.Tensor]:
-    """Two pathological slices, beside what two domains, a scorer and a filler need."""
+    """Two pathological slices, beside what two domains, a scorer, another modality and a filler need."""
     torch.manual_seed(1)
     mask = torch.zeros(2, 1, 32, 32)
     mask[:, :, 8:14, 8:14] = 1
@@ -57,6 +57,8 @@ def batch() -> dict[str, torch.Tensor]:
         "healthy_mask": mask.flip(2),
         "other_mask": mask.flip(3),
         "target": torch.tensor([[40.0], [60.0]]),
+        "image_MR": torch.rand(2, 1, 32, 32),
+        "target_MR": torch.tensor([[30.0], [50.0]]),
         "shown": torch.cat([torch.rand(2, 3, 32, 32), mask.expand(2, 3, 32, 32)], dim=1).repeat(1, 2, 1, 1),
     }
 

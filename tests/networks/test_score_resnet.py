@@ -43,3 +43,32 @@ def test_without_any_feature_the_answer_is_the_mean_of_the_targets():
     network = ScoreResNet(filters=4, blocks=1, mean=50, deviation=15).eval()
     torch.nn.init.zeros_(network.fc.weight)
     assert network(torch.rand(1, 1, 32, 32)).item() == 50
+
+
+def test_resnet_50_has_the_parameters_that_he_et_al_print(count):
+    """25.6 million with three channels and 1,000 classes; MONAI's shortcuts are biased."""
+    classes = [str(number) for number in range(1000)]
+    network = ScoreResNet(3, 64, (3, 4, 6, 3), block="bottleneck", first_stride=2, classes=classes)
+    biases = sum(layer.downsample[0].bias.numel() for layer in (getattr(network, f"layer{n}")[0] for n in (1, 2, 3, 4)))
+    assert count(network) - biases == 25_557_032
+    assert network.conv1(torch.rand(1, 3, 64, 64)).shape == (1, 64, 32, 32)
+
+
+def test_classes_have_a_logit_each():
+    network = ScoreResNet(filters=4, blocks=1, mean=50, deviation=15, classes=["a", "b", "c"]).eval()
+    torch.nn.init.zeros_(network.fc.weight)
+    assert network(torch.rand(2, 1, 32, 32)).tolist() == [[0, 0, 0]] * 2
+
+
+@pytest.mark.parametrize("block", ["basic", "bottleneck"])
+def test_features_are_what_the_last_layer_sees(block):
+    network = ScoreResNet(filters=4, blocks=1, mean=50, deviation=15, block=block).eval()
+    images = torch.rand(2, 1, 32, 32)
+    assert network.features(images).shape == (2, 32 * (4 if block == "bottleneck" else 1))
+    torch.testing.assert_close(network.fc(network.features(images)), network(images))
+
+
+@pytest.mark.parametrize("blocks", [0, (1, 2), (1, 1, 1, 0)])
+def test_what_is_no_number_of_blocks_is_refused(blocks):
+    with pytest.raises(ValueError, match="found"):
+        ScoreResNet(filters=4, blocks=blocks)
