@@ -1,7 +1,7 @@
 """`phs-pipeline join`: cohorts of one modality each, of different people, made into one."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -34,7 +34,12 @@ if TYPE_CHECKING:
     help="What is split. By image, slices of one person are in training and test, which leaks.",
 )
 def join(
-    target: str, sources: tuple[str, ...], output: Path, split: tuple[float, float, float], seed: int, by: str
+    target: str,
+    sources: tuple[str, ...],
+    output: Path,
+    split: tuple[float, float, float],
+    seed: int,
+    by: Literal["patient", "image"],
 ) -> None:
     """Join preprocessed cohorts of one modality each into one, to train `duiit` on.
 
@@ -46,7 +51,7 @@ def join(
     from pipeline.preprocessing.cohort_format import read_cohort
 
     modalities = [modality(text) for text in (target, *sources)]
-    notes = joining.join(output, modalities[0], modalities[1:], split, seed, cast("joining.SplitBy", by))
+    notes = joining.join(output, modalities[0], modalities[1:], split, seed, by)
     for note in notes:
         say(note)
     say_counts(read_cohort(output))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -298,6 +298,71 @@ def volumes(bundles: tuple[str, ...], data: Path, output: Path, device: str, spl
 
     fillers = [find_bundle(name) for name in bundles]
     _say_study(study_of(fillers, data, output, contrast, split, device), output)
+
+
+@study.command("cross-modal")
+@click.option("--data", required=True, metavar="COHORT", help="Of the target modality, by `preprocess --modality`.")
+@click.option(
+    *("--source", "sources"),
+    required=True,
+    multiple=True,
+    metavar="COHORT",
+    help="Of a source modality, or NAME=COHORT; may be given several times.",
+)
+@click.option("-o", "--output", required=True, metavar="STUDY", type=FOLDER, help="Folder of the study.")
+@click.option("--splits", default=10, show_default=True, type=click.IntRange(min=1), help="Of the target modality.")
+@click.option("--preset", type=click.Choice(["laptop"]), help="Smaller than the paper: 64×64 pixels of 4 mm.")
+@click.option("--epochs", type=click.IntRange(min=1), help="Of each training.  [default: 200; laptop: 10]")
+@click.option(
+    "--by",
+    default="patient",
+    show_default=True,
+    type=click.Choice(["patient", "image"]),
+    help="What is split. By image, as the paper, slices of one person are in training and test, which leaks.",
+)
+@click.option("--no-target-labels", is_flag=True, help="Of domain adaptation: by source labels alone.")
+@click.option(
+    "--features", metavar="FILE", type=FOLDER, help="ImageNet weights of torchvision's ResNet-50, for Table 5."
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+def cross_modal(
+    data: str,
+    sources: tuple[str, ...],
+    output: Path,
+    splits: int,
+    preset: str | None,
+    epochs: int | None,
+    by: Literal["patient", "image"],
+    no_target_labels: bool,
+    features: Path | None,
+    device: str,
+) -> None:
+    """Predict with images translated from other modalities, and with what else can be made of them (DUIIT).
+
+    Tables 1 to 5: target only, DUIIT with each source and with all, transfer and multi-task learning, domain
+    adaptation, CycleGAN, augmentations, and controls; FID and inception score of the translations. Figs. 2 and 3 are
+    fig2.png and fig3.png.
+    """
+    from dataclasses import replace
+
+    from pipeline.cli.join import modality
+    from pipeline.studies import cross_modal as study_of
+    from pipeline.studies.cross_modal import PAPER, PRESETS
+
+    scale = PRESETS[preset] if preset else PAPER
+    scale = replace(scale, epochs=epochs) if epochs else scale
+    page = study_of(
+        modality(data),
+        [modality(text) for text in sources],
+        output,
+        splits,
+        scale,
+        by,
+        not no_target_labels,
+        features,
+        device,
+    )
+    _say_study(page, output)
 
 
 def _a_dice(wanted: bool, seeds: int, given: dict[str, Any]) -> Any:

@@ -16,7 +16,7 @@ from pipeline.launch import RECORD as RUN_RECORD
 from pipeline.launch import train
 from pipeline.methods.base import Method
 from pipeline.training.checkpoint import CHECKPOINT, WEIGHTS, export_file, kept_epochs, load_tensors
-from pipeline.training.single import train_alone
+from pipeline.training.single import SEGMENTOR, Schedule, train_alone
 
 RECORD = "trained.json"
 
@@ -50,6 +50,7 @@ def trained(
     seed: int,
     device: torch.device,
     keep_every: int | None = None,
+    schedule: Schedule = SEGMENTOR,
 ) -> nn.Module:
     """The network of a method with one player, from `folder`; trained there first if it is not.
 
@@ -63,6 +64,7 @@ def trained(
         seed: of weights, order of slices, and what the method draws.
         device: where to train.
         keep_every: as in `CheckpointSaver`, for `each_epoch`.
+        schedule: batch, learning rate and its decay.
 
     Returns:
         The network on the device, ready for use.
@@ -71,7 +73,7 @@ def trained(
     method = build()
     (network,) = method.exports.values()
     if not (folder / RECORD).is_file():
-        epochs = train_alone(folder, method, dataset(), iterations, seed, device, keep_every)
+        epochs = train_alone(folder, method, dataset(), iterations, seed, device, keep_every, schedule)
         write_json(folder / RECORD, {"weights_sha256": sha256(folder / WEIGHTS), "epochs": epochs, "seed": seed})
         (folder / CHECKPOINT).unlink()
     network.load_state_dict(load_tensors(folder / WEIGHTS))

@@ -1,13 +1,14 @@
-"""A network that is trained by itself: one player, Adam, the poly schedule; stopped, it goes on from its last epoch."""
+"""A network that is trained by itself: one player, Adam, a schedule; stopped, it goes on from its last epoch."""
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.optim import Adam
-from torch.optim.lr_scheduler import PolynomialLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, PolynomialLR
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from pipeline.methods.base import Method
@@ -21,6 +22,30 @@ RATE = 1e-3
 POWER = 0.8
 
 
+@dataclass(frozen=True)
+class Schedule:
+    """How a network is trained by itself.
+
+    Args:
+        batch_size: slices in a step.
+        rate: of Adam.
+        decay: of the rate: by the poly schedule, or as CycleGAN's, constant for half of the epochs and then linear.
+    """
+
+    batch_size: int = BATCH_SIZE
+    rate: float = RATE
+    decay: Literal["poly", "late linear"] = "poly"
+
+    def of(self, optimizer: Adam, epochs: int) -> LRScheduler:
+        """The learning rate's schedule over so many epochs."""
+        if self.decay == "poly":
+            return PolynomialLR(optimizer, total_iters=epochs, power=POWER)
+        return LambdaLR(optimizer, lambda epoch: min(1.0, 2.0 - 2.0 * epoch / epochs))
+
+
+SEGMENTOR = Schedule()
+
+
 def train_alone(
     folder: Path,
     method: Method,
@@ -29,6 +54,7 @@ def train_alone(
     seed: int,
     device: torch.device,
     keep_every: int | None = None,
+    schedule: Schedule = SEGMENTOR,
 ) -> int:
     """Train a method of one player, from the checkpoint in the folder if one was left there.
 
@@ -43,17 +69,18 @@ def train_alone(
         seed: of the order of slices.
         device: where to train.
         keep_every: as in `CheckpointSaver`.
+        schedule: batch, learning rate and its decay.
 
     Returns:
         The number of epochs.
     """
     # One process trains for itself; this sampler's order depends on seed and epoch alone, which makes it resumable.
     sampler: DistributedSampler[Any] = DistributedSampler(dataset, num_replicas=1, rank=0, seed=seed)
-    loader = DataLoader(dataset, batch_size=BATCH_SIZE, sampler=sampler)
+    loader = DataLoader(dataset, batch_size=schedule.batch_size, sampler=sampler)
     epochs = math.ceil(iterations / len(loader))
     (player,) = method.players
     owned = [parameter for name in player.networks for parameter in method.networks[name].parameters()]
-    optimizer = Adam(owned, lr=RATE)
+    optimizer = Adam(owned, lr=schedule.rate)
     interrupted = (folder / CHECKPOINT).is_file()
     PlayerTrainer(
         device=device,
@@ -61,7 +88,7 @@ def train_alone(
         train_data_loader=loader,
         method=method,
         optimizers={player.name: optimizer},
-        schedulers={player.name: PolynomialLR(optimizer, total_iters=epochs, power=POWER)},
+        schedulers={player.name: schedule.of(optimizer, epochs)},
         train_handlers=[
             *([CheckpointLoader(folder)] if interrupted else []),
             ProgressBar(),
