@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from pipeline.errors import UsageError
+from pipeline.preprocessing.augmentation import Augmentation
 from pipeline.preprocessing.grid import Grid
 from pipeline.preprocessing.half_slices import HalfSliceDataset, HalfSliceRule
 
@@ -33,6 +34,7 @@ class FewLabelsDataset(Dataset[dict[str, Tensor]]):
         seed: of both orders.
         channels: which of the cohort's channels, by name; None: all.
         half_slices: which of them belong to which domain, where the grid is of halves; None: the paper's rule.
+        augmentation: of slices of both domains, with their masks; None: none.
 
     Attributes:
         labelled: for each pathological slice of the split, whether it is labelled.
@@ -54,14 +56,17 @@ class FewLabelsDataset(Dataset[dict[str, Tensor]]):
         seed: int = 0,
         channels: list[str] | None = None,
         half_slices: HalfSliceRule | None = None,
+        augmentation: Augmentation | None = None,
     ) -> None:
         if not 0 < labelled <= 1:
             raise UsageError(f"the share of labelled slices must be above 0 and at most 1, found {labelled}")
         if labelled_by not in ("examples", "patients"):
             raise UsageError(f"labelled_by is 'examples' or 'patients', found {labelled_by!r}")
         given = (fraction, seed, channels, half_slices)
-        self.pathological = HalfSliceDataset(cohort, split, grid, ("pathological",), *given)
-        self.healthy = HalfSliceDataset(cohort, split, grid, ("healthy",), *given, like=self.pathological)
+        self.pathological = HalfSliceDataset(cohort, split, grid, ("pathological",), *given, augmentation=augmentation)
+        self.healthy = HalfSliceDataset(
+            cohort, split, grid, ("healthy",), *given, like=self.pathological, augmentation=augmentation
+        )
         subjects = self.pathological.subject_of
         names = [subject.patient if labelled_by == "patients" else str(n) for n, subject in enumerate(subjects)]
         possible = [

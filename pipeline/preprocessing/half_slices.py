@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.errors import UsageError
+from pipeline.preprocessing.augmentation import Augmentation
 from pipeline.preprocessing.brain import brain_region
 from pipeline.preprocessing.cohort_format import LEVELS, Subject, read_mask, read_part
 from pipeline.preprocessing.foreground import foreground
@@ -203,6 +204,7 @@ class HalfSliceDataset(SliceDataset):
         channels: which of the cohort's channels, by name; None: all. The brain is found in the first.
         rule: which half-slices belong to which domain; None: the paper's.
         like: half-slices of other labels and else the same, whose brains need not be found again.
+        augmentation: of each slice with its mask, anew each time; None: none.
 
     Raises:
         UsageError: as `SliceDataset`.
@@ -219,8 +221,10 @@ class HalfSliceDataset(SliceDataset):
         channels: Sequence[str] | None = None,
         rule: HalfSliceRule | None = None,
         like: "HalfSliceDataset | None" = None,
+        augmentation: Augmentation | None = None,
     ) -> None:
         self.rule = rule or HalfSliceRule()
+        self.augmentation = augmentation
         self.unit = "half-slice" if grid.halves else "slice"
         self._volumes: dict[str, _Volume] = {} if like is None else like._volumes
         super().__init__(cohort, split, grid, labels, fraction, seed, channels)
@@ -228,6 +232,8 @@ class HalfSliceDataset(SliceDataset):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         """One half-slice, as `SliceDataset` gives a slice, `image` standardised."""
         sample = super().__getitem__(index)
+        if self.augmentation is not None:
+            sample["image"], sample["mask"] = self.augmentation(sample["image"], sample["mask"])
         if not self.grid.halves:
             return sample
         return {**sample, "image": self._volumes[self.subject_of[index].subject].halves.standardised(sample["image"])}

@@ -134,10 +134,12 @@ def test_the_preset_brats_has_the_networks_of_tables_5_to_7_and_9_on_padded_half
     assert (rule.least_brain, rule.least_lesion) == (0.25, 0.01)
 
 
-@pytest.mark.parametrize(("presets", "halves"), [((), False), (("mnist128",), False), (("scans",), True)])
-def test_scans_are_taken_in_half_slices_and_digits_are_not(presets, halves):
-    built = parser(*presets)
-    assert built.get_parsed_content("grid").halves is halves
+@pytest.mark.parametrize(("preset", "warp_mm"), [("brats", 5.0), ("scans", 5.0), ("laptop", None), ("mnist128", None)])
+def test_scans_are_taken_in_half_slices_and_augmented_and_digits_are_not(preset, warp_mm):
+    built = parser(preset)
+    grid, augmentation = (built.get_parsed_content(name) for name in ("grid", "augmentation"))
+    assert grid.halves is (warp_mm is not None)
+    assert (augmentation and augmentation.warp_px * grid.spacing_mm) == warp_mm
 
 
 @pytest.fixture(scope="module")

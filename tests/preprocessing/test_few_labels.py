@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pipeline.errors import UsageError
+from pipeline.preprocessing.augmentation import Augmentation
 from pipeline.preprocessing.cohort import Settings, preprocess
 from pipeline.preprocessing.few_labels import FewLabelsDataset
 from pipeline.preprocessing.grid import Grid
@@ -109,6 +110,17 @@ def test_who_has_no_use_for_the_rest_gets_the_labelled_alone(cohort):
     data = few(cohort, labelled=0.1, labelled_only=True)
     assert len(data) == 3
     assert all(data[index]["labelled"] == 1 and data[index]["mask"].any() for index in range(3))
+
+
+def test_slices_of_both_domains_are_augmented_with_their_masks_before_labels_are_hidden(cohort):
+    data = few(cohort, labelled=0.3, augmentation=Augmentation(warp_px=0, zoom=0))
+    plain = few(cohort, labelled=0.3)
+    torch.manual_seed(0)
+    first, again = data[0], data[0]
+    assert not torch.allclose(first["image"], again["image"])
+    assert not any(torch.allclose(first["healthy"], plain.healthy[n]["image"]) for n in range(len(plain.healthy)))
+    for index in range(len(data)):
+        assert data[index]["mask"].any() == bool(data.labelled[index])
 
 
 @pytest.mark.parametrize(
