@@ -78,13 +78,16 @@ RUNS = click.option(
     help="Folder of a training run, or a bundle's name; may be given several times.",
 )
 A_DICE = _options(click.option("--a-dice", is_flag=True, help="Measure A-Dice too."), a_dice_options())
-SWEEP = _options(
-    click.option("-b", "--bundle", default="gvs", show_default=True, help="What to train."),
+TRAINING = _options(
     EVERY,
     click.option("--preset", "presets", multiple=True, help="Settings to lay over the paper's, e.g. laptop."),
     click.option(
         "--set", "settings", multiple=True, metavar="ID=VALUE", help="Any setting of the bundle's train.json."
     ),
+)
+SWEEP = _options(
+    click.option("-b", "--bundle", default="gvs", show_default=True, help="What to train."),
+    TRAINING,
     A_DICE,
     judge_iterations_option,
 )
@@ -130,6 +133,75 @@ def difference_aware(**options: Any) -> None:
 def sweep(setting: str, **options: Any) -> None:
     """Train with several values of any setting."""
     _sweep(setting, **options)
+
+
+@study.command("few-labels")
+@TRAINING
+@click.option(
+    "--labels", type=Numbers(), default="0.01,0.05,0.2,1", show_default=True, help="Shares whose masks are used."
+)
+@click.option(
+    "--labelled-by",
+    type=click.Choice(["examples", "patients"]),
+    default="examples",
+    show_default=True,
+    help="What the shares are of.",
+)
+@click.option(
+    "--labelled-target",
+    type=float,
+    help="Label images of this target alone, as long as there are enough: 9, the paper's rule for digits.",
+)
+@click.option(
+    "--skips",
+    type=Values(),
+    default="compress",
+    show_default=True,
+    help="Long skips; those after the first for GenSeg with the first share alone: compress,concat,sum,none.",
+)
+@click.option(
+    "--printed",
+    type=click.Choice(["48-simple", "48-hard", "128", "brats"]),
+    help="Which of the paper's cohorts this is; its numbers stand beside ours.",
+)
+def few_labels(
+    data: Path,
+    output: Path,
+    seeds: int,
+    epochs: int | None,
+    device: str,
+    split: str,
+    presets: tuple[str, ...],
+    settings: tuple[str, ...],
+    labels: list[float],
+    labelled_by: str,
+    labelled_target: float | None,
+    skips: list[Any],
+    printed: str | None,
+) -> None:
+    """Segment with few labels: GenSeg beside its baselines of equal iterations (GenSeg, Tables 1a, 1b, Figs. 7, 8).
+
+    With --preset laptop_study a laptop takes less than an hour for one share, one seed and 2000 digits; the table
+    says what it departs from. presence_to_absence.png and absence_to_presence.png show translations.
+    """
+    from pipeline.studies import few_labels as study_of
+
+    overrides = _overrides(settings, epochs)
+    page = study_of(
+        data,
+        output,
+        labels,
+        skips,
+        labelled_by,
+        labelled_target,
+        seeds,
+        presets,
+        overrides,
+        printed,
+        split,
+        device,
+    )
+    _say_study(page, output)
 
 
 @study.command()
@@ -375,6 +447,17 @@ def _a_dice(wanted: bool, seeds: int, given: dict[str, Any]) -> Any:
     return ADiceSettings(range(seeds), **a_dice_settings(given))
 
 
+def _overrides(settings: tuple[str, ...], epochs: int | None) -> dict[str, Any]:
+    """What --set and --epochs say, by config id."""
+    overrides: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
+    for given in settings:
+        name, found, value = given.partition("=")
+        if not (name and found):
+            raise click.UsageError(f"--set {given}: expected ID=VALUE, for example --set generator_rate=0.0003")
+        overrides[name] = plain_value(value)
+    return overrides
+
+
 def _say_study(page: str, output: Path) -> None:
     say_lines(page)
     say(f"table: {output / 'table.md'}; plot: {output / 'plot.png'}")
@@ -397,12 +480,7 @@ def _sweep(
     **a_dice_given: Any,
 ) -> None:
     measures = _a_dice(a_dice, seeds, a_dice_given)
-    overrides: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
-    for given in settings:
-        name, found, value = given.partition("=")
-        if not (name and found):
-            raise click.UsageError(f"--set {given}: expected ID=VALUE, for example --set generator_rate=0.0003")
-        overrides[name] = plain_value(value)
+    overrides = _overrides(settings, epochs)
 
     from pipeline.bundles import find_bundle
     from pipeline.studies import sweep as study_of

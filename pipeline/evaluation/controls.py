@@ -138,17 +138,29 @@ def fitted_threshold(volumes: Iterable[Volume]) -> Callable[[Volume], Tensor]:
     for volume in volumes:
         lesion += np.histogram(volume.image[volume.lesion & volume.foreground].numpy(), LEVELS, (0, 1))[0]
         tissue += np.histogram(volume.image[volume.foreground].numpy(), LEVELS, (0, 1))[0]
-    # From the top down, and from the bottom up: what a threshold at each level calls lesion.
-    dice = [2 * part.cumsum() / (whole.cumsum() + lesion.sum() + 1e-9) for part, whole in
-            ((lesion[::-1], tissue[::-1]), (lesion, tissue))]  # fmt: skip
-    bright = dice[0].max() >= dice[1].max()
-    level = float(dice[0].argmax() if bright else dice[1].argmax())
-    limit = 1 - (level + 1) / LEVELS if bright else (level + 1) / LEVELS
+    taken, bright = best_cut(lesion, tissue)
+    limit = 1 - taken / LEVELS if bright else taken / LEVELS
 
     def cut(volume: Volume) -> Tensor:
         return volume.foreground & (volume.image >= limit if bright else volume.image < limit)
 
     return cut
+
+
+def best_cut(lesion: NDArray[Any], tissue: NDArray[Any]) -> tuple[int, bool]:
+    """How many of the brightest levels, or of the darkest, have the best Dice if all their pixels are called lesion.
+
+    Args:
+        lesion: pixels of each level, the darkest first, that are lesion, shape (levels,).
+        tissue: all pixels of each level.
+
+    Returns:
+        The number, at least 1, and whether it counts from the brightest.
+    """
+    dice = [2 * part.cumsum() / (whole.cumsum() + lesion.sum() + 1e-9) for part, whole in
+            ((lesion[::-1], tissue[::-1]), (lesion, tissue))]  # fmt: skip
+    bright = bool(dice[0].max() >= dice[1].max())
+    return int(dice[0 if bright else 1].argmax()) + 1, bright
 
 
 def fitted_guess(training: Sequence[float], classes: bool) -> tuple[str, float]:

@@ -5,7 +5,7 @@ from pipeline.methods.base import Method, Player
 from pipeline.methods.conditional_gan import ConditionalGAN
 from pipeline.methods.cycle_gan import CycleGAN
 from pipeline.methods.duiit import DUIIT, PredictionLoss
-from pipeline.methods.genseg import GenSeg
+from pipeline.methods.genseg import Autoencoding, GenSeg
 from pipeline.methods.gvs import GVS
 from pipeline.methods.inpainting import Inpainting
 from pipeline.methods.phs_gan import PairedPHSGAN, UnpairedPHSGAN
@@ -19,6 +19,7 @@ __all__ = [
     "DUIIT",
     "GVS",
     "VAGAN",
+    "Autoencoding",
     "ConditionalGAN",
     "CycleGAN",
     "GenSeg",

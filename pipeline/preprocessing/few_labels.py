@@ -30,6 +30,7 @@ class FewLabelsDataset(Dataset[dict[str, Tensor]]):
         labelled_target: label slices of subjects with this target alone, which still count among all: GenSeg labels
             1 % of its training examples, all of them nines.
         labelled_only: leave the other pathological slices out, for a segmentation that has no use for them.
+        labelled_times: how often an epoch shows each labelled slice; the others come once.
         fraction: share of the split's patients to use at all, as in `SliceDataset`.
         seed: of both orders.
         channels: which of the cohort's channels, by name; None: all.
@@ -40,7 +41,7 @@ class FewLabelsDataset(Dataset[dict[str, Tensor]]):
         labelled: for each pathological slice of the split, whether it is labelled.
 
     Raises:
-        UsageError: if there is no healthy slice, or fewer can be labelled than are asked for.
+        UsageError: if there is no healthy slice, fewer can be labelled than are asked for, or a number makes no sense.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class FewLabelsDataset(Dataset[dict[str, Tensor]]):
         labelled_by: Literal["examples", "patients"] = "examples",
         labelled_target: float | None = None,
         labelled_only: bool = False,
+        labelled_times: int = 1,
         fraction: float = 1.0,
         seed: int = 0,
         channels: list[str] | None = None,
@@ -62,6 +64,8 @@ class FewLabelsDataset(Dataset[dict[str, Tensor]]):
             raise UsageError(f"the share of labelled slices must be above 0 and at most 1, found {labelled}")
         if labelled_by not in ("examples", "patients"):
             raise UsageError(f"labelled_by is 'examples' or 'patients', found {labelled_by!r}")
+        if labelled_times < 1:
+            raise UsageError(f"labelled_times is a whole number of at least 1, found {labelled_times}")
         given = (fraction, seed, channels, half_slices)
         self.pathological = HalfSliceDataset(cohort, split, grid, ("pathological",), *given, augmentation=augmentation)
         self.healthy = HalfSliceDataset(
@@ -86,7 +90,8 @@ class FewLabelsDataset(Dataset[dict[str, Tensor]]):
         self.labelled = np.array([name in chosen for name in names])
         # Of a patient who is labelled, slices with another target are not.
         self.labelled &= [labelled_target is None or subject.target == labelled_target for subject in subjects]
-        self._shown = np.flatnonzero(self.labelled) if labelled_only else np.arange(len(names))
+        others = np.flatnonzero(~self.labelled)[: 0 if labelled_only else None]
+        self._shown = np.sort(np.concatenate([np.tile(np.flatnonzero(self.labelled), labelled_times), others]))
 
     def __len__(self) -> int:
         return len(self._shown)

@@ -4,9 +4,20 @@ from pipeline.studies.convergence import convergence
 from pipeline.studies.counterfeits import counterfeits
 from pipeline.studies.cross_modal import cross_modal
 from pipeline.studies.enhancement import enhancement
+from pipeline.studies.few_labels import few_labels
 from pipeline.studies.healthiness import healthiness
 from pipeline.studies.saliency import saliency
 from pipeline.studies.sweep import sweep
 from pipeline.studies.volumes import volumes
 
-__all__ = ["convergence", "counterfeits", "cross_modal", "enhancement", "healthiness", "saliency", "sweep", "volumes"]
+__all__ = [
+    "convergence",
+    "counterfeits",
+    "cross_modal",
+    "enhancement",
+    "few_labels",
+    "healthiness",
+    "saliency",
+    "sweep",
+    "volumes",
+]

@@ -13,7 +13,7 @@ from torch.optim import Adam
 from pipeline.bundles import find_bundle, read_config
 from pipeline.inference import Inputs, load_export, load_predictor
 from pipeline.launch import train
-from pipeline.methods import GenSeg
+from pipeline.methods import Autoencoding, GenSeg
 from pipeline.networks import GenSegDecoder, GenSegResidualDecoder, PresenceToAbsence
 from pipeline.networks.genseg import Convolution
 from pipeline.objectives import Hinge
@@ -140,6 +140,40 @@ def test_scans_are_taken_in_half_slices_and_augmented_and_digits_are_not(preset,
     grid, augmentation = (built.get_parsed_content(name) for name in ("grid", "augmentation"))
     assert grid.halves is (warp_mm is not None)
     assert (augmentation and augmentation.warp_px * grid.spacing_mm) == warp_mm
+
+
+@pytest.mark.parametrize("preset", ["segmentation_only", "autoencoding"])
+def test_the_baselines_share_encoder_and_decoders_and_train_all_that_they_have(preset):
+    built = parser(preset)
+    made: Autoencoding = built.get_parsed_content("method")
+    assert type(made) is Autoencoding
+    assert (made.lambda_seg, made.lambda_rec) == (1, 1)
+    networks = [made.segmentor.encoder, made.segmentor.decoder]
+    assert made.segmentor.encoder.code_filters == [384, 128]
+    assert {block.skips for block in made.segmentor.decoder.blocks} == {"compress"}
+    if preset == "autoencoding":
+        assert made.reconstruction_decoder is not None
+        assert {block.skips for block in made.reconstruction_decoder.blocks} == {"none"}
+        networks.append(made.reconstruction_decoder)
+    else:
+        assert made.reconstruction_decoder is None
+    for decoder in networks[1:]:
+        assert type(decoder) is GenSegDecoder
+        assert decoder.first.in_channels == 512
+        assert [block.convolution.out_channels for block in decoder.blocks] == [128, 64, 32]
+    (optimizer,) = built.get_parsed_content("optimizers").values()
+    assert optimizer.defaults["amsgrad"]
+    assert optimizer.defaults["lr"] == 1e-4
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    assert held == {id(p) for network in networks for p in network.parameters()}
+
+
+@pytest.mark.parametrize(("labelled", "times"), [(0.01, 100), (0.3, 3), (1.0, 1)])
+def test_segmentation_only_sees_labelled_slices_as_often_as_other_trainings_see_any(labelled, times):
+    config = parser("segmentation_only")
+    config["labelled"] = labelled
+    assert config["labelled_only"] is True
+    assert config.get_parsed_content("labelled_times") == times
 
 
 @pytest.fixture(scope="module")

@@ -123,9 +123,23 @@ def test_slices_of_both_domains_are_augmented_with_their_masks_before_labels_are
         assert data[index]["mask"].any() == bool(data.labelled[index])
 
 
+@pytest.mark.parametrize(("only", "slices"), [(True, 30), (False, 30 + 27)])
+def test_labelled_slices_come_so_many_times_in_an_epoch_and_the_others_once(cohort, only, slices):
+    data = few(cohort, labelled=0.1, labelled_only=only, labelled_times=10)
+    shown = [data[index] for index in range(len(data))]
+    assert len(shown) == slices
+    assert sum(int(sample["labelled"]) for sample in shown) == 30
+    once = few(cohort, labelled=0.1)
+    for index in range(len(once)):
+        sample = once[index]
+        times = sum(torch.equal(other["image"], sample["image"]) for other in shown)
+        assert times == (10 if sample["labelled"] else 0 if only else 1)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"labelled_times": 0}, "at least 1, found 0"),
         ({"labelled": 0}, "above 0 and at most 1, found 0"),
         ({"labelled": 1.5}, "above 0 and at most 1, found 1.5"),
         ({"labelled_by": "slices"}, "'examples' or 'patients', found 'slices'"),
