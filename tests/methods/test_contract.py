@@ -20,11 +20,14 @@ CLASSES = {
     and inspect.isfunction(getattr(value, "forward", None))
     and not issubclass(value, nn.Module)
 }
-# Each method as the first bundle that trains it plays it, with small networks.
-BUNDLES = {
-    read_config(bundle.config("train"))["method"]["_target_"].rpartition(".")[2]: bundle
+# Each method as the first bundle that trains it plays it, or a preset with a method of its own; with small networks.
+CONFIGS = {
+    config["method"]["_target_"].rpartition(".")[2]: config
     for bundle in reversed(list_bundles())
     if bundle.trainable
+    for overlay in ({}, *(read_config(bundle.config(preset)) for preset in bundle.presets))
+    if not overlay or "method" in overlay
+    for config in ({**read_config(bundle.config("train")), **overlay},)
 }
 
 
@@ -32,7 +35,7 @@ BUNDLES = {
 def method(request: pytest.FixtureRequest) -> Any:
     from monai.bundle import ConfigParser
 
-    config = read_config(BUNDLES[request.param].config("train"))
+    config = dict(CONFIGS[request.param])
     for name, value in config.items():
         if name.endswith("filters"):
             config[name] = [4] * len(value) if isinstance(value, list) else 4
@@ -69,7 +72,7 @@ def losses(method: Any, batch: dict[str, torch.Tensor]) -> dict[str, Callable[[]
 
 
 def test_every_method_is_trained_by_a_bundle():
-    assert set(CLASSES) == set(BUNDLES)
+    assert set(CLASSES) == set(CONFIGS)
 
 
 def test_players_have_names_of_their_own_and_networks_that_exist(method):
