@@ -20,7 +20,7 @@ from pipeline.bundles import Bundle, find_bundle, read_config
 from pipeline.comparison.significance import ALPHA, holm, wilcoxon_signed_rank
 from pipeline.errors import UsageError
 from pipeline.evaluation.controls import THRESHOLD, best_cut
-from pipeline.evaluation.volumes import HEALTHY, PATHOLOGICAL
+from pipeline.evaluation.volumes import PATHOLOGICAL
 from pipeline.files import sha256
 from pipeline.inference import load_predictor
 from pipeline.launch import OWN
@@ -31,7 +31,7 @@ from pipeline.preprocessing.half_slices import HalfSliceDataset
 from pipeline.reports.markdown import count, table
 from pipeline.studies.study import mean_sd, once, open_study, over_seeds, write_study
 from pipeline.studies.training import run_trained
-from pipeline.studies.translations import domain, network_input, write_translations
+from pipeline.studies.translations import domains, network_input, write_translations
 from pipeline.training.checkpoint import CHECKPOINT, load_tensors
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,6 @@ ARMS: dict[str, tuple[str, ...]] = {
 }
 ALL_POSITIVE = "all positive"
 CONTROLS = (THRESHOLD, ALL_POSITIVE)
-DOMAINS = (PATHOLOGICAL, HEALTHY)
 SKIPS = ("compress", "concat", "sum", "none")
 LABELS = (0.01, 0.05, 0.2, 1.0)
 PRINTED_LABELS = 0.01
@@ -173,7 +172,7 @@ def few_labels(
             logger.info("training %s, of %d in all", kind.run(seed), len(kinds) * seeds)
             run = trained(kind, seed)
             steps = int(load_tensors(run.root / "models" / CHECKPOINT)["iteration"])
-            measured = score(partial(segmented, run, device), *(domain(run, cohort, split, label) for label in DOMAINS))
+            measured = score(partial(segmented, run, device), *domains(run, cohort, split))
             return {**_keys(kind.arm, kind, seed), "iterations": steps, **measured}
 
         return once(folder / "results" / f"{kind.run(seed)}.json", train_and_measure)
@@ -183,8 +182,7 @@ def few_labels(
             run = trained(Kind(GENSEG, skips[0], share), seed)
             shown = labelled_images(cohort, run)
             cut = fitted_cut(*shown) if name == THRESHOLD else _everything
-            domains = (domain(run, cohort, split, label) for label in DOMAINS)
-            measured = score(lambda images: map(cut, images), *domains)
+            measured = score(lambda images: map(cut, images), *domains(run, cohort, split))
             return {**_keys(name, Kind(GENSEG, skips[0], share), seed), "labels": len(shown[0]), **measured}
 
         path = f"{name.replace(' ', '_')}_labelled={share:g}_seed={seed}.json"
@@ -274,7 +272,7 @@ def score(
         batches = (torch.stack([images[n]["image"] for n in range(len(images))[at : at + batch_size]]) for at in places)
         return torch.cat(list(segment(batches)))
 
-    masks = torch.from_numpy(np.asarray(presence.masks)) > 0
+    masks = torch.from_numpy(np.array(presence.masks, dtype=bool))
     predicted, alarms = found(presence), float(found(absence).sum())
     overlap, both = float((predicted & masks).sum()), float(predicted.sum() + masks.sum())
     values = dice(predicted, masks).numpy()

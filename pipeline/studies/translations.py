@@ -1,6 +1,7 @@
 """What GenSeg makes of images with the target and without, to look at (GenSeg, Figs. 7 and 8)."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -37,9 +38,9 @@ def write_translations(folder: Path, run: Bundle, cohort: Path, split: str, devi
     """
     predictor, _ = load_predictor(run, "segmenter", device)
     absence, presence = (load_export(run, name).to(predictor.device).eval() for name in ("absence", "presence"))
-    names = predictor.channels
+    names, (presences, absences) = predictor.channels, domains(run, cohort, split)
     rows = []
-    for x_P, drawn, in_range in _shown(run, cohort, split, PATHOLOGICAL):
+    for x_P, drawn, in_range in _shown(presences):
         found = predictor.runner.network(x_P.to(predictor.device))[0, 0].cpu().numpy() > 0
         given, translated = in_range(x_P), in_range(absence(x_P.to(predictor.device)))
         panels = [panel for x, x_A in zip(given, translated, strict=True) for panel in (grey(x), *_change(x, x_A))]
@@ -48,7 +49,7 @@ def write_translations(folder: Path, run: Bundle, cohort: Path, split: str, devi
     save_png(folder / "presence_to_absence.png", mosaic([*titles, "found", "drawn"], rows, LEGEND))
     torch.manual_seed(0)
     rows = []
-    for x_A, _, in_range in _shown(run, cohort, split, HEALTHY):
+    for x_A, _, in_range in _shown(absences):
         given, *twice = (in_range(x) for x in (x_A, *(presence(x_A.to(predictor.device)) for _ in range(2))))
         rows.append(
             [
@@ -64,29 +65,28 @@ def write_translations(folder: Path, run: Bundle, cohort: Path, split: str, devi
 def network_input(run: Bundle) -> tuple[Grid, list[str], HalfSliceRule]:
     """Grid, channels and, where that is of halves, the rule for them that a run was trained with."""
     settings = read_config(run.config("train"))
-    grid = Grid(settings["spacing_mm"], tuple(settings["size"]), settings["half_slices"])
+    grid = Grid(settings["spacing_mm"], tuple(settings["size"]), halves=settings["half_slices"])
     least = settings["half_slice_rule"]
     return grid, settings["channels"], HalfSliceRule(least["least_brain"], least["least_lesion"])
 
 
-def domain(run: Bundle, cohort: Path, split: str, label: str) -> HalfSliceDataset:
-    """Images with the target (`pathological`) or without (`healthy`), as a run's network is shown them."""
+def domains(run: Bundle, cohort: Path, split: str) -> tuple[HalfSliceDataset, HalfSliceDataset]:
+    """Images with the target, and without, as a run's network is shown them."""
     grid, channels, rule = network_input(run)
-    return HalfSliceDataset(cohort, split, grid, (label,), channels=channels, rule=rule)
+    presence = HalfSliceDataset(cohort, split, grid, (PATHOLOGICAL,), channels=channels, rule=rule)
+    return presence, HalfSliceDataset(cohort, split, grid, (HEALTHY,), channels=channels, rule=rule, like=presence)
 
 
-def _shown(
-    run: Bundle, cohort: Path, split: str, label: str
-) -> Iterator[tuple[Tensor, Tensor, Callable[[Tensor], Picture]]]:
+def _shown(images: HalfSliceDataset) -> Iterator[tuple[Tensor, Tensor, Callable[[Tensor], Picture]]]:
     """Some images (1, C, H, W) and masks (1, H, W), and what brings such images to [0, 1], as arrays (C, H, W)."""
-    images = domain(run, cohort, split, label)
     for index in spread(range(len(images))):
         sample = images[index]
-        yield (
-            sample["image"][None],
-            sample["mask"],
-            lambda x, index=index: images.in_range(index, x[0].cpu()).numpy(),
-        )
+        yield sample["image"][None], sample["mask"], partial(_in_range, images, index)
+
+
+def _in_range(images: HalfSliceDataset, index: int, made: Tensor) -> Picture:
+    picture: Picture = images.in_range(index, made[0].cpu()).numpy()
+    return picture
 
 
 def _change(x: Picture, to: Picture) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
