@@ -29,8 +29,8 @@ class FewLabelsDataset(Dataset[dict[str, Tensor]]):
             Of both at least one is labelled.
         labelled_target: label slices of subjects with this target alone, which still count among all: GenSeg labels
             1 % of its training examples, all of them nines.
-        labelled_only: leave the other pathological slices out, for a segmentation that has no use for them.
-        labelled_times: how often an epoch shows each labelled slice; the others come once.
+        labelled_repeats: how often an epoch shows each labelled slice, and no other, for a segmentation that has no use
+            for these; None: all slices come once.
         fraction: share of the split's patients to use at all, as in `SliceDataset`.
         seed: of both orders.
         channels: which of the cohort's channels, by name; None: all.
@@ -52,8 +52,7 @@ class FewLabelsDataset(Dataset[dict[str, Tensor]]):
         labelled: float = 1.0,
         labelled_by: Literal["examples", "patients"] = "examples",
         labelled_target: float | None = None,
-        labelled_only: bool = False,
-        labelled_times: int = 1,
+        labelled_repeats: int | None = None,
         fraction: float = 1.0,
         seed: int = 0,
         channels: list[str] | None = None,
@@ -64,8 +63,8 @@ class FewLabelsDataset(Dataset[dict[str, Tensor]]):
             raise UsageError(f"the share of labelled slices must be above 0 and at most 1, found {labelled}")
         if labelled_by not in ("examples", "patients"):
             raise UsageError(f"labelled_by is 'examples' or 'patients', found {labelled_by!r}")
-        if labelled_times < 1:
-            raise UsageError(f"labelled_times is a whole number of at least 1, found {labelled_times}")
+        if labelled_repeats is not None and labelled_repeats < 1:
+            raise UsageError(f"labelled_repeats is a whole number of at least 1, found {labelled_repeats}")
         given = (fraction, seed, channels, half_slices)
         self.pathological = HalfSliceDataset(cohort, split, grid, ("pathological",), *given, augmentation=augmentation)
         self.healthy = HalfSliceDataset(
@@ -90,8 +89,8 @@ class FewLabelsDataset(Dataset[dict[str, Tensor]]):
         self.labelled = np.array([name in chosen for name in names])
         # Of a patient who is labelled, slices with another target are not.
         self.labelled &= [labelled_target is None or subject.target == labelled_target for subject in subjects]
-        others = np.flatnonzero(~self.labelled)[: 0 if labelled_only else None]
-        self._shown = np.sort(np.concatenate([np.tile(np.flatnonzero(self.labelled), labelled_times), others]))
+        only = np.flatnonzero(self.labelled)
+        self._shown = np.arange(len(names)) if labelled_repeats is None else np.tile(only, labelled_repeats)
 
     def __len__(self) -> int:
         return len(self._shown)

@@ -70,7 +70,7 @@ METRICS = {
     "dice_images": "Dice, mean over images with the target ↑",
     "dice_both": "Dice, pooled over images with and without the target ↑",
 }
-OF_STUDY = ("labelled", "labelled_by", "labelled_target", "labelled_only", "labelled_times", "skips", "seed")
+OF_STUDY = ("labelled", "labelled_by", "labelled_target", "labelled_repeats", "skips", "seed")
 
 
 @dataclass(frozen=True)
@@ -293,7 +293,7 @@ def labelled_images(cohort: Path, run: Bundle) -> tuple[Tensor, Tensor]:
     settings, (grid, channels, rule) = read_config(run.config("train")), network_input(run)
     given = {name: settings[name] for name in ("labelled", "labelled_by", "labelled_target", "fraction", "seed")}
     dataset = FewLabelsDataset(
-        *(cohort, "training", grid), labelled_only=True, channels=channels, half_slices=rule, **given
+        *(cohort, "training", grid), labelled_repeats=1, channels=channels, half_slices=rule, **given
     )
     samples = [dataset[index] for index in range(len(dataset))]
     return torch.stack([sample["image"] for sample in samples]), torch.stack([sample["mask"] for sample in samples])

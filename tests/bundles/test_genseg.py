@@ -172,8 +172,8 @@ def test_the_baselines_share_encoder_and_decoders_and_train_all_that_they_have(p
 def test_segmentation_only_sees_labelled_slices_as_often_as_other_trainings_see_any(labelled, times):
     config = parser("segmentation_only")
     config["labelled"] = labelled
-    assert config["labelled_only"] is True
-    assert config.get_parsed_content("labelled_times") == times
+    assert config.get_parsed_content("labelled_repeats") == times
+    assert parser()["labelled_repeats"] is None
 
 
 @pytest.fixture(scope="module")

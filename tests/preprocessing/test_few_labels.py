@@ -107,7 +107,7 @@ def test_more_of_a_target_than_there_are_is_refused_with_both_numbers(cohort):
 
 
 def test_who_has_no_use_for_the_rest_gets_the_labelled_alone(cohort):
-    data = few(cohort, labelled=0.1, labelled_only=True)
+    data = few(cohort, labelled=0.1, labelled_repeats=1)
     assert len(data) == 3
     assert all(data[index]["labelled"] == 1 and data[index]["mask"].any() for index in range(3))
 
@@ -123,23 +123,18 @@ def test_slices_of_both_domains_are_augmented_with_their_masks_before_labels_are
         assert data[index]["mask"].any() == bool(data.labelled[index])
 
 
-@pytest.mark.parametrize(("only", "slices"), [(True, 30), (False, 30 + 27)])
-def test_labelled_slices_come_so_many_times_in_an_epoch_and_the_others_once(cohort, only, slices):
-    data = few(cohort, labelled=0.1, labelled_only=only, labelled_times=10)
-    shown = [data[index] for index in range(len(data))]
-    assert len(shown) == slices
-    assert sum(int(sample["labelled"]) for sample in shown) == 30
-    once = few(cohort, labelled=0.1)
-    for index in range(len(once)):
-        sample = once[index]
-        times = sum(torch.equal(other["image"], sample["image"]) for other in shown)
-        assert times == (10 if sample["labelled"] else 0 if only else 1)
+def test_an_epoch_may_show_the_labelled_alone_as_often_as_others_show_any(cohort):
+    data = few(cohort, labelled=0.1, labelled_repeats=10)
+    assert len(data) == PATIENTS * LESIONS
+    shown = [tuple(data[index]["image"].flatten().tolist()) for index in range(len(data))]
+    assert sorted(shown.count(image) for image in set(shown)) == [10, 10, 10]
+    assert all(data[index]["labelled"] == 1 for index in range(len(data)))
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"labelled_times": 0}, "at least 1, found 0"),
+        ({"labelled_repeats": 0}, "at least 1, found 0"),
         ({"labelled": 0}, "above 0 and at most 1, found 0"),
         ({"labelled": 1.5}, "above 0 and at most 1, found 1.5"),
         ({"labelled_by": "slices"}, "'examples' or 'patients', found 'slices'"),
