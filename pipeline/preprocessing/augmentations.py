@@ -5,12 +5,11 @@ They are kornia's (extra `augmentation`). AutoAugment's policy is the one that i
 """
 
 from collections.abc import Callable
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-
-from pipeline.errors import UsageError
 
 
 def _simple() -> nn.Module:
@@ -56,6 +55,11 @@ class _Erasing(nn.Module):
 AUGMENTATIONS: dict[str, Callable[[], nn.Module]] = {"simple": _simple, "auto": _Auto, "erasing": _Erasing}
 
 
+def available() -> bool:
+    """Whether kornia is installed."""
+    return find_spec("kornia") is not None
+
+
 class AugmentedDataset(Dataset[dict[str, Tensor]]):
     """The samples of a dataset, each as it is or, as often, augmented: augmented ones are additional training data.
 
@@ -66,18 +70,12 @@ class AugmentedDataset(Dataset[dict[str, Tensor]]):
         augmentation: a key of `AUGMENTATIONS`.
 
     Raises:
-        UsageError: if kornia is not installed.
+        ImportError: if kornia is not installed, see `available`.
     """
 
     def __init__(self, dataset: Dataset[dict[str, Tensor]], augmentation: str) -> None:
         self.dataset = dataset
-        try:
-            self.augment = AUGMENTATIONS[augmentation]()
-        except ImportError as error:
-            raise UsageError(
-                "augmentations need the package kornia, which is not installed; install it (pip install "
-                "'phs-pipeline[augmentation]')"
-            ) from error
+        self.augment = AUGMENTATIONS[augmentation]()
 
     def __len__(self) -> int:
         return len(self.dataset)  # type: ignore[arg-type]  # of those that are given here each has a length

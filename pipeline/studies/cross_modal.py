@@ -28,7 +28,7 @@ from pipeline.methods.duiit import PredictionLoss
 from pipeline.methods.multi_task import MultiTask
 from pipeline.mosaic import grey, mosaic, save_png
 from pipeline.networks import ScoreResNet, SourceTranslators
-from pipeline.preprocessing.augmentations import AugmentedDataset
+from pipeline.preprocessing.augmentations import AugmentedDataset, available
 from pipeline.preprocessing.cohort_format import COHORT_FILE, read_cohort
 from pipeline.preprocessing.grid import Grid
 from pipeline.preprocessing.join import SHARES, Modality, SplitBy, join
@@ -343,7 +343,7 @@ def _named(kind: str, sources: Sequence[str]) -> str:
 
 
 def rows_of(sources: Sequence[str]) -> list[Row]:
-    """All methods and controls, for some source modalities."""
+    """All methods and controls, for some source modalities; without kornia no augmentations are among them."""
     several = [tuple(sources)] if len(sources) > 1 else []
     single = [(source,) for source in sources]
     return [
@@ -360,7 +360,7 @@ def rows_of(sources: Sequence[str]) -> list[Row]:
                 (POOLED, _pooled),
             )
         ),
-        *(Row(kind, (), partial(_augmented, augmentation)) for kind, augmentation in AUGMENTED.items()),
+        *(Row(kind, (), partial(_augmented, augmentation)) for kind, augmentation in AUGMENTED.items() if available()),
         Row(MEAN, (), _mean),
         Row(CHANCE, (), _chance),
     ]

@@ -215,13 +215,15 @@ def _notes(
         "years² in CT with MRI and PET as sources; its splits are by image."
     )
     shown = "shown" if target_labels else "not shown"
-    baselines = (
-        f"Domain adaptation (DANN) is {shown} the labels of the target modality. AutoAugment has the policy that its "
-        "authors found for ImageNet; none was searched here."
+    augmentations = (
+        "AutoAugment has the policy that its authors found for ImageNet; none was searched here."
+        if frame["kind"].isin(list(AUGMENTED)).any()
+        else "Augmentations need the package kornia, which was not there (pip install 'phs-pipeline[augmentation]')."
     )
+    baselines = f"Domain adaptation (DANN) is {shown} the labels of the target modality. {augmentations}"
     sizes = f"Sizes that are not the paper's: {'; '.join(departures)}." if departures else "Sizes are the paper's."
     notes = [over, tested, baselines, sizes]
-    least = float(max(frame["least_p_target"].iloc[0], frame["least_p_ours"].iloc[0]))
+    least = float(min(frame["least_p_target"].iloc[0], frame["least_p_ours"].iloc[0]))
     if least >= ALPHA:
         notes.append(f"**With so few patients no p of these tests can be below {least:.2g}: they decide nothing.**")
     return notes

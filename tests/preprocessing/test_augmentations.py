@@ -1,14 +1,10 @@
 """Augmentations as additional training data: as many samples as they are, repeatable, in range."""
 
-import builtins
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from pipeline.errors import UsageError
 from pipeline.preprocessing.augmentations import AUGMENTATIONS, AugmentedDataset
 
 
@@ -49,16 +45,3 @@ def test_random_erasing_replaces_a_rectangle_by_random_values() -> None:
         box = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
         assert box.float().mean() > 0.95
         assert 0.015 < mask.float().mean() < 0.45
-
-
-def test_without_kornia_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def absent(name: str, *more: Any) -> Any:
-        if name.startswith("kornia"):
-            raise ImportError(name)
-        return real(name, *more)
-
-    monkeypatch.setattr(builtins, "__import__", absent)
-    with pytest.raises(UsageError, match="need the package kornia"):
-        AugmentedDataset(Slices(), "simple")

@@ -18,7 +18,16 @@ from pipeline.preprocessing.cohort import Settings, preprocess
 from pipeline.preprocessing.join import Modality
 from pipeline.preprocessing.slab import Slab
 from pipeline.studies.cross_modal import PRESETS, Scale, cross_modal, rows_of
-from pipeline.studies.cross_modal_tables import CHANCE, CYCLE_GAN, FLOOR, OURS, TARGET_ONLY, UNTRANSLATED, tables
+from pipeline.studies.cross_modal_tables import (
+    AUGMENTED,
+    CHANCE,
+    CYCLE_GAN,
+    FLOOR,
+    OURS,
+    TARGET_ONLY,
+    UNTRANSLATED,
+    tables,
+)
 
 TINY = replace(
     PRESETS["laptop"],
@@ -91,7 +100,6 @@ def test_every_method_is_tried_on_the_same_patients_and_goes_on_where_it_was_sto
         assert (tmp_path / "study" / name).stat().st_size > 100
     assert "DUIIT: MR + PET" in text
     assert "71.37 ± 18.92" in text
-    assert "8 for" not in text
     with pytest.raises(UsageError, match="made with other settings"):
         run(["MR"])
 
@@ -130,6 +138,13 @@ def test_tests_are_paired_over_patients_and_printed_numbers_stand_beside() -> No
     assert pd.isna(frame.loc[TARGET_ONLY, "p_target"])
     assert frame["printed"].tolist() == ["103.88 ± 64.27", "76.91 ± 8.31", "–"]
     assert frame["patients"].tolist() == [10, 10, 10]
+
+
+def test_without_kornia_the_augmentations_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.studies.cross_modal.available", lambda: False)
+    kinds = {row.kind for row in rows_of(["MR"])}
+    assert OURS in kinds
+    assert not kinds & set(AUGMENTED)
 
 
 def test_the_full_size_is_the_papers() -> None:
