@@ -4,10 +4,12 @@ from pipeline.methods.ant_gan import ANTGAN
 from pipeline.methods.base import Method, Player
 from pipeline.methods.conditional_gan import ConditionalGAN
 from pipeline.methods.cycle_gan import CycleGAN
+from pipeline.methods.dann import DANN
 from pipeline.methods.duiit import DUIIT, PredictionLoss
 from pipeline.methods.genseg import Autoencoding, GenSeg
 from pipeline.methods.gvs import GVS
 from pipeline.methods.inpainting import Inpainting
+from pipeline.methods.multi_task import MultiTask
 from pipeline.methods.phs_gan import PairedPHSGAN, UnpairedPHSGAN
 from pipeline.methods.pool import ImagePool, ImagePools
 from pipeline.methods.regression import Regression
@@ -16,6 +18,7 @@ from pipeline.methods.va_gan import VAGAN
 
 __all__ = [
     "ANTGAN",
+    "DANN",
     "DUIIT",
     "GVS",
     "VAGAN",
@@ -27,6 +30,7 @@ __all__ = [
     "ImagePools",
     "Inpainting",
     "Method",
+    "MultiTask",
     "PairedPHSGAN",
     "Player",
     "PredictionLoss",

@@ -156,6 +156,17 @@ def test_classes_are_learned_where_the_targets_are_names(cohort, tmp_path):
     assert read_held_out(run.root).accuracy in (0, 0.5, 1)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["multi_task", "dann"])
+def test_baselines_without_translation_are_trained_by_presets(preset, cohort, tmp_path):
+    train(BUNDLE, cohort, tmp_path / "run", ["laptop", preset], {**TINY, "sources": ["MR", "PET"]})
+    run = find_bundle(str(tmp_path / "run"))
+    assert sorted(path.name for path in (run.root / "models").glob("*.pt")) == ["checkpoint.pt", "model.pt"]
+    predictor, _ = load_predictor(run, "scorer", "cpu")
+    (answer,) = predictor(Inputs(read_nifti(cohort.parent / "p1.nii"))).products
+    assert np.isfinite(answer.value)
+
+
 def test_the_discriminator_of_the_target_modality_is_shared_by_all_sources():
     made: DUIIT = parser(sources=["MR", "PET"]).get_parsed_content("method")
     assert made.sources == ("MR", "PET")

@@ -1,6 +1,7 @@
 """`study cross-modal`: every method of the paper's tables on the same splits, with controls, tests and quality."""
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -141,7 +142,7 @@ def test_tests_are_paired_over_patients_and_printed_numbers_stand_beside() -> No
 
 
 def test_without_kornia_the_augmentations_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.studies.cross_modal.available", lambda: False)
+    monkeypatch.setattr(sys.modules[rows_of.__module__], "available", lambda: False)
     kinds = {row.kind for row in rows_of(["MR"])}
     assert OURS in kinds
     assert not kinds & set(AUGMENTED)
