@@ -376,6 +376,7 @@ def _of_cohort(bundle: Bundle, folder: Path, chosen: Mapping[str, Any]) -> dict[
         "slab_mm": slab.thickness_mm,
         "channels": channels,
         "in_channels": len(channels),
+        **({"kinds": _classes(cohort)} if "kinds" in settings and _classes(cohort) else {}),
         **(_of_target(cohort, channels, folder, settings) if "target_mean" in settings else {}),
     }
 
@@ -397,8 +398,7 @@ def _of_target(cohort: Cohort, channels: Sequence[str], folder: Path, settings: 
     # It becomes part of file names, in BIDS an entity's value.
     name = re.sub(r"[\W_]+", "", cohort.settings.target or settings["target"])
     if len(numbers) < len(found):
-        classes = {str(subject.target) for subject in cohort.subjects if subject.target is not None}
-        return {"target": name, "classes": sorted(classes)}  # as `SliceDataset` counts them
+        return {"target": name, "classes": _classes(cohort)}
     return {
         "target": name,
         # Those in the config are of its own target; of another one nobody said which.
@@ -406,6 +406,12 @@ def _of_target(cohort: Cohort, channels: Sequence[str], folder: Path, settings: 
         "target_mean": round(statistics.fmean(numbers), 6),
         "target_deviation": round(statistics.pstdev(numbers), 6),
     }
+
+
+def _classes(cohort: Cohort) -> list[str]:
+    """Names of the classes that subjects have as target, as `SliceDataset` counts them; none where it is a number."""
+    found = [subject.target for subject in cohort.subjects if subject.target is not None]
+    return sorted({str(target) for target in found}) if any(isinstance(target, str) for target in found) else []
 
 
 def _refuse_links(bundle: Bundle) -> None:

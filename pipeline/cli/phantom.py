@@ -14,6 +14,7 @@ OF_KIND = {
     "planted": ("healthy", "shapes", "copies", "split", "modality", "layout", "mass_effect"),
     "cluttered-mnist": ("digits", "variant"),
     "cross-modal": (),
+    "sequences": (),
 }
 
 
@@ -31,8 +32,8 @@ OF_KIND = {
     default="brain",
     show_default=True,
     type=click.Choice(["brain", *OF_KIND]),
-    help="Brains drawn from nothing, lesions planted in real scans, digits among pieces of others, or brains of known "
-    "age in three contrasts.",
+    help="Brains drawn from nothing, lesions planted in real scans, digits among pieces of others, brains of known "
+    "age in three contrasts, or brains with two kinds of lesion in four sequences.",
 )
 @click.option(
     "--subjects",
@@ -94,6 +95,9 @@ def phantom(output: Path, kind: str, subjects: int | None, seed: int, **of_kind:
 
     The cross-modal brains (DUIIT's task) are other people in each contrast, a dataset each: FLAIR, T1w and T2w.
     Ventricles and sulci widen with the age that participants.tsv tells.
+
+    With --kind sequences each brain is drawn in FLAIR, T1w, T2w and PDw, and has lesions that are bright or dark in
+    FLAIR, as participants.tsv tells.
     """
     for other, names in OF_KIND.items():
         given = [name for name in names if other != kind and of_kind[name]]
@@ -111,6 +115,12 @@ def phantom(output: Path, kind: str, subjects: int | None, seed: int, **of_kind:
 
         made = write_cross_modal_cohort(output, subjects or SUBJECTS, seed, progress("phantom {} of {}"))
         say(f"{output}: {', '.join(f'{len(labels)} in {modality}' for modality, labels in made.items())}, of known age")
+        return
+    if kind == "sequences":
+        from pipeline.phantoms.sequences import write_sequences_cohort
+
+        labels = write_sequences_cohort(output, subjects or SUBJECTS, seed, progress("phantom {} of {}"))
+        say(f"{output}: {labels[0]} to {labels[-1]} in four sequences, with bright or dark lesions")
         return
     if kind == "cluttered-mnist":
         _cluttered(output, subjects, seed, of_this)

@@ -174,7 +174,8 @@ def _segment(segmenter: Any, item: Item) -> Fields:
     volume = volume_of(item)
     windowed, chosen = shown_to(segmenter, volume)
     probabilities = segmenter.probabilities(windowed, volume.voxel_mm)[chosen]
-    return {"prediction": torch.from_numpy(probabilities[:, :1]) >= segmenter.threshold}
+    # Of several labels, whatever is found: the cohort's mask does not tell them apart.
+    return {"prediction": torch.from_numpy(probabilities.max(axis=1, keepdims=True)) >= segmenter.threshold}
 
 
 def _score(scorer: Any, item: Item) -> Fields:

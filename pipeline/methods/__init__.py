@@ -7,6 +7,7 @@ from pipeline.methods.cycle_gan import CycleGAN
 from pipeline.methods.dann import DANN
 from pipeline.methods.duiit import DUIIT, PredictionLoss
 from pipeline.methods.genseg import Autoencoding, GenSeg
+from pipeline.methods.genseg_pathologies import GenSegPathologies
 from pipeline.methods.gvs import GVS
 from pipeline.methods.inpainting import Inpainting
 from pipeline.methods.multi_task import MultiTask
@@ -26,6 +27,7 @@ __all__ = [
     "ConditionalGAN",
     "CycleGAN",
     "GenSeg",
+    "GenSegPathologies",
     "ImagePool",
     "ImagePools",
     "Inpainting",

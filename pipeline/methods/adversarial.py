@@ -1,5 +1,7 @@
 """What all adversarial methods share: one discriminator's loss under any objective, and whether the two fit."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -20,7 +22,9 @@ def check_scores(objective: Objective, *discriminators: nn.Module) -> None:
         )
 
 
-def discriminator_terms(objective: Objective, D: nn.Module, real: Tensor, fake: Tensor, name: str) -> Terms:
+def discriminator_terms(
+    objective: Objective, D: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, name: str
+) -> Terms:
     """The loss of a discriminator, and the penalty of an objective that has one.
 
     Args:

@@ -22,7 +22,7 @@ defined. Eq. 12 mixes the players up, what is built is the hinge of each; which 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from monai.losses import DiceLoss
@@ -36,7 +36,9 @@ from pipeline.networks import (
     AbsenceToPresence,
     GenSegDecoder,
     GenSegDiscriminator,
+    GenSegDiscriminators,
     GenSegResidualDecoder,
+    GenSegResidualDecoders,
     GenSegSegmentor,
     PresenceToAbsence,
 )
@@ -64,9 +66,9 @@ class GenSeg:
         self,
         segmentor: GenSegSegmentor,
         common_decoder: GenSegDecoder,
-        residual_decoder: GenSegResidualDecoder,
+        residual_decoder: GenSegResidualDecoder | GenSegResidualDecoders,
         absence_discriminator: GenSegDiscriminator,
-        presence_discriminator: GenSegDiscriminator,
+        presence_discriminator: GenSegDiscriminator | GenSegDiscriminators,
         objective: objectives.Objective | str = "hinge",
         lambdas: tuple[float, float, float, float, float] = (0.01, 50.0, 1.0, 50.0, 3.0),
         judge_x_AA: bool = False,
@@ -106,12 +108,13 @@ class GenSeg:
         """Both translations, both reconstructions, and the segmentation of what is labelled (Eqs. 1 to 6)."""
         f, g_com, g_res = self.encoder, self.common_decoder, self.residual_decoder
         x_P, x_A = batch["image"], batch["healthy"]
+        present = self._present(batch)
         c_A, u_A, skips_A = f(x_A)
         c_P, u_P, skips_P = f(x_P)  # Eq. 1
         x_AA, x_PA = g_com(c_A, skips_A), g_com(c_P, skips_P)  # Eq. 2
-        x_PP = x_PA + g_res(torch.cat((c_P, u_P), dim=1), skips_P)  # Eq. 3
+        x_PP = x_PA + g_res(torch.cat((c_P, u_P), dim=1), skips_P, *present)  # Eq. 3
         u = drawn_like(u_A)
-        x_AP = x_AA + g_res(torch.cat((c_A, u), dim=1), skips_A)  # Eq. 6
+        x_AP = x_AA + g_res(torch.cat((c_A, u), dim=1), skips_A, *present)  # Eq. 6
         shared = {"c_A": c_A, "c_P": c_P, "u_P": u_P, "u": u, "x_AA": x_AA, "x_PA": x_PA, "x_PP": x_PP, "x_AP": x_AP}
         labelled = _labelled(batch)
         if labelled.any():
@@ -125,7 +128,7 @@ class GenSeg:
         x_P, x_A = batch["image"], batch["healthy"]
         terms = {
             **discriminator_terms(self.objective, self.D_A, x_A, shared["x_PA"], "absence"),
-            **discriminator_terms(self.objective, self.D_P, x_P, shared["x_AP"], "presence"),
+            **discriminator_terms(self.objective, self._D_P(batch), x_P, shared["x_AP"], "presence"),
         }
         if self.judge_x_AA:
             terms |= discriminator_terms(self.objective, self.D_A, x_A, shared["x_AA"], "reconstruction")
@@ -148,11 +151,11 @@ class GenSeg:
             + l1_loss(c_AP, c_A)
             + l1_loss(c_AA, c_A)
             + l1_loss(c_PP, c_P)
-            + l1_loss(u_PP, u_P)
-            + l1_loss(u_AP, u)
+            + self._unique_loss(u_PP, u_P, batch)
+            + self._unique_loss(u_AP, u, batch)
         )  # Eq. 10
         cyc = l1_loss(x_APA, x_A)  # Eq. 11
-        adv = self.objective.generator(self.D_A(x_PA)) + self.objective.generator(self.D_P(x_AP))  # Eq. 12
+        adv = self.objective.generator(self.D_A(x_PA)) + self.objective.generator(self._D_P(batch)(x_AP))  # Eq. 12
         if self.judge_x_AA:
             adv = adv + self.objective.generator(self.D_A(x_AA))
         return {
@@ -167,8 +170,29 @@ class GenSeg:
         """The mean over labelled images; 0 where none is."""
         if "ŷ logits" not in shared:
             return shared["c_P"].new_zeros(())
-        loss: Tensor = self.dice_loss(shared["ŷ logits"], batch["mask"][_labelled(batch)])
+        loss: Tensor = self.dice_loss(shared["ŷ logits"], self._drawn(batch)[_labelled(batch)])
         return loss
+
+    # What is otherwise where there are several pathologies.
+
+    def _present(self, batch: Batch) -> tuple[Tensor, ...]:
+        """Which pathologies the images of presence show, shape (B, pathologies); nothing where there is but one."""
+        del batch
+        return ()
+
+    def _drawn(self, batch: Batch) -> Tensor:
+        """y, shape (B, pathologies, H, W)."""
+        return batch["mask"]
+
+    def _unique_loss(self, found: Tensor, u: Tensor, batch: Batch) -> Tensor:
+        """‖û − u‖₁."""
+        del batch
+        return l1_loss(found, u)
+
+    def _D_P(self, batch: Batch) -> Callable[[Tensor], Tensor]:  # noqa: N802 (the paper's symbol)
+        """D_P of the batch's pathologies, for as many images or a multiple of them."""
+        present = self._present(batch)
+        return lambda images: self.D_P(images, *(each.repeat(len(images) // len(each), 1) for each in present))
 
     def _constrain(self) -> None:
         self.objective.constrain(self.D_A)

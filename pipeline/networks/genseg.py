@@ -13,7 +13,7 @@ As the tables cannot be built as printed, and where they are silent:
 
 import itertools
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -47,7 +47,8 @@ class GenSegEncoder(nn.Module):
         in_channels: of the image; 4 in BraTS.
         filters: of all stages but the last.
         common_filters: channels of the common code.
-        unique_filters: channels of the unique code; together they are the last stage.
+        unique_filters: channels of a unique code; together they are the last stage.
+        pathologies: names of what may be present, each of which has a unique code of its own (Section 5).
         spectral_norm: of `all` convolutions, as printed; of the `inner` ones, not the output and classifier layers; or
             of `none`. An encoder has no output layer.
     """
@@ -59,11 +60,12 @@ class GenSegEncoder(nn.Module):
         common_filters: int = COMMON,
         unique_filters: int = UNIQUE,
         spectral_norm: Spectral = "all",
+        pathologies: Sequence[str] = ("lesion",),
     ) -> None:
         super().__init__()
         _check("spectral_norm", spectral_norm, Spectral)
-        self.code_filters = [common_filters, unique_filters]
-        widths = (*filters, common_filters + unique_filters)
+        self.code_filters = [common_filters, unique_filters * len(pathologies)]
+        widths = (*filters, sum(self.code_filters))
         spectral = spectral_norm != "none"
         self.first = Convolution(in_channels, widths[0], 3, spectral=spectral)
         self.blocks = nn.ModuleList(DownBlock(before, after, spectral) for before, after in itertools.pairwise(widths))
@@ -76,8 +78,8 @@ class GenSegEncoder(nn.Module):
             image: shape (B, in_channels, H, W), H and W divisible by 2 to the number of `filters`, at least twice that.
 
         Returns:
-            c, shape (B, common_filters, h, w); u, shape (B, unique_filters, h, w); and the outputs of all stages but
-            the first and the last.
+            c, shape (B, common_filters, h, w); u, shape (B, unique_filters, h, w), of several pathologies one after
+            another; and the outputs of all stages but the first and the last.
         """
         # type: (Tensor) -> Tuple[Tensor, Tensor, List[Tensor]]
         features = self.first(image)
@@ -242,6 +244,49 @@ class GenSegResidualDecoder(_Decoder):
         return logits
 
 
+class GenSegResidualDecoders(nn.Module):
+    """A residual decoder for each pathology, which sees the common code and its own unique one (Section 5).
+
+    Args:
+        pathologies: their names.
+        code_filters: channels of the common code, and of a unique one.
+        options: further arguments of `GenSegResidualDecoder`.
+    """
+
+    def __init__(
+        self, pathologies: Sequence[str], code_filters: Sequence[int] = (COMMON, UNIQUE), **options: Any
+    ) -> None:
+        super().__init__()
+        common, unique = code_filters
+        self.code_filters = [common, *[unique] * len(pathologies)]
+        # Any: a list of modules does not tell whose they are.
+        self.decoders: Any = nn.ModuleList(GenSegResidualDecoder(code_filters, **options) for _ in pathologies)
+
+    def forward(self, code: Tensor, skips: list[Tensor], present: Tensor | None = None) -> Tensor:
+        """The sum of what each pathology adds to an image, shape (B, out_channels, H, W).
+
+        Args:
+            code: the common code and all unique ones, shape (B, C, h, w).
+            skips: as the encoder gives them.
+            present: which are in the image, in {0, 1}, shape (B, pathologies); None: all of them.
+        """
+        # type: (Tensor, List[Tensor], Optional[Tensor]) -> Tensor
+        parts = code.split(self.code_filters, dim=1)
+        residuals: list[Tensor] = []
+        for index, decoder in enumerate(self.decoders):
+            residual = decoder(torch.cat((parts[0], parts[index + 1]), dim=1), skips)
+            residuals.append(residual if present is None else residual * present[:, index, None, None, None])
+        return torch.stack(residuals).sum(dim=0)
+
+    def segment(self, code: Tensor, skips: list[Tensor]) -> Tensor:
+        """Logits of each pathology, shape (B, pathologies, H, W); an image may show several."""
+        parts = code.split(self.code_filters, dim=1)
+        logits: list[Tensor] = []
+        for index, decoder in enumerate(self.decoders):
+            logits.append(decoder.segment(torch.cat((parts[0], parts[index + 1]), dim=1), skips))
+        return torch.cat(logits, dim=1)
+
+
 class GenSegDiscriminator(nn.Module):
     """D_A and D_P (Tables 8 and 9): one such network at each of three scales, each half as fine as the one before.
 
@@ -304,23 +349,48 @@ class GenSegDiscriminator(nn.Module):
         return torch.stack(scores).mean(dim=0)
 
 
+class GenSegDiscriminators(nn.Module):
+    """D_P for each pathology (Section 5).
+
+    Args:
+        pathologies: their names.
+        options: arguments of `GenSegDiscriminator`.
+    """
+
+    def __init__(self, pathologies: Sequence[str], **options: Any) -> None:
+        super().__init__()
+        self.discriminators = nn.ModuleList(GenSegDiscriminator(**options) for _ in pathologies)
+
+    def forward(self, image: Float[Tensor, "batch channel height width"], present: Tensor) -> Float[Tensor, "batch 1"]:
+        """One score an image, that of its pathology.
+
+        Args:
+            image: shape (B, in_channels, H, W).
+            present: which pathology it should show, one-hot, shape (B, pathologies).
+        """
+        scores = torch.cat([D(image) for D in self.discriminators], dim=1)
+        return (scores * present).sum(dim=1, keepdim=True)
+
+
 class GenSegSegmentor(nn.Module):
     """What segments: y = g_seg(c, u) (Eq. 4).
 
     Args:
         encoder: f.
-        decoder: g_res, or another decoder whose output is logits.
+        decoder: g_res, one of each pathology, or another decoder whose output is logits.
     """
 
     output_type = "segmentation"
 
-    def __init__(self, encoder: GenSegEncoder, decoder: GenSegDecoder | GenSegResidualDecoder) -> None:
+    def __init__(
+        self, encoder: GenSegEncoder, decoder: GenSegDecoder | GenSegResidualDecoder | GenSegResidualDecoders
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.decoder = decoder
 
-    def forward(self, image: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch 1 height width"]:
-        """Lesion logits (B, 1, H, W) of images (B, C, H, W)."""
+    def forward(self, image: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch _ height width"]:
+        """Lesion logits (B, pathologies, H, W) of images (B, C, H, W)."""
         # type: (Tensor) -> Tensor
         common, unique, skips = self.encoder(image)
         code = torch.cat((common, unique), dim=1)
@@ -354,7 +424,7 @@ class PresenceToAbsence(nn.Module):
 
 
 class AbsenceToPresence(nn.Module):
-    """What puts a target in: x_AP = g_com(c_A) + g_res(c_A, u) (Eq. 6).
+    """What puts a target in, of several pathologies all: x_AP = g_com(c_A) + g_res(c_A, u) (Eq. 6).
 
     Args:
         encoder: f.
@@ -365,7 +435,10 @@ class AbsenceToPresence(nn.Module):
     output_type = "image"
 
     def __init__(
-        self, encoder: GenSegEncoder, common_decoder: GenSegDecoder, residual_decoder: GenSegResidualDecoder
+        self,
+        encoder: GenSegEncoder,
+        common_decoder: GenSegDecoder,
+        residual_decoder: GenSegResidualDecoder | GenSegResidualDecoders,
     ) -> None:
         super().__init__()
         self.encoder = encoder

@@ -40,7 +40,10 @@ CONTRASTS = {
     "FLAIR": Contrast((190, 240), (610, 670), (470, 520), 1.0),
     "T1w": Contrast((150, 200), (440, 490), (640, 700), -0.6),
     "T2w": Contrast((920, 990), (520, 570), (340, 390), 0.8),
+    "PDw": Contrast((690, 740), (640, 680), (540, 580), 0.6),
 }
+# Kinds of lesion, by how often the change in each contrast that most lesions make.
+LESIONS = {"bright": 1.0, "dark": -0.9}
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ def brain_phantom(
     spacing_mm: tuple[float, float, float] = (2.0, 2.0, 5.0),
     contrast: str = "FLAIR",
     atrophy: float | None = None,
+    lesions: str = "bright",
 ) -> Phantom:
     """Draw one skull-stripped brain with lesions in 40 to 60 % of its slices.
 
@@ -90,6 +94,7 @@ def brain_phantom(
         spacing_mm: voxel size along the same axes.
         contrast: a key of `CONTRASTS`; the same seed gives the same anatomy in each.
         atrophy: from 0 to 1, how wide ventricles and sulci are; None draws the one and the other.
+        lesions: a key of `LESIONS`, named by how they look in FLAIR; the same seed gives them the same shapes.
 
     Raises:
         UsageError: if white matter reaches fewer than six slices of the grid.
@@ -113,7 +118,7 @@ def brain_phantom(
         + rng.uniform(*of.grey) * anatomy.grey
         + rng.uniform(*of.white) * anatomy.white
     )
-    change = of.lesion * gain * _lesions(rng, (x, y, z), anatomy)
+    change = LESIONS[lesions] * of.lesion * gain * _lesions(rng, (x, y, z), anatomy)
     bias = np.exp(0.05 * _smooth_noise(rng, (x, y, z), scale_mm=70))
     # Rician noise: the magnitude of a complex signal with Gaussian noise in both channels.
     real, imaginary = rng.normal(0, rng.uniform(8, 16), size=(2, *shape))

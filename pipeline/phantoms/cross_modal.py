@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.phantoms.brain import CONTRASTS, brain_phantom
+from pipeline.phantoms.brain import brain_phantom
 from pipeline.phantoms.cohort import write_subject
 from pipeline.phantoms.dataset import refuse_other_content, write_descriptions, write_participants
 
 # Target modality, then sources.
-MODALITIES = tuple(CONTRASTS)
+MODALITIES = ("FLAIR", "T1w", "T2w")
 AGES = (20.0, 90.0)  # without atrophy, and with the most
 NAME = "Synthetic brain phantoms of a known age ({} contrast)"
 README = """\

@@ -101,17 +101,18 @@ class FewLabelsDataset(Dataset[dict[str, Tensor]]):
         Returns:
             `image` x_P (C, H, W) float32 in [0, 1], half-slices standardised; `mask` (1, H, W) in {0, 1}, zeros where
             it is not labelled, which `labelled` (1,) in {0, 1} tells; `healthy` x_A (C, H, W), of any
-            patient of the split.
+            patient of the split; where the cohort's target is a class, `pathology` (1,), its number in sorted order.
         """
         place = int(self._shown[index])
         sample = self.pathological[place]
         labelled = torch.tensor([float(self.labelled[place])])
-        return {
+        shown = {
             "image": sample["image"],
             "mask": sample["mask"] * labelled,
             "labelled": labelled,
             "healthy": self.healthy[int(torch.randint(len(self.healthy), ()))]["image"],
         }
+        return {**shown, "pathology": sample["target"]} if self.pathological.classes else shown
 
 
 def _ordered(names: list[str], seed: int) -> list[str]:

@@ -160,7 +160,10 @@ class TranslationValidation(Validation):
 
 
 class SegmentationValidation(Validation):
-    """Dice of a segmenter, pooled over all validation slices; input, found and drawn mask."""
+    """Dice of a segmenter, pooled over all validation slices; input, found and drawn mask.
+
+    Of a segmenter of several labels it is that of all together, each held against the slices of which it is the target.
+    """
 
     figure = "dice"
     titles = ("input", "found", "drawn")
@@ -174,7 +177,7 @@ class SegmentationValidation(Validation):
     def measure(self, outputs: list[tuple[Sample, Tensor]]) -> float:
         """2 |found ∩ drawn| / (|found| + |drawn|); nan where neither has a pixel."""
         found = torch.stack([logits > 0 for _, logits in outputs])
-        drawn = torch.stack([sample["mask"] > 0 for sample, _ in outputs])
+        drawn = torch.stack([_by_label(sample, len(logits)) for sample, logits in outputs])
         return float(2 * (found & drawn).sum() / (found.sum() + drawn.sum()))
 
     def alarm(self, figure: float) -> str | None:
@@ -186,7 +189,15 @@ class SegmentationValidation(Validation):
         x, m = sample["image"][self.neighbours].numpy(), sample["mask"][0].numpy()
         if x.min() < 0:
             x = (x - x.min()) / max(float(np.ptp(x)), SAME)
-        return [grey(x), outlined(x, (output[0] > 0).float().numpy()), outlined(x, m)]
+        return [grey(x), outlined(x, (output > 0).any(dim=0).float().numpy()), outlined(x, m)]
+
+
+def _by_label(sample: Sample, labels: int) -> Tensor:
+    """The drawn mask at the place of its label, bool, shape (labels, H, W)."""
+    drawn = sample["mask"] > 0
+    if labels == 1:
+        return drawn
+    return drawn & (torch.arange(labels) == sample["target"])[:, None, None]
 
 
 class ScoreValidation(Validation):

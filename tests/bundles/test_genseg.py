@@ -11,6 +11,7 @@ from monai.bundle import ConfigParser
 from torch.optim import Adam
 
 from pipeline.bundles import find_bundle, read_config
+from pipeline.errors import UsageError
 from pipeline.inference import Inputs, load_export, load_predictor
 from pipeline.launch import train
 from pipeline.methods import Autoencoding, GenSeg
@@ -199,13 +200,17 @@ def test_digits_are_learned_from_labelled_nines_and_the_run_segments_and_transla
     assert not np.allclose(presence(picture).detach(), presence(picture).detach())
 
 
+COARSE = {"spacing_mm": 4.0, "size": [32, 64], "half_slice_rule::least_brain": 0.1, "labelled": 0.5, "amp": None}
+
+
 @pytest.fixture(scope="module")
 def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Phantoms of three sequences, the first of which is seen in other units by the others."""
+    """Phantoms of three sequences that show the first in other units, with two kinds of lesion."""
     root = tmp_path_factory.mktemp("scans")
-    rows = ["subject,FLAIR,T1w,T2w,mask,split"]
+    rows = ["subject,FLAIR,T1w,T2w,mask,split,lesion"]
     for number, split in enumerate(("training", "training", "validation", "test")):
-        phantom = brain_phantom(number, shape=(44, 52, 12), spacing_mm=(4.0, 4.0, 10.0))
+        kind = ("bright", "dark")[number % 2]
+        phantom = brain_phantom(number, shape=(44, 52, 12), spacing_mm=(4.0, 4.0, 10.0), lesions=kind)
         brain = phantom.healthy > 0
         volumes = {
             "FLAIR": phantom.image,
@@ -215,9 +220,9 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
         }
         for name, voxels in volumes.items():
             nib.save(nib.Nifti1Image(voxels.astype(np.float32), phantom.affine), root / f"p{number}_{name}.nii.gz")
-        rows.append(f"p{number}," + ",".join(f"p{number}_{name}.nii.gz" for name in volumes) + f",{split}")
+        rows.append(f"p{number}," + ",".join(f"p{number}_{name}.nii.gz" for name in volumes) + f",{split},{kind}")
     (root / "scans.csv").write_text("\n".join(rows))
-    settings = Settings(slab=WHOLE, channels=("FLAIR", "T1w", "T2w"))
+    settings = Settings(slab=WHOLE, channels=("FLAIR", "T1w", "T2w"), target="lesion")
     preprocess(root / "scans.csv", root / "cohort", settings, workers=1)
     return root
 
@@ -225,8 +230,7 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize(("chosen", "sequences"), [({}, ("FLAIR", "T1w", "T2w")), ({"channels": ["T1w"]}, ("T1w",))])
 def test_half_slices_of_several_sequences_are_learned_and_whole_scans_segmented(chosen, sequences, scans, tmp_path):
-    small = {"spacing_mm": 4.0, "size": [32, 64], "half_slice_rule::least_brain": 0.1, "labelled": 0.5, "amp": None}
-    train(BUNDLE, scans / "cohort", tmp_path / "run", ["scans"], {**TINY, **small, **chosen})
+    train(BUNDLE, scans / "cohort", tmp_path / "run", ["scans"], {**TINY, **COARSE, **chosen})
     predictor, _ = load_predictor(find_bundle(str(tmp_path / "run")), "segmenter", "cpu")
     assert predictor.channels == sequences
     assert predictor.runner.network.encoder.first.in_channels == len(sequences)
@@ -234,3 +238,24 @@ def test_half_slices_of_several_sequences_are_learned_and_whole_scans_segmented(
     result = predictor(Inputs(first, channels=dict(zip(sequences[1:], others, strict=True))))
     assert result.main.voxels.shape == first.shape
     assert result.products[1].voxels[result.region].min() > 0, "both halves were looked at"
+
+
+@pytest.mark.slow
+def test_each_of_several_pathologies_gets_a_mask_of_its_own_by_the_names_of_the_cohort(scans, tmp_path):
+    chosen = {"channels": ["FLAIR"], "labelled": 1.0}
+    train(BUNDLE, scans / "cohort", tmp_path / "run", ["scans", "pathologies"], {**TINY, **COARSE, **chosen})
+    run = find_bundle(str(tmp_path / "run"))
+    predictor, _ = load_predictor(run, "segmenter", "cpu")
+    result = predictor(Inputs(read_nifti(scans / "p3_FLAIR.nii.gz")))
+    assert [(product.name, product.kind) for product in result.products] == [
+        ("bright", "mask"), ("dark", "mask"), ("brightprobability", "map"), ("darkprobability", "map"),
+    ]  # fmt: skip
+    assert load_export(run, "presence").eval()(torch.rand(1, 1, 32, 64)).shape == (1, 1, 32, 64)
+    with (tmp_path / "run" / "curves.csv").open() as file:
+        assert "dice" in file.readline()
+
+
+@pytest.mark.slow
+def test_pathologies_that_the_cohort_does_not_tell_are_refused(digits, tmp_path):
+    with pytest.raises(UsageError, match="the cohort does not tell which pathology a patient has"):
+        train(BUNDLE, digits, tmp_path / "run", ["pathologies"], TINY)

@@ -60,6 +60,7 @@ def batch() -> dict[str, torch.Tensor]:
         "healthy_mask": mask.flip(2),
         "other_mask": mask.flip(3),
         "target": torch.tensor([[40.0], [60.0]]),
+        "pathology": torch.zeros(2, 1),
         "image_MR": torch.rand(2, 1, 32, 32),
         "target_MR": torch.tensor([[30.0], [50.0]]),
         "shown": torch.cat([torch.rand(2, 3, 32, 32), mask.expand(2, 3, 32, 32)], dim=1).repeat(1, 2, 1, 1),

@@ -11,8 +11,10 @@ from pipeline.networks import (
     AbsenceToPresence,
     GenSegDecoder,
     GenSegDiscriminator,
+    GenSegDiscriminators,
     GenSegEncoder,
     GenSegResidualDecoder,
+    GenSegResidualDecoders,
     GenSegSegmentor,
     PresenceToAbsence,
 )
@@ -351,6 +353,66 @@ def test_images_and_residuals_can_be_held_in_their_range():
     image = torch.rand(1, 1, 32, 32)
     torch.testing.assert_close(absence(image), torch.ones_like(image))
     torch.testing.assert_close(presence(image), 2 * torch.ones_like(image))
+
+
+def decoders(pathologies: int, seed: int = 0) -> GenSegResidualDecoders:
+    torch.manual_seed(seed)
+    names = [f"kind{number}" for number in range(pathologies)]
+    return GenSegResidualDecoders(names, (6, 2), filters=(4, 4, 4), segmentation_norm="own").eval()
+
+
+def test_each_pathology_has_a_unique_code_and_a_residual_decoder_and_what_is_present_adds_up():
+    encoder = GenSegEncoder(filters=(4, 4, 4), common_filters=6, unique_filters=2, pathologies=("a", "b")).eval()
+    common, unique, skips = encoder(torch.rand(3, 1, 32, 32))
+    assert (common.shape[1], unique.shape[1]) == (6, 4)
+    several = decoders(2)
+    code = torch.cat((common, unique), dim=1)
+    own = [
+        decoder(torch.cat((common, part), dim=1), skips)
+        for decoder, part in zip(several.decoders, unique.chunk(2, dim=1), strict=True)
+    ]
+    assert not torch.allclose(own[0], own[1])
+    present = torch.tensor([[1.0, 0], [0, 1], [1, 1]])
+    found = several(code, skips, present)
+    for image, expected in enumerate((own[0][0], own[1][1], own[0][2] + own[1][2])):
+        torch.testing.assert_close(found[image], expected)
+    torch.testing.assert_close(several(code, skips), own[0] + own[1])
+
+
+def test_each_pathology_is_segmented_by_its_own_decoder_from_its_own_code():
+    several, skips = decoders(2), [torch.rand(1, 4, 8, 8), torch.rand(1, 4, 16, 16)]
+    code = torch.rand(1, 10, 4, 4)
+    logits = several.segment(code, skips)
+    other = torch.cat((code[:, :8], torch.rand(1, 2, 4, 4)), dim=1)
+    assert logits.shape == (1, 2, 32, 32)
+    torch.testing.assert_close(several.segment(other, skips)[:, 0], logits[:, 0])
+    assert not torch.allclose(several.segment(other, skips)[:, 1], logits[:, 1])
+
+
+def test_one_pathology_is_the_paper_s_decoder():
+    torch.manual_seed(0)
+    plain = GenSegResidualDecoder((6, 2), filters=(4, 4, 4), segmentation_norm="own").eval()
+    code, skips = torch.rand(2, 8, 4, 4), [torch.rand(2, 4, 8, 8), torch.rand(2, 4, 16, 16)]
+    torch.testing.assert_close(decoders(1)(code, skips), plain(code, skips))
+    torch.testing.assert_close(decoders(1).segment(code, skips), plain.segment(code, skips))
+
+
+@pytest.mark.usefixtures("without_shape_checks")
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+def test_a_segmentor_of_several_pathologies_scripts():
+    encoder = GenSegEncoder(filters=(4, 4, 4), common_filters=6, unique_filters=2, pathologies=("a", "b"))
+    network, image = GenSegSegmentor(encoder, decoders(2)).eval(), torch.rand(1, 1, 32, 48)
+    torch.testing.assert_close(torch.jit.script(network)(image), network(image))
+
+
+def test_each_pathology_has_a_discriminator_which_judges_its_own_images_alone():
+    torch.manual_seed(0)
+    several = GenSegDiscriminators(["a", "b"], filters=(4, 4, 4)).eval()
+    images = torch.rand(2, 1, 32, 32)
+    scores = several(images, torch.tensor([[0.0, 1], [1, 0]]))
+    torch.testing.assert_close(
+        scores, torch.stack([several.discriminators[1](images)[0], several.discriminators[0](images)[1]])
+    )
 
 
 @pytest.mark.parametrize("place", [0, 1])

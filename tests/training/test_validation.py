@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pipeline.errors import UsageError
 from pipeline.preprocessing.grid import Grid
 from pipeline.preprocessing.hole_slices import HoleDataset
-from pipeline.training import FillValidation
+from pipeline.training import FillValidation, SegmentationValidation
 
 
 class Halves(nn.Module):
@@ -70,3 +70,27 @@ def test_never_is_not_every_so_many(phantom_cohort: Path, tmp_path: Path) -> Non
     data = HoleDataset(phantom_cohort, "validation", Grid(4.0, (64, 64)), fixed=True)
     with pytest.raises(UsageError, match=r"validate_every is at least 1 epoch, found 0"):
         FillValidation(tmp_path, data, SimpleInferer(), every=0)
+
+
+class TestSegmentation:
+    def sample(self, target: float, left: bool) -> dict[str, Tensor]:
+        mask = torch.zeros(1, 8, 8)
+        mask[:, : 4 if left else 8, :4] = 1
+        return {"image": 3 * torch.randn(1, 8, 8), "mask": mask, "target": torch.tensor([target])}
+
+    def validation(self, folder: Path) -> SegmentationValidation:
+        return SegmentationValidation(folder, [], SimpleInferer())
+
+    def test_of_several_labels_each_is_held_against_the_slices_of_which_it_is_the_target(self, tmp_path: Path) -> None:
+        samples = [self.sample(0, left=True), self.sample(1, left=False)]
+        right, none = 2 * torch.cat([samples[0]["mask"], samples[0]["mask"] * 0]) - 1, torch.full((2, 8, 8), -1.0)
+        # 16 of 16 pixels of the first, none of 32 of the second: 2 · 16 / (16 + 48).
+        measured = self.validation(tmp_path).measure([(samples[0], right), (samples[1], none)])
+        assert measured == pytest.approx(0.5)
+        # Found where it is, and called the other.
+        assert self.validation(tmp_path).measure([(samples[0], right.flip(0)), (samples[1], none)]) == 0
+
+    def test_a_standardised_image_is_shown_from_its_darkest_to_its_brightest(self, tmp_path: Path) -> None:
+        sample = self.sample(0, left=True)
+        shown, *_ = self.validation(tmp_path).row(sample, torch.full((1, 8, 8), -1.0))
+        assert (shown.min(), shown.max()) == (0, 255)
