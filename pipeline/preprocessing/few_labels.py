@@ -29,8 +29,8 @@ class FewLabelsDataset(Dataset[dict[str, Tensor]]):
             Of both at least one is labelled.
         labelled_target: label slices of subjects with this target alone, which still count among all: GenSeg labels
             1 % of its training examples, all of them nines.
-        labelled_share: share of an epoch's slices that are labelled ones, over and over; what is left of the epoch, which
-            stays as long, is drawn from all. 1 is for a segmentation that has no use for the others. None: each slice
+        labelled_share: share of an epoch's slices that are labelled ones, over and over; what is left of the epoch, as
+            long as ever, is drawn from all. 1 is for a segmentation that has no use for the others. None: each slice
             comes once.
         fraction: share of the split's patients to use at all, as in `SliceDataset`.
         seed: of both orders.
