@@ -29,8 +29,9 @@ class FewLabelsDataset(Dataset[dict[str, Tensor]]):
             Of both at least one is labelled.
         labelled_target: label slices of subjects with this target alone, which still count among all: GenSeg labels
             1 % of its training examples, all of them nines.
-        labelled_repeats: how often an epoch shows each labelled slice, and no other, for a segmentation that has no use
-            for these; None: all slices come once.
+        labelled_share: share of an epoch's slices that are labelled ones, over and over; what is left of the epoch, as
+            long as ever, is drawn from all. 1 is for a segmentation that has no use for the others. None: each slice
+            comes once.
         fraction: share of the split's patients to use at all, as in `SliceDataset`.
         seed: of both orders.
         channels: which of the cohort's channels, by name; None: all.
@@ -52,7 +53,7 @@ class FewLabelsDataset(Dataset[dict[str, Tensor]]):
         labelled: float = 1.0,
         labelled_by: Literal["examples", "patients"] = "examples",
         labelled_target: float | None = None,
-        labelled_repeats: int | None = None,
+        labelled_share: float | None = None,
         fraction: float = 1.0,
         seed: int = 0,
         channels: list[str] | None = None,
@@ -63,8 +64,8 @@ class FewLabelsDataset(Dataset[dict[str, Tensor]]):
             raise UsageError(f"the share of labelled slices must be above 0 and at most 1, found {labelled}")
         if labelled_by not in ("examples", "patients"):
             raise UsageError(f"labelled_by is 'examples' or 'patients', found {labelled_by!r}")
-        if labelled_repeats is not None and labelled_repeats < 1:
-            raise UsageError(f"labelled_repeats is a whole number of at least 1, found {labelled_repeats}")
+        if labelled_share is not None and not 0 <= labelled_share <= 1:
+            raise UsageError(f"labelled_share is a share between 0 and 1, found {labelled_share}")
         given = (fraction, seed, channels, half_slices)
         self.pathological = HalfSliceDataset(cohort, split, grid, ("pathological",), *given, augmentation=augmentation)
         self.healthy = HalfSliceDataset(
@@ -89,8 +90,11 @@ class FewLabelsDataset(Dataset[dict[str, Tensor]]):
         self.labelled = np.array([name in chosen for name in names])
         # Of a patient who is labelled, slices with another target are not.
         self.labelled &= [labelled_target is None or subject.target == labelled_target for subject in subjects]
-        only = np.flatnonzero(self.labelled)
-        self._shown = np.arange(len(names)) if labelled_repeats is None else np.tile(only, labelled_repeats)
+        self._shown: list[int | None] = list(range(len(names)))
+        if labelled_share is not None:
+            count = round(labelled_share * len(names))
+            labels = np.resize(np.flatnonzero(self.labelled), count)
+            self._shown = [*map(int, labels), *[None] * (len(names) - count)]
 
     def __len__(self) -> int:
         return len(self._shown)
@@ -103,7 +107,8 @@ class FewLabelsDataset(Dataset[dict[str, Tensor]]):
             it is not labelled, which `labelled` (1,) in {0, 1} tells; `healthy` x_A (C, H, W), of any
             patient of the split; where the cohort's target is a class, `pathology` (1,), its number in sorted order.
         """
-        place = int(self._shown[index])
+        known = self._shown[index]
+        place = int(torch.randint(len(self.labelled), ())) if known is None else known
         sample = self.pathological[place]
         labelled = torch.tensor([float(self.labelled[place])])
         shown = {

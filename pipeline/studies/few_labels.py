@@ -70,7 +70,7 @@ METRICS = {
     "dice_images": "Dice, mean over images with the target ↑",
     "dice_both": "Dice, pooled over images with and without the target ↑",
 }
-OF_STUDY = ("labelled", "labelled_by", "labelled_target", "labelled_repeats", "skips", "seed")
+OF_STUDY = ("labelled", "labelled_by", "labelled_target", "skips", "seed")
 
 
 @dataclass(frozen=True)
@@ -216,7 +216,10 @@ def _check(
     for given, known, option in ((skips, SKIPS, "skips"), ([printed] if printed else [], PRINTED, "printed")):
         for name in set(given) - set(known):
             raise UsageError(f"--{option}: found {name!r}, expected some of {', '.join(known)}")
-    for name in {*overrides} & {*OF_STUDY}:
+    for name in {*overrides} & {
+        *OF_STUDY,
+        "labelled_share",
+    }:
         raise UsageError(f"--set {name}: is set by the study itself; leave it out, and see its own options")
     for name in {*presets} & {preset for arm in ARMS.values() for preset in arm}:
         raise UsageError(f"--preset {name}: is an arm of the study itself; leave it out")
@@ -292,10 +295,8 @@ def labelled_images(cohort: Path, run: Bundle) -> tuple[Tensor, Tensor]:
     """Images and masks that a run learned from, shapes (N, C, H, W) and (N, 1, H, W)."""
     settings, (grid, channels, rule) = read_config(run.config("train")), network_input(run)
     given = {name: settings[name] for name in ("labelled", "labelled_by", "labelled_target", "fraction", "seed")}
-    dataset = FewLabelsDataset(
-        *(cohort, "training", grid), labelled_repeats=1, channels=channels, half_slices=rule, **given
-    )
-    samples = [dataset[index] for index in range(len(dataset))]
+    dataset = FewLabelsDataset(cohort, "training", grid, channels=channels, half_slices=rule, **given)
+    samples = [dataset[index] for index in np.flatnonzero(dataset.labelled)]
     return torch.stack([sample["image"] for sample in samples]), torch.stack([sample["mask"] for sample in samples])
 
 
@@ -357,8 +358,7 @@ def _page(
     iterations = sorted({result["iterations"] for result in results})
     steps = (
         f"Each training took {' to '.join(str(n) for n in dict.fromkeys((iterations[0], iterations[-1])))} iterations. "
-        "Segmentation only sees labelled images in each of them, the others all images, of which the labelled have a "
-        "mask."
+        "Segmentation only sees labelled images in each of them, the others all images, with the masks of the labelled."
     )
     return "\n\n".join([*parts, over, steps, _labels(controls, targets, labelled_by), _verdict(main, results)])
 

@@ -169,12 +169,9 @@ def test_the_baselines_share_encoder_and_decoders_and_train_all_that_they_have(p
     assert held == {id(p) for network in networks for p in network.parameters()}
 
 
-@pytest.mark.parametrize(("labelled", "times"), [(0.01, 100), (0.3, 3), (1.0, 1)])
-def test_segmentation_only_sees_labelled_slices_as_often_as_other_trainings_see_any(labelled, times):
-    config = parser("segmentation_only")
-    config["labelled"] = labelled
-    assert config.get_parsed_content("labelled_repeats") == times
-    assert parser()["labelled_repeats"] is None
+def test_segmentation_only_sees_labelled_slices_as_often_as_other_trainings_see_any():
+    assert parser("segmentation_only")["labelled_share"] == 1
+    assert parser()["labelled_share"] is None
 
 
 @pytest.fixture(scope="module")

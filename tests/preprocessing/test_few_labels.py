@@ -106,10 +106,23 @@ def test_more_of_a_target_than_there_are_is_refused_with_both_numbers(cohort):
         few(cohort, labelled=0.5, labelled_target=9)
 
 
-def test_who_has_no_use_for_the_rest_gets_the_labelled_alone(cohort):
-    data = few(cohort, labelled=0.1, labelled_repeats=1)
-    assert len(data) == 3
-    assert all(data[index]["labelled"] == 1 and data[index]["mask"].any() for index in range(3))
+def test_who_has_no_use_for_the_rest_gets_the_labelled_alone_in_epochs_as_long(cohort):
+    data = few(cohort, labelled=0.1, labelled_share=1.0)
+    assert len(data) == PATIENTS * LESIONS
+    assert all(data[index]["labelled"] == 1 and data[index]["mask"].any() for index in range(len(data)))
+    shown = [tuple(data[index]["image"].flatten().tolist()) for index in range(len(data))]
+    assert [shown.count(image) for image in set(shown)] == [10, 10, 10]
+
+
+def test_a_share_of_an_epoch_may_be_labelled_and_the_rest_is_drawn_from_all(cohort):
+    data = few(cohort, labelled=0.1, labelled_share=0.6)
+    torch.manual_seed(0)
+    assert len(data) == PATIENTS * LESIONS
+    assert all(data[index]["labelled"] == 1 for index in range(18))
+    rest = [data[index] for _ in range(20) for index in range(18, 30)]
+    images = {tuple(sample["image"].flatten().tolist()) for sample in rest}
+    assert len(images) == 30
+    assert all(sample["mask"].any() == bool(sample["labelled"]) for sample in rest)
 
 
 def test_slices_of_both_domains_are_augmented_with_their_masks_before_labels_are_hidden(cohort):
@@ -123,18 +136,10 @@ def test_slices_of_both_domains_are_augmented_with_their_masks_before_labels_are
         assert data[index]["mask"].any() == bool(data.labelled[index])
 
 
-def test_an_epoch_may_show_the_labelled_alone_as_often_as_others_show_any(cohort):
-    data = few(cohort, labelled=0.1, labelled_repeats=10)
-    assert len(data) == PATIENTS * LESIONS
-    shown = [tuple(data[index]["image"].flatten().tolist()) for index in range(len(data))]
-    assert sorted(shown.count(image) for image in set(shown)) == [10, 10, 10]
-    assert all(data[index]["labelled"] == 1 for index in range(len(data)))
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"labelled_repeats": 0}, "at least 1, found 0"),
+        ({"labelled_share": 1.2}, "between 0 and 1, found 1.2"),
         ({"labelled": 0}, "above 0 and at most 1, found 0"),
         ({"labelled": 1.5}, "above 0 and at most 1, found 1.5"),
         ({"labelled_by": "slices"}, "'examples' or 'patients', found 'slices'"),
