@@ -13,7 +13,7 @@ VARIANTS = ("48-simple", "48-hard", "128")
 OF_KIND = {
     "planted": ("healthy", "shapes", "copies", "split", "modality", "layout", "mass_effect"),
     "cluttered-mnist": ("digits", "variant"),
-    "cross-modal": (),
+    "cross-modal": ("contrast",),
     "sequences": (),
 }
 
@@ -79,6 +79,11 @@ OF_KIND = {
     type=click.Choice(VARIANTS),
     help=f"Cluttered MNIST: pixels, and how much clutter: 8, 24 or 80 pieces.  [default: {VARIANTS[0]}]",
 )
+@click.option(
+    "--contrast",
+    type=click.Choice(["FLAIR", "T1w", "T2w"]),
+    help="Cross-modal: the one in which the brains of all three datasets are drawn, as perfect translation would.",
+)
 def phantom(output: Path, kind: str, subjects: int | None, seed: int, **of_kind: Any) -> None:
     """Write a cohort of scans with lesions and known healthy truth, as a BIDS dataset.
 
@@ -113,7 +118,8 @@ def phantom(output: Path, kind: str, subjects: int | None, seed: int, **of_kind:
     if kind == "cross-modal":
         from pipeline.phantoms.cross_modal import write_cross_modal_cohort
 
-        made = write_cross_modal_cohort(output, subjects or SUBJECTS, seed, progress("phantom {} of {}"))
+        told = progress("phantom {} of {}")
+        made = write_cross_modal_cohort(output, subjects or SUBJECTS, seed, told, of_this["contrast"])
         say(f"{output}: {', '.join(f'{len(labels)} in {modality}' for modality, labels in made.items())}, of known age")
         return
     if kind == "sequences":

@@ -382,7 +382,9 @@ def volumes(bundles: tuple[str, ...], data: Path, output: Path, device: str, spl
     help="Of a source modality, or NAME=COHORT; may be given several times.",
 )
 @click.option("-o", "--output", required=True, metavar="STUDY", type=FOLDER, help="Folder of the study.")
-@click.option("--splits", default=10, show_default=True, type=click.IntRange(min=1), help="Of the target modality.")
+@click.option(
+    "--splits", type=click.IntRange(min=1), help="Of the target modality, drawn anew.  [default: 10; laptop: 3]"
+)
 @click.option("--preset", type=click.Choice(["laptop"]), help="Smaller than the paper: 64×64 pixels of 4 mm.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Of each training.  [default: 200; laptop: 10]")
 @click.option(
@@ -401,7 +403,7 @@ def cross_modal(
     data: str,
     sources: tuple[str, ...],
     output: Path,
-    splits: int,
+    splits: int | None,
     preset: str | None,
     epochs: int | None,
     by: Literal["patient", "image"],
@@ -427,7 +429,7 @@ def cross_modal(
         modality(data),
         [modality(text) for text in sources],
         output,
-        splits,
+        splits or (3 if preset else 10),
         scale,
         by,
         not no_target_labels,

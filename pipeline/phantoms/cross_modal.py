@@ -31,7 +31,11 @@ Prepare each, and join them:
 
 
 def write_cross_modal_cohort(
-    directory: Path, subjects: int, seed: int, progress: Callable[[int, int], None] | None = None
+    directory: Path,
+    subjects: int,
+    seed: int,
+    progress: Callable[[int, int], None] | None = None,
+    contrast: str | None = None,
 ) -> dict[str, list[str]]:
     """Write phantoms in each of `MODALITIES`, all of different people, as a BIDS dataset each.
 
@@ -42,6 +46,8 @@ def write_cross_modal_cohort(
         subjects: of each modality, at least 1.
         seed: of the cohort, at least 0.
         progress: called with (subjects done, subjects in all).
+        contrast: in which all are drawn, instead of their modality's: the source modalities' people as the target
+            modality would show them, which no translation can surpass.
 
     Returns:
         Labels of the subjects by modality, such as `sub-FLAIR001`.
@@ -52,16 +58,17 @@ def write_cross_modal_cohort(
     made: dict[str, list[str]] = {}
     for place, modality in enumerate(MODALITIES):
         folder = Path(directory) / modality
-        made_by = {"Seed": seed, "Kind": "cross-modal", "Modality": modality}
+        shown = contrast or modality
+        made_by = {"Seed": seed, "Kind": "cross-modal", "Modality": modality, "Contrast": shown}
         refuse_other_content(folder, made_by)
         held = {"manual": "lesion masks", "truth": "healthy truth"}
-        write_descriptions(folder, NAME.format(modality), made_by, README.format(modality), held, licence="CC0")
+        write_descriptions(folder, NAME.format(shown), made_by, README.format(shown), held, licence="CC0")
         ages = {}
         for number in range(1, subjects + 1):
             rng = np.random.default_rng([seed, place, number])
             label, atrophy = f"sub-{modality}{number:03d}", rng.uniform()
-            draw = partial(brain_phantom, rng, contrast=modality, atrophy=atrophy)
-            write_subject(folder, label, modality, draw)
+            draw = partial(brain_phantom, rng, contrast=shown, atrophy=atrophy)
+            write_subject(folder, label, shown, draw)
             ages[label] = AGES[0] + atrophy * (AGES[1] - AGES[0])
             if progress is not None:
                 progress(place * subjects + number, len(MODALITIES) * subjects)

@@ -43,6 +43,20 @@ def test_age_is_what_the_brain_shows(cohort: Path) -> None:
     assert sorted(age, key=lambda label: age[label]) == sorted(age, key=fluid)
 
 
+def test_the_same_people_can_be_drawn_in_the_contrast_of_the_target(cohort: Path, tmp_path: Path) -> None:
+    write_cross_modal_cohort(tmp_path, 1, 0, contrast="FLAIR")
+    path = "T2w/derivatives/manual/sub-T2w001/anat/sub-T2w001_label-lesion_mask.nii.gz"
+    assert (tmp_path / path).read_bytes() == (cohort / path).read_bytes()
+    name = "sub-T2w001/anat/sub-T2w001_"
+    flair, t2 = (
+        np.asarray(nib.load(root / f"T2w/{name}{contrast}.nii.gz").dataobj)
+        for root, contrast in ((tmp_path, "FLAIR"), (cohort, "T2w"))
+    )
+    np.testing.assert_array_equal(flair > 0, t2 > 0)
+    fluid = t2 > 880
+    assert np.median(flair[fluid]) < 300 < np.median(flair[(t2 > 0) & ~fluid])
+
+
 def test_more_subjects_leave_the_first_alone_and_another_seed_is_refused(cohort: Path, tmp_path: Path) -> None:
     made = write_cross_modal_cohort(tmp_path, 1, 0)
     assert made == {name: [f"sub-{name}001"] for name in MODALITIES}
