@@ -361,8 +361,15 @@ def _of_cohort(bundle: Bundle, folder: Path, chosen: Mapping[str, Any]) -> dict[
     cohort = read_cohort(folder)
     window, slab = cohort.settings.window, cohort.settings.slab
     settings = read_config(bundle.config("train"))
-    target_modality = chosen.get("target_modality")
-    channels = [target_modality] if target_modality else cohort.channels
+    channels = cohort.channels
+    if "target_modality" in chosen:
+        channels = [chosen["target_modality"]]
+        missing = [name for name in (*channels, *chosen["sources"]) if name not in cohort.channels]
+        if missing:
+            raise UsageError(
+                f"{folder}: has scans of {', '.join(cohort.channels)}, expected {' and '.join(missing)} too; say which "
+                "modalities these are (--set target_modality=NAME --set sources=[NAME])"
+            )
     if len(channels) > 1 and "in_channels" not in settings:
         raise UsageError(
             f"{folder}: has the sequences {', '.join(cohort.channels)}, expected one, which is what {bundle.name} "

@@ -648,6 +648,33 @@ class TestSettingsOfTheCohort:
         predictor, _ = load_predictor(find_bundle(str(tmp_path / "run")), "segmenter", "cpu")
         assert predictor.channels == ("FLAIR", "T1w")
 
+    def test_what_is_learned_of_several_modalities_comes_from_the_scans_of_the_target_modality(
+        self, start, altered, tmp_path
+    ):
+        cohort = altered(
+            lambda number, subject: {
+                "channels": {"T1w" if subject["split"] == "training" and number % 2 else "FLAIR": subject["images"]},
+                "target": 10.0 * number,
+            }
+        )
+        content = json.loads((cohort / "cohort.json").read_text())["subjects"]
+        mine = [each for each in content if each["split"] == "training" and "FLAIR" in each["channels"]]
+        small = {"predictor_blocks": 1, "translator_filters": 2, "residual_blocks": 1, "discriminator_filters": 2}
+        for config in start("duiit", cohort, target_modality="FLAIR", sources=["T1w"], **small):
+            assert config["target_mean"] == pytest.approx(sum(each["target"] for each in mine) / len(mine))
+            assert config["sources"] == ["T1w"]
+        metadata = read_config(tmp_path / "run" / "configs" / "metadata.json")
+        assert metadata["training_domain"]["scans"] == len(mine)
+        assert [domain["scans"] for domain in metadata["source_domains"].values()] == [4 - len(mine)]
+        predictor, _ = load_predictor(find_bundle(str(tmp_path / "run")), "scorer", "cpu")
+        assert predictor.channels == ("FLAIR",)
+
+    def test_modalities_that_the_cohort_lacks_are_named(self, start, altered, tmp_path):
+        cohort = altered(lambda _, subject: {"channels": {"FLAIR": subject["images"]}})
+        with pytest.raises(UsageError, match="has scans of FLAIR, expected CT and MR too; say which modalities"):
+            start("duiit", cohort)
+        assert not (tmp_path / "run").exists()
+
     def test_a_bundle_of_one_sequence_refuses_a_cohort_of_several(self, start, altered):
         cohort = altered(lambda _, subject: {"channels": {"FLAIR": subject["images"], "T1w": subject["images"]}})
         with pytest.raises(UsageError, match="has the sequences FLAIR, T1w, expected one, which is what gvs takes"):
