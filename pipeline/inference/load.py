@@ -164,7 +164,8 @@ def load_bundle_weights(bundle: Bundle, predictor: Predictor, main: Path | None 
     """
     for config_id, network in predictor.networks.items():
         _load_export(bundle, config_id, network, main if config_id == MAIN else None)
-    if isinstance(predictor, Scorer) and (main is None or main.samefile(bundle.weights)):
+    own = main is None or (bundle.weights.is_file() and main.samefile(bundle.weights))
+    if isinstance(predictor, Scorer) and own:
         predictor.held_out = read_held_out(bundle.root)
 
 
