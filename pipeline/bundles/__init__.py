@@ -2,7 +2,7 @@
 
 from pipeline.bundles.bundle import Bundle, bundles_folder, find_bundle, find_parts, list_bundles, read_config
 from pipeline.bundles.code import foreign_code, is_plain
-from pipeline.bundles.parts import COMMANDS, build, check_sizes, kind_of, predictor_id
+from pipeline.bundles.parts import COMMANDS, build, check_sizes, kind_of, predictors
 from pipeline.bundles.values import check_values
 
 __all__ = [
@@ -18,6 +18,6 @@ __all__ = [
     "is_plain",
     "kind_of",
     "list_bundles",
-    "predictor_id",
+    "predictors",
     "read_config",
 ]

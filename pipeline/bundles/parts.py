@@ -53,10 +53,15 @@ def kind_of(bundle: Bundle) -> str:
     return kind
 
 
-def predictor_id(bundle: Bundle, kind: str | None) -> str:
-    """Config id of a bundle's predictor of a kind, which may stand beside its main one; else that of the main one."""
+def predictors(bundle: Bundle) -> dict[str, str]:
+    """Config id of a bundle's predictor of each kind of ours: the main one's, and those of others beside it."""
     config = read_config(bundle.config("inference"))
-    return next((key for key, value in config.items() if kind is not None and _kind(value) == kind), "predictor")
+    found: dict[str, str] = {}
+    for config_id in ("predictor", *config):
+        kind = _kind(config.get(config_id))
+        if kind is not None:
+            found.setdefault(kind, config_id)
+    return found
 
 
 def _kind(part: Any) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from pipeline.bundles import COMMANDS, Bundle, build, predictor_id, read_config
+from pipeline.bundles import COMMANDS, Bundle, build, predictors, read_config
 from pipeline.bundles.bundle import MAIN
 from pipeline.devices import pick_device
 from pipeline.errors import ScanError, UsageError
@@ -88,7 +88,7 @@ def load_predictor(
     given: dict[str, Any] = {"device": str(pick_device(device))}
     if batch_size is not None:
         given["batch_size"] = batch_size
-    config_id = predictor_id(bundle, kind)
+    config_id = predictors(bundle).get(kind, "predictor") if kind else "predictor"
     predictor = build(bundle, (config_id,), trust, given)[config_id]
     check_kind(bundle, predictor, kind)
     load_bundle_weights(bundle, predictor)
@@ -164,7 +164,8 @@ def load_bundle_weights(bundle: Bundle, predictor: Predictor, main: Path | None 
     """
     for config_id, network in predictor.networks.items():
         _load_export(bundle, config_id, network, main if config_id == MAIN else None)
-    if isinstance(predictor, Scorer) and (main is None or main.samefile(bundle.weights)):
+    own = main is None or (bundle.weights.is_file() and main.samefile(bundle.weights))
+    if isinstance(predictor, Scorer) and own:
         predictor.held_out = read_held_out(bundle.root)
 
 

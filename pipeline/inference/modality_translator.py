@@ -11,7 +11,7 @@ from torch import nn
 
 from pipeline.errors import ScanError, UsageError
 from pipeline.inference.inputs import Inputs, see
-from pipeline.inference.network import GridNetwork, NetworkPredictor
+from pipeline.inference.network import GridNetwork, NetworkPredictor, check_names
 from pipeline.inference.products import Product, ProductKind, Result
 from pipeline.inference.stored import add_intensity
 from pipeline.networks import SourceTranslators
@@ -44,6 +44,9 @@ class ModalityTranslator(NetworkPredictor):
         device: where to compute.
         inferer: runs the network on a batch; MONAI's `SimpleInferer` if None.
         batch_size: slices at once.
+
+    Raises:
+        UsageError: if the network is another one, or a name cannot be one of a file.
     """
 
     kind = "modality translator"
@@ -67,7 +70,8 @@ class ModalityTranslator(NetworkPredictor):
             GridNetwork(network, grid, device, inferer, batch_size), window, (network.source,), slab or WHOLE
         )
         self.translators = network
-        self.target_modality = target_modality
+        (self.target_modality,) = check_names("target_modality", (target_modality,))
+        check_names("sources", tuple(network))
 
     @property
     def networks(self) -> dict[str, nn.Module]:

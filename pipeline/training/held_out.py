@@ -10,6 +10,7 @@ from torch import Tensor
 from pipeline.errors import UsageError
 from pipeline.files import small_text, write_json
 from pipeline.preprocessing.slices import SliceDataset
+from pipeline.preprocessing.splits import Split
 
 HELD_OUT_FILE = "held_out.json"
 
@@ -26,7 +27,7 @@ class HeldOut(BaseModel):
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
 
-    split: str
+    split: Split
     patients: PositiveInt
     scans: PositiveInt
     mean_absolute_error: NonNegativeFloat | None = None
@@ -40,7 +41,7 @@ class HeldOut(BaseModel):
 
 
 def held_out_error(
-    slices: SliceDataset, split: str, answers: Sequence[Tensor], targets: Sequence[Tensor], classes: bool = False
+    slices: SliceDataset, split: Split, answers: Sequence[Tensor], targets: Sequence[Tensor], classes: bool = False
 ) -> HeldOut | None:
     """The error of a scorer's answers to all slices of a split, taken together by scan.
 

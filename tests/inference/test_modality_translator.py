@@ -132,6 +132,12 @@ def test_a_scan_without_tissue_is_refused(scan: Scan) -> None:
         translator()(Inputs(replace(scan, stored=np.zeros_like(scan.stored))))
 
 
+@pytest.mark.parametrize("name", ["", "C T", "../CT", "<b>CT"])
+def test_modalities_have_plain_names(name: str) -> None:
+    with pytest.raises(UsageError, match="target_modality: found"):
+        ModalityTranslator(networks(), Grid(1.0, (32, 32)), WindowRule(), target_modality=name)
+
+
 def test_another_network_is_refused() -> None:
     with pytest.raises(UsageError, match="found a JohnsonGenerator, expected SourceTranslators"):
         translator(JohnsonGenerator(filters=2, residual_blocks=1))

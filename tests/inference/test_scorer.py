@@ -15,6 +15,7 @@ from pipeline.preprocessing.grid import Grid, VolumeGrid
 from pipeline.preprocessing.slab import Slab
 from pipeline.preprocessing.window import WindowRule
 from pipeline.scans import Scan
+from pipeline.training.held_out import HeldOut
 
 HIGH = 1000.0
 
@@ -130,3 +131,22 @@ def test_a_network_that_gives_no_numbers_is_refused(scan: Scan) -> None:
 
     with pytest.raises(ScanError, match="NaN or infinite"):
         scorer(Broken())(Inputs(scan))
+
+
+def test_the_error_on_held_out_patients_stands_beside_the_answer(scan: Scan) -> None:
+    numbers, classes = scorer(), scorer(Logits(), classes=("healthy", "glioma", "stroke"))
+    numbers.held_out = HeldOut(split="validation", patients=1, scans=2, mean_absolute_error=3.25)
+    classes.held_out = HeldOut(split="test", patients=7, scans=9, accuracy=0.5)
+    _, error = numbers(Inputs(scan)).figures
+    assert (error.name, error.value, error.units) == ("HeldOutError", 3.25, "years")
+    assert error.detail == "on 1 held-out patient (validation)"
+    *_, right = classes(Inputs(scan)).figures
+    assert (right.name, right.value, right.units) == ("HeldOutAccuracy", 50, "%")
+    assert right.detail == "of scans of 7 held-out patients (test)"
+
+
+def test_that_it_is_not_known_is_a_note(scan: Scan) -> None:
+    made = scorer()
+    assert sum("patients that it was not trained on" in note for note in made(Inputs(scan)).notes) == 1
+    made.held_out = HeldOut(split="validation", patients=1, scans=1, mean_absolute_error=3.25)
+    assert not any("patients that it was not trained on" in note for note in made(Inputs(scan)).notes)

@@ -92,7 +92,16 @@ def test_a_validation_of_classes_counts_those_told_right(phantom_cohort, tmp_pat
     assert read_held_out(tmp_path).accuracy == 0.75
 
 
-@pytest.mark.parametrize("content", ["", "{}", '{"split": "validation", "patients": 0, "scans": 1}', "[]"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{}",
+        '{"split": "validation", "patients": 0, "scans": 1}',
+        '{"split": "<b>", "patients": 1, "scans": 1}',
+        "[]",
+    ],
+)
 def test_what_holds_no_error_is_refused(content, tmp_path):
     (tmp_path / HELD_OUT_FILE).write_text(content)
     with pytest.raises(UsageError, match="holds no error of held-out patients"):
