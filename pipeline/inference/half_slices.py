@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from pipeline.errors import UsageError
 from pipeline.inference.network import GridNetwork
-from pipeline.preprocessing.foreground import foreground
 from pipeline.preprocessing.grid import Grid, VolumeGrid
-from pipeline.preprocessing.half_slices import halved
+from pipeline.preprocessing.half_slices import halved, without_air
 
 
 class HalfSliceNetwork(GridNetwork):
@@ -63,9 +62,9 @@ class HalfSliceNetwork(GridNetwork):
         """As `GridNetwork`, `wanted` being of standardised halves."""
         shape = (windowed.shape[2], windowed.shape[3])
         pixel_mm = (self.grid.spacing_mm, self.grid.spacing_mm)
-        volume = self.grid.interpolated(torch.from_numpy(np.ascontiguousarray(windowed)), spacing_mm[1:])
+        volume = without_air(self.grid.interpolated(torch.from_numpy(np.ascontiguousarray(windowed)), spacing_mm[1:]))
         halves, _ = halved(volume, spacing_mm[0], self.grid)
-        tissue = foreground(volume.amax(dim=1).numpy())
+        tissue = volume[:, 0].numpy() > 0
         # As high as a canvas, a half is covered by canvases beside each other along its length.
         corners = [
             self.grid.corners(part[:, 0].numpy() > 0, pixel_mm)

@@ -17,7 +17,7 @@ from pipeline.errors import UsageError
 from pipeline.preprocessing.augmentation import Augmentation
 from pipeline.preprocessing.brain import brain_region
 from pipeline.preprocessing.cohort_format import LEVELS, Subject, read_mask, read_part
-from pipeline.preprocessing.foreground import foreground
+from pipeline.preprocessing.foreground import AIR, foreground
 from pipeline.preprocessing.grid import Grid, placed
 from pipeline.preprocessing.slices import Loaded, SliceDataset
 from pipeline.preprocessing.symmetry import line_of
@@ -81,12 +81,14 @@ class Halves:
     deviation: Tensor
 
     def standardised(self, images: Tensor) -> Tensor:
-        """Images (…, C, H, W) in [0, 1] as the network is shown them: background too, so that nothing is lost."""
-        return (images - self.mean.to(images)) / self.deviation.to(images)
+        """Images (…, C, H, W) in [0, 1] as the network is shown them; background, 0 in the first sequence, is 0."""
+        inside = images[..., :1, :, :] > 0
+        return torch.where(inside, (images - self.mean.to(images)) / self.deviation.to(images), 0)
 
-    def in_range(self, standardised: Tensor) -> Tensor:
-        """What a network makes of standardised images, in [0, 1]."""
-        return (standardised * self.deviation.to(standardised) + self.mean.to(standardised)).clamp(0, 1)
+    def in_range(self, standardised: Tensor, inside: Tensor) -> Tensor:
+        """What a network makes of standardised images, in [0, 1]; 0 where `inside`, (…, 1, H, W), is False."""
+        images = standardised * self.deviation.to(standardised) + self.mean.to(standardised)
+        return torch.where(inside, images, 0).clamp(0, 1)
 
     def sides(self, shape: tuple[int, int]) -> Tensor:
         """Which pixels of slices (H, W) lie left of the line and which right of it: bool, shape (2, H, W)."""
@@ -123,27 +125,37 @@ class Halves:
         return line + margin - side, line - margin
 
 
+def without_air(slices: Tensor) -> Tensor:
+    """Slices (N, C, H, W) in [0, 1] with 0 around the head or brain, and no 0 within it in the first sequence."""
+    first = slices[:, 0].numpy()
+    # What a slab cuts into pieces is head in all of them.
+    inside = torch.from_numpy(foreground(first) | (first > AIR))[:, None]
+    shown = torch.where(inside, slices, 0)
+    shown[:, :1] = torch.where(inside, slices[:, :1].clamp_min(1 / LEVELS), 0)
+    return shown
+
+
 def halved(slices: Tensor, slice_mm: float, grid: Grid) -> tuple[Halves, NDArray[np.bool_]]:
     """How a volume is halved and standardised, and where its brain is.
 
     Args:
-        slices: of the whole slab in [0, 1], with pixels of the grid, shape (N, C, h, w).
+        slices: of the whole slab, without air, with pixels of the grid, shape (N, C, h, w).
         slice_mm: distance of neighbouring slices.
         grid: of the halves.
 
     Returns:
         The brain has the shape (N, h, w); it is found in the first sequence.
     """
-    first = slices[:, 0].cpu().numpy()
+    first = slices[:, 0].numpy()
     brain = np.zeros(first.shape, dtype=bool)
-    shown = np.flatnonzero(foreground(first).any(axis=(1, 2)))
+    filled = np.flatnonzero(foreground(first).any(axis=(1, 2)))
     tilt, position = 0.0, 0.0
-    if len(shown):
+    if len(filled):
         # Slices of air at a slab's ends, which not every reader gives, count for nothing.
-        span = slice(shown[0], shown[-1] + 1)
+        span = slice(filled[0], filled[-1] + 1)
         brain[span] = brain_region(first[span], (slice_mm, grid.spacing_mm, grid.spacing_mm))
         tilt, position = line_of(slices[span, 0])
-    pixels = slices.cpu().transpose(0, 1)[:, torch.from_numpy(brain)]
+    pixels = slices.transpose(0, 1)[:, torch.from_numpy(brain)]
     if not brain.any():
         pixels = slices.new_zeros(slices.shape[1], 1)
     mean, deviation = pixels.mean(dim=1), pixels.std(dim=1, correction=0).clamp_min(LEAST_DEVIATION)
@@ -168,7 +180,7 @@ class _Volume:
 
     @classmethod
     def of(cls, slices: Tensor, lesion: Tensor, slice_mm: float, grid: Grid) -> "_Volume":
-        """Of slices (N, C, h, w) in [0, 1] and lesions (N, 1, h, w), bool."""
+        """Of slices without air (N, C, h, w) and lesions (N, 1, h, w), bool."""
         halves, brain = halved(slices, slice_mm, grid)
         mm = (grid.spacing_mm, grid.spacing_mm)
         both = torch.cat([torch.from_numpy(brain)[:, None] | lesion, lesion], dim=1)
@@ -232,17 +244,22 @@ class HalfSliceDataset(SliceDataset):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         """One half-slice, as `SliceDataset` gives a slice, `image` standardised."""
         sample = super().__getitem__(index)
+        inside = sample["image"][:1] > 0
         if self.augmentation is not None:
-            sample["image"], sample["mask"] = self.augmentation(sample["image"], sample["mask"])
+            masks = torch.cat([sample["mask"], inside.float()])
+            sample["image"], masks = self.augmentation(sample["image"], masks)
+            sample["mask"], inside = masks[:1], masks[1:] > 0
         if not self.grid.halves:
             return sample
-        return {**sample, "image": self._volumes[self.subject_of[index].subject].halves.standardised(sample["image"])}
+        halves = self._volumes[self.subject_of[index].subject].halves
+        return {**sample, "image": halves.standardised(sample["image"] * inside)}
 
     def in_range(self, index: int, standardised: Tensor) -> Tensor:
         """What a network makes of one half-slice, (C, H, W), in [0, 1]."""
         if not self.grid.halves:
             return standardised.clamp(0, 1)
-        return self._volumes[self.subject_of[index].subject].halves.in_range(standardised)
+        inside = super().__getitem__(index)["image"][:1] > 0
+        return self._volumes[self.subject_of[index].subject].halves.in_range(standardised, inside)
 
     def _load(self, subject: Subject) -> Loaded:
         if not self.grid.halves:
@@ -252,7 +269,7 @@ class HalfSliceDataset(SliceDataset):
             return self._nothing()
         volume = [read_part(self.cohort, subject, subject.channels[name]) for name in self.channels]
         stored = torch.from_numpy(np.stack(volume, axis=1).astype(np.float32)) / LEVELS
-        slices = self.grid.interpolated(stored, subject.pixel_mm)
+        slices = without_air(self.grid.interpolated(stored, subject.pixel_mm))
         drawn = torch.from_numpy(read_mask(self.cohort, subject)[:, None].astype(np.float32))
         lesion = self.grid.interpolated(drawn, subject.pixel_mm) >= 0.5
         if subject.subject not in self._volumes:
