@@ -4,6 +4,8 @@ Their usual names, FID and IS, are of features of an Inception network trained o
 that knows them may be taken; figures of different networks, and of different numbers of images, do not compare.
 """
 
+import warnings
+
 import torch
 from ignite.metrics import InceptionScore
 from monai.metrics.fid import get_fid_score
@@ -17,7 +19,11 @@ def frechet_distance(generated: Tensor, real: Tensor) -> float:
         generated: features (N, F), N at least 2.
         real: features (M, F), M at least 2.
     """
-    return float(get_fid_score(generated, real))
+    with warnings.catch_warnings():
+        # Features that are always 0, or more of them than images, make the covariances singular: they have a root all
+        # the same, and the distance is exact.
+        warnings.filterwarnings("ignore", "Matrix is singular")
+        return float(get_fid_score(generated, real))
 
 
 def inception_score(probabilities: Tensor, splits: int = 10) -> tuple[float, float]:

@@ -233,7 +233,13 @@ class Split:
     @cached_property
     def slices(self) -> ModalityDataset:
         """The training slices: an epoch is one of the target modality's, with one of each source beside them."""
-        return ModalityDataset(self.cohort, "training", self.grid, self.target, self.sources)
+        slices = ModalityDataset(self.cohort, "training", self.grid, self.target, self.sources)
+        if slices.target.classes:
+            raise UsageError(
+                f"{self.cohort}: has the classes {', '.join(slices.target.classes)} as target, expected numbers, whose "
+                "squared errors are compared; preprocess with --target of another column"
+            )
+        return slices
 
     def held_out(self, split: str) -> SliceDataset:
         """The target modality's slices of another split."""

@@ -14,7 +14,7 @@ from pipeline.studies.study import mean_sd, over_seeds
 TARGET_ONLY = "target only"
 OURS = "DUIIT"
 TRANSFER, MULTI_TASK, DOMAIN_ADAPTATION = "transfer learning", "multi-task", "domain adaptation"
-CYCLE_GAN = "CycleGAN, then predict"
+CYCLE_GAN = "CycleGAN"
 POOLED = "source as it is, pooled"
 # Kinds of rows, and which augmentation each has.
 AUGMENTED = {"Simple Augment": "simple", "AutoAugment": "auto", "Random Erasing": "erasing"}

@@ -16,6 +16,13 @@ def test_distance_of_gaussians_is_that_of_means_and_deviations() -> None:
     assert frechet_distance(one, other) == pytest.approx(frechet_distance(other, one), rel=1e-6)
 
 
+def test_features_that_are_always_0_and_few_images_change_nothing() -> None:
+    torch.manual_seed(0)
+    one, other = torch.randn(10, 3), torch.randn(10, 3) + 1
+    padded = [torch.cat([features, torch.zeros(10, 20)], dim=1) for features in (one, other)]
+    assert frechet_distance(padded[0], padded[1]) == pytest.approx(frechet_distance(one, other))
+
+
 def test_score_is_the_number_of_classes_that_are_told_and_drawn() -> None:
     certain = torch.eye(5).repeat(8, 1)
     assert inception_score(certain, 2) == (5.0, 0.0)

@@ -1,6 +1,7 @@
 """`study cross-modal`: every method of the paper's tables on the same splits, with controls, tests and quality."""
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -158,3 +159,15 @@ def test_the_command_refuses_two_modalities_of_one_name(cohorts: dict[str, Path]
     done = CliRunner().invoke(study_command, [*given, "--preset", "laptop"])
     assert isinstance(done.exception, UsageError)
     assert "several are of the modality CT" in str(done.exception)
+
+
+def test_classes_have_no_squared_error(cohorts: dict[str, Path], tmp_path: Path) -> None:
+    classes = {}
+    for name in ("CT", "MR"):
+        classes[name] = Path(shutil.copytree(cohorts[name], tmp_path / name))
+        content = json.loads((classes[name] / "cohort.json").read_text())
+        for subject in content["subjects"]:
+            subject["target"] = "old" if subject["target"] > 50 else "young"
+        (classes[name] / "cohort.json").write_text(json.dumps(content))
+    with pytest.raises(UsageError, match="has the classes old, young as target, expected numbers"):
+        cross_modal(Modality(classes["CT"]), [Modality(classes["MR"])], tmp_path / "study", 1, TINY, device="cpu")
