@@ -296,7 +296,7 @@ def labelled_images(cohort: Path, run: Bundle) -> tuple[Tensor, Tensor]:
     settings, (grid, channels, rule) = read_config(run.config("train")), network_input(run)
     given = {name: settings[name] for name in ("labelled", "labelled_by", "labelled_target", "fraction", "seed")}
     dataset = FewLabelsDataset(cohort, "training", grid, channels=channels, half_slices=rule, **given)
-    samples = [dataset[index] for index in np.flatnonzero(dataset.labelled)]
+    samples = [dataset[index] for index in np.flatnonzero(dataset.labelled).tolist()]
     return torch.stack([sample["image"] for sample in samples]), torch.stack([sample["mask"] for sample in samples])
 
 
