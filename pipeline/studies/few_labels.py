@@ -296,7 +296,7 @@ def labelled_images(cohort: Path, run: Bundle) -> tuple[Tensor, Tensor]:
     settings, (grid, channels, rule) = read_config(run.config("train")), network_input(run)
     given = {name: settings[name] for name in ("labelled", "labelled_by", "labelled_target", "fraction", "seed")}
     dataset = FewLabelsDataset(cohort, "training", grid, channels=channels, half_slices=rule, **given)
-    samples = [dataset[index] for index in np.flatnonzero(dataset.labelled)]
+    samples = [dataset[index] for index in np.flatnonzero(dataset.labelled).tolist()]
     return torch.stack([sample["image"] for sample in samples]), torch.stack([sample["mask"] for sample in samples])
 
 
@@ -349,11 +349,11 @@ def _page(
         parts.append(f"### Long skips of GenSeg, {_percent(min(targets))} of the labels\n\n{_skips(frame, printed)}")
     first = results[0]
     over = (
-        f"Mean ± standard deviation over {seeds} trainings with different seeds, each of which draws its own labels; "
-        f"in brackets the deviation over patients. On the {first['images']} images with the target, and "
-        f"{first['images_without']} without, of the {len(first['patients'])} patients of the {split} split, on the "
-        "network's grid. **Best** of each column, controls included. The threshold is the best on the labelled images; "
-        "what is all positive has the Dice of the best chance."
+        f"{_over(seeds)}; each seed draws its own labels. In brackets the deviation over patients. On the "
+        f"{first['images']} images with the target, and {first['images_without']} without, of the "
+        f"{len(first['patients'])} patients of the {split} split, on the network's grid. **Best** of each column, "
+        "controls included. The threshold is the best on the labelled images; what is all positive has the Dice of the "
+        "best chance."
     )
     iterations = sorted({result["iterations"] for result in results})
     steps = (
@@ -361,6 +361,10 @@ def _page(
         "Segmentation only sees labelled images in each of them, the others all images, with the masks of the labelled."
     )
     return "\n\n".join([*parts, over, steps, _labels(controls, targets, labelled_by), _verdict(main, results)])
+
+
+def _over(seeds: int) -> str:
+    return f"Mean ± standard deviation over {seeds} seeds" if seeds > 1 else "**One seed, so without deviation**"
 
 
 def _arms(frame: pd.DataFrame, metric: str, printed: str | None) -> str:
@@ -457,7 +461,7 @@ def _verdict(frame: pd.DataFrame, results: Sequence[dict[str, Any]]) -> str:
 def _reductions(bundle: Bundle, run: Bundle) -> str:
     """Which settings depart from those of the bundle, which are the paper's."""
     paper, ours = (read_config(each.config("train")) for each in (bundle, run))
-    own = ({*OWN, *OF_STUDY} | {"resume", "in_channels"}) - {"batch_size"}
+    own = ({*OWN, *OF_STUDY} | {"resume", "in_channels", "channels"}) - {"batch_size"}
     changed = [
         f"`{name}` {ours[name]} instead of {value}"
         for name, value in paper.items()
