@@ -260,6 +260,9 @@ def test_common_keys_of_the_configs_agree(config):
     for key in FRAME[config]:
         found = {name: content[key] for name, content in contents.items()}
         first = next(iter(found.values()))
+        if isinstance(first, dict):  # what a method adds, as the halves of genseg's grid, stands beside it here too
+            first = min(found.values(), key=len)
+            found = {name: {each: value.get(each) for each in first} for name, value in found.items()}
         assert {name: value for name, value in found.items() if value != first} == {}, key
 
 
