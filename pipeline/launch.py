@@ -8,7 +8,7 @@ import re
 import shutil
 import statistics
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,16 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline import __version__
-from pipeline.bundles import Bundle, check_sizes, check_values, find_bundle, foreign_code, is_plain, read_config
+from pipeline.bundles import (
+    Bundle,
+    check_sizes,
+    check_values,
+    find_bundle,
+    followed,
+    foreign_code,
+    is_plain,
+    read_config,
+)
 from pipeline.errors import PipelineError, UsageError
 from pipeline.files import remove_left, remove_partials, require_empty, sha256, write_json, written_aside
 from pipeline.preprocessing.cohort_format import COHORT_FILE, Cohort, known_patients, patient_hashes, read_cohort
@@ -322,7 +331,7 @@ def _fill_folder(
             write_json(target, training if source.stem == "train" else inference)
         elif source.name == "metadata.json":
             metadata = {key: value for key, value in read_config(source).items() if key != "without_weights"}
-            write_json(target, {**metadata, **about, **_of_classes(metadata, overlay.get("classes"))})
+            write_json(target, {**metadata, **about, **_data_format(metadata, inference, overlay.get("classes"))})
         elif source.stem not in bundle.presets:
             shutil.copyfile(source, target)
     shutil.copytree(bundle.root / "docs", folder / "docs")
@@ -336,14 +345,37 @@ def _domains(cohort: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**domains, "source_domains": {name: describe(cohort, name) for name in sources}} if target else domains
 
 
-def _of_classes(metadata: Mapping[str, Any], classes: Sequence[str] | None) -> dict[str, Any]:
-    """What metadata say of a network that tells classes where the bundle's own gives a number."""
-    if not classes:
-        return {}
+def _data_format(
+    metadata: Mapping[str, Any], inference: Mapping[str, Any], classes: Sequence[str] | None
+) -> dict[str, Any]:
+    """What metadata say of a network of several sequences or pathologies, or of one that tells classes.
+
+    Args:
+        metadata: the bundle's, of one sequence, one kind of lesion, or a number.
+        inference: the run's config.
+        classes: that it tells.
+    """
     about = metadata["network_data_format"]
-    named = {str(index): f"logit of {name}" for index, name in enumerate(classes)}
-    pred = {"type": "classification", "format": "logits", "num_channels": len(classes), "channel_def": named}
-    return {"network_data_format": {**about, "outputs": {"pred": {**about["outputs"]["pred"], **pred}}}}
+    image, pred = about["inputs"]["image"], about["outputs"]["pred"]
+    sequences, pathologies = inference.get("channels", ()), followed(inference, inference.get("pathologies", ()))
+    if len(sequences) > 1:
+        image = {**image, **_channels(f"{name}, windowed to [0, 1]" for name in sequences)}
+    if len(pathologies) > 1:
+        pred = {**pred, **_channels(f"logit of {name}" for name in pathologies)}
+    if classes:
+        pred = {
+            **pred,
+            "type": "classification",
+            "format": "logits",
+            **_channels(f"logit of {name}" for name in classes),
+        }
+    return {"network_data_format": {**about, "inputs": {**about["inputs"], "image": image}, "outputs": {"pred": pred}}}
+
+
+def _channels(meanings: Iterable[str]) -> dict[str, Any]:
+    """Number and meaning of channels in metadata's words."""
+    named = {str(index): meaning for index, meaning in enumerate(meanings)}
+    return {"num_channels": len(named), "channel_def": named}
 
 
 def _of_cohort(bundle: Bundle, folder: Path, chosen: Mapping[str, Any]) -> dict[str, Any]:

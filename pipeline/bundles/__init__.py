@@ -3,7 +3,7 @@
 from pipeline.bundles.bundle import Bundle, bundles_folder, find_bundle, find_parts, list_bundles, read_config
 from pipeline.bundles.code import foreign_code, is_plain
 from pipeline.bundles.parts import COMMANDS, build, check_sizes, kind_of, predictors
-from pipeline.bundles.values import check_values
+from pipeline.bundles.values import check_values, followed
 
 __all__ = [
     "COMMANDS",
@@ -14,6 +14,7 @@ __all__ = [
     "check_values",
     "find_bundle",
     "find_parts",
+    "followed",
     "foreign_code",
     "is_plain",
     "kind_of",

@@ -50,13 +50,13 @@ def _arguments(config: Mapping[str, Any], value: Any, config_id: str) -> Iterato
     target = value.get("_target_")
     for key, item in value.items():
         inner = f"{config_id}::{key}" if config_id else str(key)
-        found = _followed(config, item)
+        found = followed(config, item)
         if isinstance(target, str) and target.startswith("pipeline.") and is_plain(found):
             yield inner, target, key, found
         yield from _arguments(config, item, inner)
 
 
-def _followed(config: Mapping[str, Any], value: Any) -> Any:
+def followed(config: Mapping[str, Any], value: Any) -> Any:
     """What a reference leads to; the reference itself where it leads nowhere."""
     for _ in range(MOST_REFERENCES):
         if not (isinstance(value, str) and value.startswith("@")):

@@ -197,6 +197,12 @@ def test_digits_are_learned_from_labelled_nines_and_the_run_segments_and_transla
     assert not np.allclose(presence(picture).detach(), presence(picture).detach())
 
 
+def data_format(run: Path) -> dict[str, Any]:
+    """What a run's metadata say of its network."""
+    found: dict[str, Any] = find_bundle(str(run)).metadata["network_data_format"]
+    return found
+
+
 COARSE = {"spacing_mm": 4.0, "size": [32, 64], "half_slice_rule::least_brain": 0.1, "labelled": 0.5, "amp": None}
 
 
@@ -230,6 +236,7 @@ def test_half_slices_of_several_sequences_are_learned_and_whole_scans_segmented(
     train(BUNDLE, scans / "cohort", tmp_path / "run", ["scans"], {**TINY, **COARSE, **chosen})
     predictor, _ = load_predictor(find_bundle(str(tmp_path / "run")), "segmenter", "cpu")
     assert predictor.channels == sequences
+    assert data_format(tmp_path / "run")["inputs"]["image"]["num_channels"] == len(sequences)
     assert predictor.runner.network.encoder.first.in_channels == len(sequences)
     first, *others = (read_nifti(scans / f"p3_{name}.nii.gz") for name in sequences)
     result = predictor(Inputs(first, channels=dict(zip(sequences[1:], others, strict=True))))
@@ -247,6 +254,10 @@ def test_each_of_several_pathologies_gets_a_mask_of_its_own_by_the_names_of_the_
     assert [(product.name, product.kind) for product in result.products] == [
         ("bright", "mask"), ("dark", "mask"), ("brightprobability", "map"), ("darkprobability", "map"),
     ]  # fmt: skip
+    assert data_format(tmp_path / "run")["outputs"]["pred"]["channel_def"] == {
+        "0": "logit of bright",
+        "1": "logit of dark",
+    }
     assert load_export(run, "presence").eval()(torch.rand(1, 1, 32, 64)).shape == (1, 1, 32, 64)
     with (tmp_path / "run" / "curves.csv").open() as file:
         assert "dice" in file.readline()
