@@ -77,6 +77,7 @@ class Scale:
         discriminator_filters: of the discriminators.
         batch_size: slices of the target modality in a step, and as many of each source.
         epochs: of the target modality's slices.
+        average_decay: of the moving average of all weights that is measured; None has none.
         lambda_: λ of Eq. 3.
         reduction: of Eq. 2 over a batch; with `mean`, errors are counted in deviations of the target.
         is_splits: parts of the inception score.
@@ -95,6 +96,7 @@ class Scale:
     discriminator_filters: int = 64
     batch_size: int = 1
     epochs: int = 200
+    average_decay: float | None = None
     lambda_: float = 0.001
     reduction: str = "sum"
     is_splits: int = 10
@@ -116,6 +118,7 @@ PRESETS = {
         discriminator_filters=8,
         batch_size=4,
         epochs=10,
+        average_decay=0.98,
         lambda_=LAMBDA,
         reduction="mean",
         is_splits=4,
@@ -287,7 +290,8 @@ class Split:
 
     def trained(self, name: str, build: Callable[[], Method], data: Dataset[dict[str, Tensor]]) -> nn.Module:
         """The network of a method of one player, trained as long as all others are."""
-        schedule = Schedule(self.scale.batch_size, decay="late linear")
+        scale = self.scale
+        schedule = Schedule(scale.batch_size, decay="late linear", average_decay=scale.average_decay)
         run = self.folder / "runs" / f"{_file_name(name)}_split={self.seed}"
         return trained(run, build, lambda: data, self.steps, self.seed, self.device, schedule=schedule)
 
@@ -305,6 +309,7 @@ class Split:
             "loss_deviation": self.deviation if scale.reduction == "mean" else 1.0,
             "lambda": scale.lambda_,
             "validate_every": scale.epochs,
+            "channels_last": True,  # a fifth faster on a CPU
             **{
                 name: list(value) if isinstance(value, tuple) else value
                 for name, value in asdict(scale).items()
