@@ -421,7 +421,7 @@ def cross_modal(
 
     from pipeline.cli.join import modality
     from pipeline.studies import cross_modal as study_of
-    from pipeline.studies.cross_modal import PAPER, PRESETS
+    from pipeline.studies.cross_modal_methods import PAPER, PRESETS
 
     scale = PRESETS[preset] if preset else PAPER
     scale = replace(scale, epochs=epochs) if epochs else scale

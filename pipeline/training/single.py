@@ -30,11 +30,13 @@ class Schedule:
         batch_size: slices in a step.
         rate: of Adam.
         decay: of the rate: by the poly schedule, or as CycleGAN's, constant for half of the epochs and then linear.
+        average_decay: of the moving average of the weights that is exported, as in `PlayerTrainer`; None has none.
     """
 
     batch_size: int = BATCH_SIZE
     rate: float = RATE
     decay: Literal["poly", "late linear"] = "poly"
+    average_decay: float | None = None
 
     def of(self, optimizer: Adam, epochs: int) -> LRScheduler:
         """The learning rate's schedule over so many epochs."""
@@ -89,6 +91,7 @@ def train_alone(
         method=method,
         optimizers={player.name: optimizer},
         schedulers={player.name: schedule.of(optimizer, epochs)},
+        average_decay=schedule.average_decay,
         train_handlers=[
             *([CheckpointLoader(folder)] if interrupted else []),
             ProgressBar(),

@@ -19,7 +19,8 @@ from pipeline.errors import UsageError
 from pipeline.preprocessing.cohort import Settings, preprocess
 from pipeline.preprocessing.join import Modality
 from pipeline.preprocessing.slab import Slab
-from pipeline.studies.cross_modal import PRESETS, Scale, cross_modal, rows_of
+from pipeline.studies.cross_modal import cross_modal
+from pipeline.studies.cross_modal_methods import PRESETS, Scale, rows_of
 from pipeline.studies.cross_modal_tables import (
     AUGMENTED,
     CHANCE,
