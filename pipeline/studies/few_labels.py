@@ -344,7 +344,10 @@ def _page(
 ) -> str:
     skips = list(dict.fromkeys(frame["skips"]))
     main = frame[frame["skips"] == skips[0]]
-    parts = [f"### {heading}\n\n{_arms(main, metric, printed)}" for metric, heading in METRICS.items()]
+    parts = [
+        f"### {heading}\n\n{_arms(main, metric, printed if metric == 'dice' else None)}"
+        for metric, heading in METRICS.items()
+    ]
     if len(skips) > 1:
         parts.append(f"### Long skips of GenSeg, {_percent(min(targets))} of the labels\n\n{_skips(frame, printed)}")
     first = results[0]
