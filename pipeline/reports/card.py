@@ -71,8 +71,7 @@ def _evaluated(bundle: Bundle, summary: dict[str, Any]) -> list[str]:
     cohort = summary["cohort"]
     metrics = [Metric.from_record(record) for record in summary["metrics"]]
     who = f"{count(cohort['slices'], cohort['unit'])} of {count(cohort['patients'], 'patient')}"
-    # Of a bundle used together with another one, such as lesion+fill.
-    name = escaped(str(summary["provenance"].get("Bundle", bundle.name)))
+    name = _measured(bundle, summary)
     judge = [] if summary["judge"] is None else [judge_text(summary["judge"], cohort["split"])]
     return [
         f"### {'On' if name == bundle.name else f'{name} on'} the {cohort['split']} patients",
@@ -97,14 +96,23 @@ def _healthy(bundle: Bundle, report: Path, summary: dict[str, Any]) -> list[str]
     return [
         "### Identity on the healthy",
         f"Where there is no disease, nothing should change. {who}; mean ± standard deviation over patients (n):",
-        f"    phs-pipeline evaluate -b {bundle.name} --healthy --data COHORT -o REPORT",
-        table(["", escaped(bundle.name)], rows),
+        f"    phs-pipeline evaluate -b {_measured(bundle, summary)} --healthy --data COHORT -o REPORT",
+        table(["", _measured(bundle, summary)], rows),
     ]
+
+
+def _measured(bundle: Bundle, summary: dict[str, Any]) -> str:
+    """Name of what was measured: the bundle, or two that are used together."""
+    return escaped(str(summary["provenance"].get("Bundle", bundle.name)))
 
 
 def _check_weights(bundle: Bundle, report: Path, summary: dict[str, Any]) -> None:
     """Figures of other weights do not belong into the card."""
-    measured = (summary.get("provenance") or {}).get("WeightsSha256")
+    provenance = summary.get("provenance") or {}
+    measured = provenance.get("WeightsSha256")
+    if "+" in str(measured):  # of bundles that are used together, such as lesion+fill
+        names, weights = (str(provenance.get(key)).split("+") for key in ("Bundle", "WeightsSha256"))
+        measured = dict(zip(names, weights, strict=False)).get(bundle.name)
     ours = sha256(bundle.weights) if bundle.weights.is_file() else None
     if measured != ours:
         raise UsageError(

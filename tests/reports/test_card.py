@@ -56,3 +56,16 @@ def test_figures_of_other_weights_and_cards_without_markers_are_refused(bundle: 
     (bundle.root / "docs" / "README.md").write_text("# Mine\n")
     with pytest.raises(UsageError, match=r"README.md: found no place for the tables, expected the lines"):
         card(bundle, [healthy], pictures=False)
+
+
+def test_a_report_of_two_bundles_belongs_to_the_card_of_either(bundle: Bundle, healthy: Path) -> None:
+    path = healthy / "summary.json"
+    ours = sha256(bundle.weights)
+    for weights, fits in ((f"0000+{ours}", True), (f"{ours}+0000", False)):
+        provenance = {"Bundle": "lesion+gvs", "WeightsSha256": weights}
+        path.write_text(json.dumps({**json.loads(path.read_text()), "provenance": provenance}))
+        if fits:
+            assert "evaluate -b lesion+gvs --healthy --data" in card(bundle, [healthy], pictures=False)
+        else:
+            with pytest.raises(UsageError, match="expected those of gvs"):
+                card(bundle, [healthy], pictures=False)
