@@ -16,7 +16,9 @@ CONTROL_POINTS = 3  # along each side
 class Augmentation:
     """Random rotation, zoom, spline warp, flips and intensity of a slice; the defaults are the paper's.
 
-    Image and mask are moved by one field and resampled once. What comes from beyond the image's edges is reflected.
+    Image and mask are moved by one field and resampled once. What comes from beyond the image's edges is reflected
+    where there is tissue at the edge; where there is background, 0 in the first sequence, no second head comes into
+    view.
     Everything is drawn from torch's global random state, which checkpoints keep.
 
     Args:
@@ -62,6 +64,9 @@ class Augmentation:
         # Of pixels' centres to the sides of the image, −1 to 1.
         grid = torch.stack([(2 * source[1] + 1) / width - 1, (2 * source[0] + 1) / height - 1], dim=-1)
         moved = functional.grid_sample(both, grid[None], padding_mode="reflection", align_corners=False)[0]
+        inside = (image[None, :1] > 0).float()
+        nearest = functional.grid_sample(inside, grid[None], padding_mode="border", align_corners=False)[0] >= 0.5
+        moved = moved * (nearest | (grid.abs() <= 1).all(dim=-1))
         if self.flips:
             moved = moved.flip([axis for axis in (1, 2) if torch.rand(()) < 0.5])
         gain = 1 + self.intensity * _even(len(image), 1, 1)

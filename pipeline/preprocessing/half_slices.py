@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 from torch import Tensor
 
 from pipeline.errors import UsageError
@@ -25,6 +26,7 @@ from pipeline.preprocessing.symmetry import line_of
 HALF_MM2 = 240 * 120  # half a slice of BraTS, the field of view of which the paper counts shares
 MARGIN = 32  # of a canvas's width, this part lies beyond the line: 4 of 128 pixels around BraTS' 120
 LEAST_DEVIATION = 1e-2  # of a window: a sequence that is flat in the brain has nothing to scale
+LEAST_PIECE = 0.05  # of the largest, what is head or brain, too
 KNOWN = ("healthy", "pathological", "excluded")
 
 
@@ -128,8 +130,12 @@ class Halves:
 def without_air(slices: Tensor) -> Tensor:
     """Slices (N, C, H, W) in [0, 1] with 0 around the head or brain, and no 0 within it in the first sequence."""
     first = slices[:, 0].numpy()
-    # What a slab cuts into pieces is head in all of them.
-    inside = torch.from_numpy(foreground(first) | (first > AIR))[:, None]
+    pieces, count = ndimage.label(first > AIR)
+    sizes = np.bincount(pieces.ravel(), minlength=2)
+    sizes[0] = 0
+    # A slab may cut a brain into pieces; specks of noise are none.
+    head = (sizes >= LEAST_PIECE * sizes.max())[pieces] if count else pieces > 0
+    inside = torch.from_numpy(np.stack([ndimage.binary_fill_holes(one) for one in head]))[:, None]
     shown = torch.where(inside, slices, 0)
     shown[:, :1] = torch.where(inside, slices[:, :1].clamp_min(1 / LEVELS), 0)
     return shown

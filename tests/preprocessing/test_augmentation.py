@@ -63,6 +63,17 @@ def test_what_comes_from_beyond_the_edges_is_reflected_not_invented(seed):
     assert torch.equal(mask, full)
 
 
+def test_background_at_an_edge_stays_background_beyond_it():
+    near = torch.zeros(1, 64, 64)
+    near[:, 3:40] = 0.5  # three pixels of background, then the head
+    away = Augmentation(rotation_degrees=0, zoom=0, warp_px=0, intensity=0, flips=False)
+    away._source = lambda *_: torch.stack(torch.meshgrid(torch.arange(64.0) - 20, torch.arange(64.0), indexing="ij"))  # type: ignore[method-assign]
+    image, mask = away(near, (near > 0).float())
+    assert not image[:, :22].any()
+    assert not mask[:, :22].any()
+    assert (image[:, 24:59] == 0.5).all()
+
+
 @given(SEEDS)
 def test_the_rotation_is_of_at_most_three_degrees(seed):
     torch.manual_seed(seed)

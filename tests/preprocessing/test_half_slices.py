@@ -111,6 +111,7 @@ def test_each_sequence_is_standardised_over_the_brain_of_the_volume_and_comes_ba
 def test_around_the_head_there_is_nothing_and_what_is_dark_within_is_not_background():
     slices = torch.from_numpy(np.stack([head()] * 2))[:, None].repeat(1, 2, 1, 1)
     slices[:, :, :5] += 0.02  # noise in air
+    slices[:, :, 2, 2] = 0.3  # and a speck of it
     slices[:, :, 40:44, 50:54] = 0  # fluid
     shown = without_air(slices)
     inside = torch.from_numpy(head() > 0)
