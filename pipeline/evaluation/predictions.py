@@ -20,7 +20,7 @@ from pipeline.evaluation.volumes import (
     PATHOLOGICAL,
     Volume,
     pathological_subjects,
-    read_slab,
+    read_channels,
     read_volume,
     subjects_with,
     targets,
@@ -221,7 +221,7 @@ def _scans(cohort: Path, split: str) -> Mapping[str, Callable[[], Item]]:
     name = _target_name(cohort)
 
     def read(record: Subject, target: float) -> Item:
-        slab = read_slab(cohort, record)
+        slab = read_channels(cohort, record), record.spacing_mm
         return Item(record.subject, record.patient, [None], {name: target}, slab=slab)
 
     return {subject: partial(read, *found) for subject, found in targets(cohort, split).items()}

@@ -165,13 +165,22 @@ def read_volume(cohort: Path, record: Subject, *labels: str) -> Volume:
     )
 
 
-def read_slab(cohort: Path, record: Subject) -> tuple[dict[str, NDArray[np.float32]], tuple[float, float, float]]:
-    """All slices of a subject's slab in [0, 1] by channel, shape (slices, right, anterior), and their voxels' size.
+def read_channels(cohort: Path, record: Subject) -> dict[str, NDArray[np.float32]]:
+    """All slices of a subject's slab in [0, 1] by channel, shape (slices, right, anterior).
 
     Raises:
         UsageError: if a file of the cohort is missing or damaged.
     """
-    return {name: _levels(cohort, record, path) for name, path in record.channels.items()}, record.spacing_mm
+    return {name: _levels(cohort, record, path) for name, path in record.channels.items()}
+
+
+def read_slab(cohort: Path, record: Subject) -> tuple[NDArray[np.float32], tuple[float, float, float]]:
+    """All slices of a subject's slab in [0, 1], shape (slices, C, right, anterior), and their voxels' size.
+
+    Raises:
+        UsageError: as `read_channels`.
+    """
+    return np.stack(list(read_channels(cohort, record).values()), axis=1), record.spacing_mm
 
 
 def read_truth(cohort: Path, record: Subject) -> NDArray[np.float32] | None:
