@@ -183,4 +183,5 @@ def _index(output_dir: Path) -> None:
     count = len(read_entries(output_dir)) if output_dir.is_dir() else 0
     if not count:
         raise UsageError(f"{output_dir}: found no results, expected those of the level participant; run it first")
-    say(f"{output_dir}: {count} results; look at {write_folder_pages(output_dir, Outcome(), asked=count)}")
+    # Of a single one too: more participants may follow.
+    say(f"{output_dir}: {count} results; look at {write_folder_pages(output_dir, Outcome(), asked=0)}")

@@ -132,6 +132,12 @@ def test_participants_run_apart_are_joined_by_the_group_level_in_a_valid_derivat
     assert not bids_findings(tmp_path / "out")[0]
 
 
+def test_the_group_level_of_one_result_has_an_index_too(app: Call, tmp_path: Path) -> None:
+    assert app("--skip-bids-validation", "--participant-label", "02").code == 0
+    assert "out/index.html" in app(level="group").out.replace("\\", "/")
+    assert (tmp_path / "out" / "index.html").is_file()
+
+
 @pytest.mark.skipif(resource is None, reason="the system knows no such bound")
 def test_processors_and_memory_are_kept_to(app: Call) -> None:
     assert app("--skip-bids-validation", "--participant-label", "02", "--n-procs", "1", "--mem-mb", "9000").code == 0
