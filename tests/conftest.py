@@ -20,8 +20,11 @@ import pytest
 from hypothesis import settings
 
 from pipeline.phantoms import brain_phantom
+from pipeline.phantoms.cluttered import scikit_digits
+from pipeline.phantoms.cluttered_cohort import write_cluttered_cohort
 from pipeline.preprocessing.cohort import Settings, preprocess
-from pipeline.preprocessing.slab import Slab
+from pipeline.preprocessing.slab import WHOLE, Slab
+from pipeline.preprocessing.window import WindowRule
 
 # Programs that came with the test requirements are found without the virtual environment being activated.
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
@@ -93,6 +96,16 @@ def phantom_cohort(phantom_scans: Path, tmp_path_factory: pytest.TempPathFactory
     settings = Settings(slab=Slab(thickness_mm=None), split=(0.66, 0.17, 0.17), target="age")
     preprocess(phantom_scans, folder, settings, workers=1)
     return folder
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A preprocessed cohort of cluttered digits: 84 for training, of which about 8 are nines."""
+    folder = tmp_path_factory.mktemp("digits")
+    write_cluttered_cohort(folder / "raw", scikit_digits(), "48-simple", seed=0, count=120)
+    how = Settings(modality="image", slab=WHOLE, window=WindowRule(fixed=(0, 255)), target="digit")
+    preprocess(folder / "raw", folder / "cohort", how, workers=1)
+    return folder / "cohort"
 
 
 @pytest.fixture(scope="session")

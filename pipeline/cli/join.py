@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from pipeline.cli.options import split_by_option
 from pipeline.cli.preprocess import say_counts
 from pipeline.cli.say import say
 
@@ -26,13 +27,7 @@ if TYPE_CHECKING:
     help="Shares of TARGET's patients.",
 )
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of the split.")
-@click.option(
-    "--by",
-    default="patient",
-    show_default=True,
-    type=click.Choice(["patient", "image"]),
-    help="What is split. By image, slices of one person are in training and test, which leaks.",
-)
+@split_by_option
 def join(
     target: str,
     sources: tuple[str, ...],

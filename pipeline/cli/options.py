@@ -15,6 +15,13 @@ judge_iterations_option = click.option(
     type=click.IntRange(min=1),
     help="Training iterations of the independent segmentor.",
 )
+split_by_option = click.option(
+    "--by",
+    default="patient",
+    show_default=True,
+    type=click.Choice(["patient", "image"]),
+    help="What is split. By image, as DUIIT, slices of one person are in training and test, which leaks.",
+)
 
 
 def judge_option(none: bool = False) -> Callable[[Any], Any]:

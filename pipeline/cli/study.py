@@ -12,6 +12,7 @@ from pipeline.cli.options import (
     judge_iterations_option,
     judge_option,
     refuse_a_dice_options,
+    split_by_option,
 )
 from pipeline.cli.say import say, say_lines
 from pipeline.cli.train import _value as plain_value
@@ -165,19 +166,7 @@ def sweep(setting: str, **options: Any) -> None:
     help="Which of the paper's cohorts this is; its numbers stand beside ours.",
 )
 def few_labels(
-    data: Path,
-    output: Path,
-    seeds: int,
-    epochs: int | None,
-    device: str,
-    split: str,
-    presets: tuple[str, ...],
-    settings: tuple[str, ...],
-    labels: list[float],
-    labelled_by: str,
-    labelled_target: float | None,
-    skips: list[Any],
-    printed: str | None,
+    data: Path, output: Path, presets: tuple[str, ...], settings: tuple[str, ...], epochs: int | None, **options: Any
 ) -> None:
     """Segment with few labels: GenSeg beside its baselines of equal iterations (GenSeg, Tables 1a, 1b, Figs. 7, 8).
 
@@ -186,21 +175,7 @@ def few_labels(
     """
     from pipeline.studies import few_labels as study_of
 
-    overrides = _overrides(settings, epochs)
-    page = study_of(
-        data,
-        output,
-        labels,
-        skips,
-        labelled_by,
-        labelled_target,
-        seeds,
-        presets,
-        overrides,
-        printed,
-        split,
-        device,
-    )
+    page = study_of(data, output, presets=presets, overrides=_overrides(settings, epochs), **options)
     _say_study(page, output)
 
 
@@ -387,13 +362,7 @@ def volumes(bundles: tuple[str, ...], data: Path, output: Path, device: str, spl
 )
 @click.option("--preset", type=click.Choice(["laptop"]), help="Smaller than the paper: 64×64 pixels of 4 mm.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Of each training.  [default: 200; laptop: 10]")
-@click.option(
-    "--by",
-    default="patient",
-    show_default=True,
-    type=click.Choice(["patient", "image"]),
-    help="What is split. By image, as the paper, slices of one person are in training and test, which leaks.",
-)
+@split_by_option
 @click.option("--no-target-labels", is_flag=True, help="Of domain adaptation: by source labels alone.")
 @click.option(
     "--features", metavar="FILE", type=FOLDER, help="ImageNet weights of torchvision's ResNet-50, for Table 5."

@@ -4,46 +4,22 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
-from monai.inferers import Inferer
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from pipeline.errors import UsageError
 from pipeline.inference.network import GridNetwork
-from pipeline.preprocessing.grid import Grid, VolumeGrid
+from pipeline.preprocessing.grid import Grid
 from pipeline.preprocessing.half_slices import halved, without_air
 
 
 class HalfSliceNetwork(GridNetwork):
     """Runs a network over the halves of a scan's slices, halved and standardised as in training.
 
-    Args:
-        network: standardised half-slices (B, C, H, W) to tensors (B, K, H, W).
-        grid: of the canvas of one half.
-        device: where to compute.
-        inferer: runs the network on a batch; MONAI's `SimpleInferer` if None.
-        batch_size: slices at once, two halves each.
-        neighbours: has to be 0.
-
-    Raises:
-        UsageError: if a value is out of range.
+    As `GridNetwork`, with the canvas of one half as grid and without neighbours; the network is given standardised
+    half-slices (B, C, H, W), two for each slice of a batch.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        grid: Grid | VolumeGrid,
-        device: torch.device | str = "cpu",
-        inferer: Inferer | None = None,
-        batch_size: int = 4,
-        neighbours: int = 0,
-    ) -> None:
-        if neighbours or isinstance(grid, VolumeGrid):
-            raise UsageError(
-                "half-slices: found a network that sees neighbouring slices, expected one that takes slices one by one"
-            )
-        super().__init__(network, grid, device, inferer, batch_size)
-        self.grid: Grid = grid
+    grid: Grid
 
     @property
     def sees_neighbours(self) -> bool:

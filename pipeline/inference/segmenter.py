@@ -74,6 +74,10 @@ class Segmenter(NetworkPredictor):
         if not isinstance(flip_average, bool):
             raise UsageError(f"flip_average: found {flip_average!r}, expected true or false")
         halves = isinstance(grid, Grid) and grid.halves
+        if halves and neighbours:
+            raise UsageError(
+                "half-slices: found a network that sees neighbouring slices, expected one that takes slices one by one"
+            )
         kind = HalfSliceNetwork if halves else GridNetwork
         runner = kind(network, grid, device, inferer, batch_size, neighbours)
         super().__init__(runner, window, channels, slab or WHOLE)

@@ -21,7 +21,7 @@ from pipeline.methods.dann import DANN
 from pipeline.methods.duiit import PredictionLoss
 from pipeline.methods.multi_task import MultiTask
 from pipeline.networks import ScoreResNet, SourceTranslators
-from pipeline.preprocessing.augmentations import AugmentedDataset, available
+from pipeline.preprocessing.augmented_dataset import AugmentedDataset, available
 from pipeline.preprocessing.cohort_format import read_cohort
 from pipeline.preprocessing.grid import Grid
 from pipeline.preprocessing.modalities import LABELS, ModalityDataset

@@ -7,7 +7,6 @@ others see any; autoencoding and GenSeg see all images, with the masks of the sa
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +20,14 @@ from pipeline.comparison.significance import ALPHA, holm, wilcoxon_signed_rank
 from pipeline.errors import UsageError
 from pipeline.evaluation.controls import THRESHOLD, best_cut
 from pipeline.evaluation.volumes import PATHOLOGICAL
-from pipeline.files import sha256
 from pipeline.inference import load_predictor
 from pipeline.launch import OWN
 from pipeline.metrics import dice
-from pipeline.preprocessing.cohort_format import COHORT_FILE, Cohort, read_cohort
+from pipeline.preprocessing.cohort_format import Cohort, read_cohort
 from pipeline.preprocessing.few_labels import FewLabelsDataset
 from pipeline.preprocessing.half_slices import HalfSliceDataset
 from pipeline.reports.markdown import count, table
-from pipeline.studies.study import mean_sd, once, open_study, over_seeds, write_study
+from pipeline.studies.study import mean_sd, once, open_study, over_seeds, trainings_of, write_study
 from pipeline.studies.training import run_trained
 from pipeline.studies.translations import domains, network_input, write_translations
 from pipeline.training.checkpoint import CHECKPOINT, load_tensors
@@ -141,14 +139,9 @@ def few_labels(
         folder,
         {
             "study": "few labels",
-            "bundle": bundle.name,
-            "bundle_config_sha256": sha256(bundle.config("train")),
-            "cohort_sha256": sha256(cohort / COHORT_FILE),
+            **trainings_of(bundle, cohort, presets, overrides, split),
             "labelled_by": labelled_by,
             "labelled_target": labelled_target,
-            "presets": list(presets),
-            "overrides": overrides,
-            "split": split,
         },
     )
     content = read_cohort(cohort)
@@ -172,7 +165,7 @@ def few_labels(
             logger.info("training %s, of %d in all", kind.run(seed), len(kinds) * seeds)
             run = trained(kind, seed)
             steps = int(load_tensors(run.root / "models" / CHECKPOINT)["iteration"])
-            measured = score(partial(segmented, run, device), *domains(run, cohort, split))
+            measured = score(segmented(run, device), *domains(run, cohort, split))
             return {**_keys(kind.arm, kind, seed), "iterations": steps, **measured}
 
         return once(folder / "results" / f"{kind.run(seed)}.json", train_and_measure)
@@ -245,12 +238,16 @@ def _keys(name: str, kind: Kind, seed: int) -> dict[str, Any]:
 Segment = Callable[[Iterator[Tensor]], Iterator[Tensor]]
 
 
-@torch.inference_mode()
-def segmented(run: Bundle, device: str, batches: Iterator[Tensor]) -> Iterator[Tensor]:
+def segmented(run: Bundle, device: str) -> Segment:
     """What a run's network calls target, bool, shape (B, 1, H, W), of each batch of images on its grid."""
     predictor, _ = load_predictor(run, "segmenter", device)
-    for images in batches:
-        yield predictor.runner.network(images.to(predictor.device)).cpu() > 0
+
+    @torch.inference_mode()
+    def segment(batches: Iterator[Tensor]) -> Iterator[Tensor]:
+        for images in batches:
+            yield predictor.runner.network(images.to(predictor.device)).cpu() > 0
+
+    return segment
 
 
 def score(

@@ -11,9 +11,10 @@ from pipeline import RESEARCH_ONLY, __version__
 from pipeline.bundles import Bundle, read_config
 from pipeline.errors import UsageError
 from pipeline.evaluation.judge import Scale
-from pipeline.files import PARTIAL, table_csv, write_json, write_text, written_aside
+from pipeline.files import PARTIAL, sha256, table_csv, write_json, write_text, written_aside
 from pipeline.inference import Translator, load_predictor
 from pipeline.launch import check_unseen
+from pipeline.preprocessing.cohort_format import COHORT_FILE
 
 SETTINGS = "study.json"
 
@@ -43,6 +44,20 @@ def open_study(folder: Path, settings: dict[str, Any]) -> None:
     elif files or (folder.exists() and not folder.is_dir()):
         raise UsageError(f"{folder}: exists and is no study, expected a new or empty folder; choose another")
     write_json(path, settings)
+
+
+def trainings_of(
+    bundle: Bundle, cohort: Path, presets: Sequence[str], overrides: dict[str, Any], split: str
+) -> dict[str, Any]:
+    """What tells trainings of a bundle from others, among the settings of `open_study`."""
+    return {
+        "bundle": bundle.name,
+        "bundle_config_sha256": sha256(bundle.config("train")),
+        "cohort_sha256": sha256(cohort / COHORT_FILE),
+        "presets": list(presets),
+        "overrides": overrides,
+        "split": split,
+    }
 
 
 def load_generators(

@@ -17,13 +17,11 @@ from pipeline.evaluation.bracketed import BRACKETS, LEARNED
 from pipeline.evaluation.controls import UNTOUCHED
 from pipeline.evaluation.judge import ITERATIONS
 from pipeline.evaluation.own import own_networks
-from pipeline.files import sha256
 from pipeline.inference import load_predictor
 from pipeline.metrics import A_DICE, Metric
-from pipeline.preprocessing.cohort_format import COHORT_FILE
 from pipeline.reports.cohort_evaluation import evaluate_and_report
 from pipeline.reports.markdown import table
-from pipeline.studies.study import mean_sd, open_study, over_seeds, write_study
+from pipeline.studies.study import mean_sd, open_study, over_seeds, trainings_of, write_study
 from pipeline.studies.training import run_trained
 
 logger = logging.getLogger(__name__)
@@ -81,13 +79,8 @@ def sweep(
         folder,
         {
             "study": "sweep",
-            "bundle": bundle.name,
-            "bundle_config_sha256": sha256(bundle.config("train")),
-            "cohort_sha256": sha256(cohort / COHORT_FILE),
+            **trainings_of(bundle, cohort, presets, overrides, split),
             "setting": setting,
-            "presets": list(presets),
-            "overrides": overrides,
-            "split": split,
             "a_dice": a_dice and {**asdict(a_dice), "seeds": "each run's own"},
             "judge_iterations": judge_iterations,
         },

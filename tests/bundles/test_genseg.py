@@ -19,11 +19,8 @@ from pipeline.networks import GenSegDecoder, GenSegResidualDecoder, PresenceToAb
 from pipeline.networks.genseg import Convolution
 from pipeline.objectives import Hinge
 from pipeline.phantoms import brain_phantom
-from pipeline.phantoms.cluttered import scikit_digits
-from pipeline.phantoms.cluttered_cohort import write_cluttered_cohort
 from pipeline.preprocessing.cohort import Settings, preprocess
 from pipeline.preprocessing.slab import WHOLE
-from pipeline.preprocessing.window import WindowRule
 from pipeline.scans import read_nifti
 
 BUNDLE = find_bundle("genseg")
@@ -172,15 +169,6 @@ def test_the_baselines_share_encoder_and_decoders_and_train_all_that_they_have(p
 def test_segmentation_only_sees_labelled_slices_as_often_as_other_trainings_see_any():
     assert parser("segmentation_only")["labelled_share"] == 1
     assert parser()["labelled_share"] is None
-
-
-@pytest.fixture(scope="module")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("digits")
-    write_cluttered_cohort(root / "raw", scikit_digits(), "48-simple", seed=0, count=120)
-    settings = Settings(modality="image", slab=WHOLE, window=WindowRule(fixed=(0, 255)), target="digit")
-    preprocess(root / "raw", root / "cohort", settings, workers=1)
-    return root / "cohort"
 
 
 @pytest.mark.slow

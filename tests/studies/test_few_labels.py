@@ -13,14 +13,9 @@ import torch
 from pipeline.bundles import read_config
 from pipeline.errors import UsageError
 from pipeline.evaluation.controls import THRESHOLD
-from pipeline.phantoms.cluttered import scikit_digits
-from pipeline.phantoms.cluttered_cohort import write_cluttered_cohort
-from pipeline.preprocessing.cohort import Settings, preprocess
 from pipeline.preprocessing.cohort_format import read_cohort
 from pipeline.preprocessing.grid import Grid
 from pipeline.preprocessing.half_slices import HalfSliceDataset
-from pipeline.preprocessing.slab import WHOLE
-from pipeline.preprocessing.window import WindowRule
 from pipeline.studies import few_labels
 from pipeline.studies.few_labels import (
     ALL_POSITIVE,
@@ -45,16 +40,6 @@ TINY = {
     "epochs": 1,
     "batch_size": 10,
 }
-
-
-@pytest.fixture(scope="module")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """84 training digits, of which about 8 are nines."""
-    root = tmp_path_factory.mktemp("digits")
-    write_cluttered_cohort(root / "raw", scikit_digits(), "48-simple", seed=0, count=120)
-    settings = Settings(modality="image", slab=WHOLE, window=WindowRule(fixed=(0, 255)), target="digit")
-    preprocess(root / "raw", root / "cohort", settings, workers=1)
-    return root / "cohort"
 
 
 def go(cohort: Path, folder: Path, **options: Any) -> str:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from pipeline.preprocessing.augmentations import AUGMENTATIONS, AugmentedDataset
+from pipeline.preprocessing.augmented_dataset import AUGMENTATIONS, AugmentedDataset
 
 
 class Slices(Dataset[dict[str, Tensor]]):
