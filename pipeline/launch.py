@@ -33,6 +33,7 @@ from pipeline.errors import PipelineError, UsageError
 from pipeline.files import remove_left, remove_partials, require_empty, sha256, write_json, written_aside
 from pipeline.preprocessing.cohort_format import COHORT_FILE, Cohort, known_patients, patient_hashes, read_cohort
 from pipeline.preprocessing.domain import describe
+from pipeline.preprocessing.pairs import DRAWN
 from pipeline.training.checkpoint import CHECKPOINT
 from pipeline.training.trainer import PlayerTrainer
 
@@ -340,9 +341,14 @@ def _fill_folder(
 
 def _domains(cohort: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     """What the training volumes are like; of a bundle that learns of several modalities, those of each."""
-    target, sources = settings.get("target_modality"), settings.get("sources", ())
+    target, sources = settings.get("target_modality"), _in_cohort(settings.get("sources", ()))
     domains = {"training_domain": describe(cohort, target)}
     return {**domains, "source_domains": {name: describe(cohort, name) for name in sources}} if target else domains
+
+
+def _in_cohort(sources: Iterable[str]) -> list[str]:
+    """Those that are channels of a cohort, not drawn from a pair."""
+    return [name for name in sources if name not in DRAWN]
 
 
 def _data_format(
@@ -395,13 +401,15 @@ def _of_cohort(bundle: Bundle, folder: Path, chosen: Mapping[str, Any]) -> dict[
     settings = read_config(bundle.config("train"))
     channels = cohort.channels
     if "target_modality" in chosen:
-        channels = [chosen["target_modality"]]
-        missing = [name for name in (*channels, *chosen["sources"]) if name not in cohort.channels]
+        target = chosen["target_modality"]
+        missing = [name for name in (target, *_in_cohort(chosen["sources"])) if name not in cohort.channels]
         if missing:
             raise UsageError(
                 f"{folder}: has scans of {', '.join(cohort.channels)}, expected {' and '.join(missing)} too; say which "
                 "modalities these are (--set target_modality=NAME --set sources=[NAME])"
             )
+        # A translator of pairs takes its sources together; others learn in the target modality.
+        channels = list(chosen["sources"]) if "in_channels" in settings else [target]
     if len(channels) > 1 and "in_channels" not in settings:
         raise UsageError(
             f"{folder}: has the sequences {', '.join(cohort.channels)}, expected one, which is what {bundle.name} "

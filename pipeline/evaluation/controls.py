@@ -2,7 +2,8 @@
 
 Each control of a translator takes the pathological image (N, 1, H, W) in [0, 1], its lesion mask and its foreground
 (bool, same shape), and returns the image that it would hand in as pseudo-healthy. Those of a segmenter make a lesion
-mask from a volume's intensities alone, that of a scorer gives every scan the same number.
+mask from a volume's intensities alone, that of a scorer gives every scan the same number, and those of a translator
+between modalities map intensities without knowing where they are.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -116,6 +117,9 @@ CONTROLS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "mirrored hemisphere": mirrored,
 }
 
+SOURCE = "source as it is"
+HISTOGRAM = "histogram matching"
+INTENSITY = "intensity map"
 THRESHOLD = "intensity threshold"
 EMPTY = "empty mask"
 MEAN = "training mean"
@@ -177,5 +181,56 @@ def fitted_guess(training: Sequence[float], classes: bool) -> tuple[str, float]:
     return (MAJORITY, float(mean >= 0.5)) if classes else (MEAN, mean)
 
 
+Pairs = Iterable[tuple[NDArray[np.float32], NDArray[np.float32]]]
+
+
+def fitted_histogram(pairs: Pairs) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    """The rising intensity map that gives the sources the histogram of the targets; pairs need not lie on each other.
+
+    Args:
+        pairs: foreground intensities in [0, 1] of source and target of training scans, any shape.
+
+    Returns:
+        From source intensities to target intensities, the same shape.
+    """
+    shares = [counts[:, 0].cumsum() / counts[:, 0].sum() for counts in _levels_of(pairs)]
+    reached = np.searchsorted(shares[1], shares[0])
+    return _map(reached.clip(0, LEVELS - 1) / (LEVELS - 1))
+
+
+def fitted_intensities(pairs: Pairs) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    """The intensity map of the least squared error: the mean target of each source intensity.
+
+    Arguments and result as of `fitted_histogram`; pairs must lie on each other.
+    """
+    sources, _ = _levels_of(pairs)
+    count, total = sources[:, 0], sources[:, 1]
+    known = np.flatnonzero(count)
+    return _map(np.interp(np.arange(LEVELS), known, total[known] / count[known]))
+
+
+def _levels_of(pairs: Pairs) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Of both sides' levels how many pixels have each, and the sum of the other side there, shape (LEVELS, 2)."""
+    found = np.zeros((2, LEVELS, 2))
+    for pair in pairs:
+        for side, (own, other) in enumerate((pair, pair[::-1])):
+            level = _level(own).ravel()
+            found[side, :, 0] += np.bincount(level, minlength=LEVELS)
+            found[side, :, 1] += np.bincount(level, other.ravel().astype(np.float64), minlength=LEVELS)
+    return found[0], found[1]
+
+
+def _level(image: NDArray[np.float32]) -> NDArray[np.intp]:
+    return (image.clip(0, 1) * (LEVELS - 1)).round().astype(np.intp)
+
+
+def _map(values: NDArray[np.float64]) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    def mapped(image: NDArray[np.float32]) -> NDArray[np.float32]:
+        made: NDArray[np.float32] = values.astype(np.float32)[_level(image)]
+        return made
+
+    return mapped
+
+
 # What a row of a table may be called that is no method.
-NAMES = (*CONTROLS, THRESHOLD, EMPTY, MEAN, MAJORITY)
+NAMES = (*CONTROLS, SOURCE, HISTOGRAM, INTENSITY, THRESHOLD, EMPTY, MEAN, MAJORITY)

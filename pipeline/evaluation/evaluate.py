@@ -123,7 +123,10 @@ class _Measures:
     ) -> None:
         self.predictor, self.kind, self.cohort, self.settings = predictor, kind, cohort, settings
         self.device = torch.device(predictor.device)
-        self.makes: dict[str, Predict] = {settings.name: partial(kind.predict, predictor), **kind.controls(cohort)}
+        self.makes: dict[str, Predict] = {
+            settings.name: partial(kind.predict, predictor),
+            **kind.controls(cohort, predictor),
+        }
         self.rows: list[dict[str, Any]] = []
         self.available: set[str] = set()
         self.padding: dict[tuple[int, int], tuple[int, int]] = {}

@@ -1,6 +1,6 @@
 """What each kind of predictor makes of a volume, as fields that metrics need, and what its controls make of it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.errors import UsageError
-from pipeline.evaluation.controls import CONTROLS, EMPTY, THRESHOLD, empty, fitted_guess, fitted_threshold
+from pipeline.evaluation.controls import (
+    CONTROLS,
+    EMPTY,
+    HISTOGRAM,
+    INTENSITY,
+    SOURCE,
+    THRESHOLD,
+    empty,
+    fitted_guess,
+    fitted_histogram,
+    fitted_intensities,
+    fitted_threshold,
+)
 from pipeline.evaluation.fills import FILLS
 from pipeline.evaluation.judge import Judge
 from pipeline.evaluation.volumes import (
@@ -27,6 +39,7 @@ from pipeline.evaluation.volumes import (
 )
 from pipeline.metrics.lesion_size import size_classes
 from pipeline.preprocessing.cohort_format import Subject, read_cohort
+from pipeline.preprocessing.modalities import LABELS
 
 Fields = dict[str, Any]
 
@@ -64,14 +77,15 @@ class Kind:
         unit: what is counted.
         items: the subjects of a split, by name, each read when it is its turn.
         predict: fields that a predictor adds to those of an item.
-        controls: what learns nothing, or next to nothing, by name, from a cohort.
+        controls: what learns nothing, or next to nothing, by name, from a cohort; they ask the predictor what it takes
+            and gives, and nothing where a kind leaves no choice (None will do).
     """
 
     task: str
     unit: str
     items: Callable[[Path, str], Mapping[str, Callable[[], Item]]]
     predict: Callable[[Any, Item], Fields]
-    controls: Callable[[Path], Mapping[str, Predict]]
+    controls: Callable[[Path, Any], Mapping[str, Predict]]
 
 
 def kind_of(predictor: Any) -> Kind:
@@ -178,6 +192,28 @@ def _segment(segmenter: Any, item: Item) -> Fields:
     return {"prediction": torch.from_numpy(probabilities.max(axis=1, keepdims=True)) >= segmenter.threshold}
 
 
+def _to_modality(translator: Any, item: Item) -> Fields:
+    volume = volume_of(item)
+    windowed, chosen = shown_to(translator, volume)
+    made = torch.from_numpy(translator.translate(windowed, volume.voxel_mm)[chosen])[:, None]
+    return {"translated": made, "target_image": _target_image(translator, volume)}
+
+
+def _target_image(translator: Any, volume: Volume) -> Tensor:
+    """What the target modality shows of a volume's slices, shape (N, 1, H, W).
+
+    Raises:
+        UsageError: if the cohort lacks it.
+    """
+    name = translator.target_modality
+    if volume.slab is None or name not in volume.slab:
+        raise UsageError(
+            f"{volume.subject}: the cohort has {', '.join(volume.slab or ())}, expected {name} too, which the bundle "
+            "translates into; preprocess it with --channels"
+        )
+    return torch.from_numpy(volume.slab[name][volume.places, None])
+
+
 def _score(scorer: Any, item: Item) -> Fields:
     if item.slab is None:
         raise ValueError(f"{item.subject}: holds no slab, expected a scan as a whole")
@@ -217,6 +253,13 @@ def _whole_volumes(cohort: Path, split: str) -> Mapping[str, Callable[[], Item]]
     }
 
 
+def _all_slices(cohort: Path, split: str) -> Mapping[str, Callable[[], Item]]:
+    return {
+        record.subject: partial(lambda one: of_volume(read_volume(cohort, one, *LABELS)), record)
+        for record in subjects_with(cohort, split, *LABELS)
+    }
+
+
 def _scans(cohort: Path, split: str) -> Mapping[str, Callable[[], Item]]:
     name = _target_name(cohort)
 
@@ -242,8 +285,9 @@ def _target_name(cohort: Path) -> str:
     return "label" if values <= {0.0, 1.0} else "target"
 
 
-def _fills(cohort: Path) -> Mapping[str, Predict]:
+def _fills(cohort: Path, predictor: Any) -> Mapping[str, Predict]:
     """What fills the lesion without having learned; where the truth is known, more of them."""
+    del predictor
 
     def in_slices(make: Callable[[Tensor, Tensor, Tensor], Tensor], item: Item) -> Fields:
         volume = volume_of(item)
@@ -260,7 +304,34 @@ def _fills(cohort: Path) -> Mapping[str, Predict]:
     }
 
 
-def _trivial_masks(cohort: Path) -> Mapping[str, Predict]:
+def _intensity_maps(cohort: Path, translator: Any) -> Mapping[str, Predict]:
+    """Of the source that the translator takes, or the first of these."""
+
+    def source(volume: Volume) -> NDArray[np.float32]:
+        windowed, chosen = shown_to(translator, volume)
+        return windowed[chosen, 0]
+
+    def pairs() -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        for read in _all_slices(cohort, "training").values():
+            volume = volume_of(read())
+            inside = volume.foreground[:, 0].numpy()
+            yield source(volume)[inside], _target_image(translator, volume)[:, 0].numpy()[inside]
+
+    def made(by: Callable[[NDArray[np.float32]], NDArray[np.float32]], item: Item) -> Fields:
+        volume = volume_of(item)
+        image = np.where(volume.foreground[:, 0].numpy(), by(source(volume)), np.float32(0))
+        return {"translated": torch.from_numpy(image)[:, None], "target_image": _target_image(translator, volume)}
+
+    maps = {
+        SOURCE: lambda image: image,
+        HISTOGRAM: fitted_histogram(pairs()),
+        INTENSITY: fitted_intensities(pairs()),
+    }
+    return {name: partial(made, by) for name, by in maps.items()}
+
+
+def _trivial_masks(cohort: Path, predictor: Any) -> Mapping[str, Predict]:
+    del predictor
     threshold = fitted_threshold(
         read_volume(cohort, record, PATHOLOGICAL, HEALTHY)
         for record in subjects_with(cohort, "training", PATHOLOGICAL, HEALTHY)
@@ -271,7 +342,8 @@ def _trivial_masks(cohort: Path) -> Mapping[str, Predict]:
     }
 
 
-def _guesses(cohort: Path) -> Mapping[str, Predict]:
+def _guesses(cohort: Path, predictor: Any) -> Mapping[str, Predict]:
+    del predictor
     values = [target for _, target in targets(cohort, "training").values()]
     name, guess = fitted_guess(values, classes=_target_name(cohort) == "label")
     return {name: lambda item: {"prediction": guess}}  # noqa: ARG005
@@ -282,4 +354,5 @@ KINDS: dict[str, Kind] = {
     "filler": Kind("lesion filling", "pathological slice", _pathological, _fill, _fills),
     "segmenter": Kind("lesion segmentation", "slice", _whole_volumes, _segment, _trivial_masks),
     "scorer": Kind("prediction", "scan", _scans, _score, _guesses),
+    "modality translator": Kind("translation between modalities", "slice", _all_slices, _to_modality, _intensity_maps),
 }

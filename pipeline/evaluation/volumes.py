@@ -134,7 +134,7 @@ def read_volume(cohort: Path, record: Subject, *labels: str) -> Volume:
     Args:
         cohort: folder of the preprocessed cohort.
         record: of the subject, as `subjects_with` gives it.
-        labels: some of `pathological` and `healthy`; `pathological` if none is given.
+        labels: some of `pathological`, `healthy` and `unknown`; `pathological` if none is given.
 
     Raises:
         UsageError: if a file of the cohort is missing or damaged.

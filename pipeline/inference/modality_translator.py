@@ -1,6 +1,6 @@
 """Translators between modalities: image in, the same anatomy as another modality shows it out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,13 +30,14 @@ NETWORK_S = (
 
 
 class ModalityTranslator(NetworkPredictor):
-    """Applies the generator of one source modality to whole scans.
+    """Applies a generator to whole scans of a source modality, or to those of several that it takes together.
 
     The output is another modality's, so no residual is carried back: all voxels are the network's, and those of slices
     that it was not trained on are left empty. The product is `translated`, an image in the scan's window.
 
     Args:
-        network: a generator for each source modality.
+        network: a generator for each source modality, of which one is used at a time; or, with `channels`, a generator
+            that takes all of these, (B, C, H, W) in [0, 1] to (B, 1, H, W).
         grid: the network's grid.
         window: how the intensity window is chosen.
         slab: the middle slices that the network was trained on; None translates the whole volume.
@@ -44,6 +45,8 @@ class ModalityTranslator(NetworkPredictor):
         device: where to compute.
         inferer: runs the network on a batch; MONAI's `SimpleInferer` if None.
         batch_size: slices at once.
+        channels: names of the sequences that one generator takes, that whose grid the result lies on first; None where
+            each source modality has its own.
 
     Raises:
         UsageError: if the network is another one, or a name cannot be one of a file.
@@ -55,7 +58,7 @@ class ModalityTranslator(NetworkPredictor):
 
     def __init__(
         self,
-        network: SourceTranslators,
+        network: nn.Module,
         grid: Grid,
         window: WindowRule,
         slab: Slab | None = None,
@@ -63,25 +66,31 @@ class ModalityTranslator(NetworkPredictor):
         device: torch.device | str = "cpu",
         inferer: Inferer | None = None,
         batch_size: int = 4,
+        channels: Sequence[str] | None = None,
     ) -> None:
-        if not isinstance(network, SourceTranslators):
-            raise UsageError(f"network: found a {type(network).__name__}, expected SourceTranslators")
-        super().__init__(
-            GridNetwork(network, grid, device, inferer, batch_size), window, (network.source,), slab or WHOLE
-        )
-        self.translators = network
+        self.translators = network if isinstance(network, SourceTranslators) else None
+        if (self.translators is None) == (channels is None):
+            wanted = "another generator with channels" if self.translators else "SourceTranslators without channels"
+            raise UsageError(f"network: found a {type(network).__name__}, expected {wanted}")
+        taken = (self.translators.source,) if self.translators else tuple(channels or ())
+        super().__init__(GridNetwork(network, grid, device, inferer, batch_size), window, taken, slab or WHOLE)
         (self.target_modality,) = check_names("target_modality", (target_modality,))
-        check_names("sources", tuple(network))
+        self.sources = check_names("sources", tuple(self.translators) if self.translators else taken[:1])
 
     @property
     def networks(self) -> dict[str, nn.Module]:
         """By the id in the configs, whose weights they take."""
-        return {"translators_def": self.translators}
+        return super().networks if self.translators is None else {"translators_def": self.translators}
+
+    @property
+    def source(self) -> str:
+        """The modality of the scans: of several sequences taken together, that of the first."""
+        return self.channels[0]
 
     @property
     def settings(self) -> dict[str, Any]:
         """What a user may change of it, as records keep it."""
-        return {**super().settings, "SourceModality": self.translators.source}
+        return {**super().settings, "SourceModality": self.source}
 
     def choose(self, source: str | None) -> None:
         """Translate scans of this source modality from now on; None: of the only one there is.
@@ -89,22 +98,24 @@ class ModalityTranslator(NetworkPredictor):
         Raises:
             UsageError: if there is no generator for it, or are several.
         """
-        known = tuple(self.translators)
+        known = self.sources
         chosen = source if source is not None or len(known) > 1 else known[0]
         if chosen not in known:
             raise UsageError(
                 f"--source {source or '(not given)'}: the bundle translates {' and '.join(known)} into "
                 f"{self.target_modality}, expected one of these"
             )
-        self.translators.source = chosen
-        self.channels = (chosen,)
+        if self.translators is not None:
+            self.translators.source = chosen
+            self.channels = (chosen,)
 
     def trained_on(self, metadata: Mapping[str, Any]) -> dict[str, Any]:
         """A bundle's metadata with what its scans of this source modality were like in place of the target's."""
-        domains, about = metadata.get("source_domains"), metadata.get("translators_def_data_format")
+        domains = metadata.get("source_domains")
+        about = metadata.get("network_data_format" if self.translators is None else "translators_def_data_format")
         return {
             **metadata,
-            "training_domain": domains.get(self.translators.source) if isinstance(domains, dict) else None,
+            "training_domain": domains.get(self.source) if isinstance(domains, dict) else None,
             "network_data_format": about,
         }
 
@@ -158,7 +169,7 @@ class ModalityTranslator(NetworkPredictor):
             window=seen.window,
             notes=[*seen.notes, *seen.told([note.replace("left alone", "left empty") for note in notes]), *held],
             steps=seen.steps,
-            facts={"SourceModality": self.translators.source, "TargetModality": self.target_modality},
-            made=f"The scan was translated from {self.translators.source} into {self.target_modality}",
+            facts={"SourceModality": self.source, "TargetModality": self.target_modality},
+            made=f"The scan was translated from {self.source} into {self.target_modality}",
             method=(NETWORK_S.format(low=seen.window.low, high=seen.window.high),),
         )

@@ -11,6 +11,7 @@ from pipeline.methods.genseg_pathologies import GenSegPathologies
 from pipeline.methods.gvs import GVS
 from pipeline.methods.inpainting import Inpainting
 from pipeline.methods.multi_task import MultiTask
+from pipeline.methods.paired_translation import PairedTranslation
 from pipeline.methods.phs_gan import PairedPHSGAN, UnpairedPHSGAN
 from pipeline.methods.pool import ImagePool, ImagePools
 from pipeline.methods.regression import Regression
@@ -34,6 +35,7 @@ __all__ = [
     "Method",
     "MultiTask",
     "PairedPHSGAN",
+    "PairedTranslation",
     "Player",
     "PredictionLoss",
     "Regression",

@@ -9,7 +9,15 @@ import torch
 from scipy.stats import rankdata
 from torch import Tensor
 
-from pipeline.metrics.contrast import AROUND_MM, MARGIN_MM, contrast, contrast_sums, identical_counts
+from pipeline.metrics.contrast import (
+    AROUND_MM,
+    MARGIN_MM,
+    contrast,
+    contrast_error,
+    contrast_sums,
+    identical_counts,
+    paired_contrast_sums,
+)
 from pipeline.metrics.fidelity import psnr, ssim, ssim_map
 from pipeline.metrics.healthiness import healthiness_of_counts
 from pipeline.metrics.identity import identity
@@ -269,7 +277,28 @@ SCORING = (
     ),
 )  # fmt: skip
 
-METRICS: dict[str, Metric] = {metric.name: metric for metric in (*TRANSLATION, *SEGMENTATION, *SCORING)}
+MODALITY = (
+    Metric(
+        "psnr_target", "PSNR against the target modality, dB",
+        "of the translation against the person's own image of the target modality, over head or body; peak 1",
+        2, "higher", ("translated", "target_image", "foreground"), "slice", math.inf, headline=True,
+        measure=lambda translated, target_image, foreground: psnr(translated, reference=target_image, mask=foreground),
+    ),
+    Metric(
+        "ssim_target", "SSIM against the target modality", "the same; windows see head or body only",
+        4, "higher", ("translated", "target_image", "foreground"), "slice", 1.0, headline=True,
+        measure=lambda translated, target_image, foreground: ssim(translated, reference=target_image, mask=foreground),
+    ),
+    Metric(
+        "contrast_error", "error of the lesion contrast, % of the window",
+        f"|c of the translation − c of the target|, c = mean of the lesion − mean of the tissue {MARGIN_MM:g} to "
+        f"{AROUND_MM:g} mm around it in the slice; that of an image that shows no lesion is |c of the target|",
+        2, "lower", ("translated", "target_image", "mask", "foreground", "spacing_mm"), "volume", 0.0, factor=100,
+        headline=True, measure=paired_contrast_sums, combine=contrast_error,
+    ),
+)  # fmt: skip
+
+METRICS: dict[str, Metric] = {metric.name: metric for metric in (*TRANSLATION, *SEGMENTATION, *SCORING, *MODALITY)}
 
 # Measured by training segmentors on all images of a row together, so that no volume has one (`evaluation.bracketed`).
 A_DICE = Metric(

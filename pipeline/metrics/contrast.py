@@ -57,6 +57,38 @@ def contrast(rows: pd.DataFrame) -> float:
     return float(abs(rows["inside_sum"].sum() / inside - mean) / variance**0.5)
 
 
+def contrast_error(rows: pd.DataFrame) -> float:
+    """|lesion − surroundings of the translation, minus the same of the target|; nan without either.
+
+    Args:
+        rows: with the columns of `paired_contrast_sums`.
+    """
+    made, wanted = (lesion_difference(rows, side) for side in ("translated", "target"))
+    return abs(made - wanted)
+
+
+def lesion_difference(rows: pd.DataFrame, side: str) -> float:
+    """Mean of the lesion − mean of its surroundings, of the `translated` image or the `target`; nan without either."""
+    inside, around = rows["inside_pixels"].sum(), rows["around_pixels"].sum()
+    if not (inside and around):
+        return float("nan")
+    return float(rows[f"{side}_inside_sum"].sum() / inside - rows[f"{side}_around_sum"].sum() / around)
+
+
+def paired_contrast_sums(
+    translated: Tensor, target_image: Tensor, mask: Tensor, foreground: Tensor, spacing_mm: tuple[float, float]
+) -> dict[str, Tensor]:
+    """Numbers and sums of lesion and surroundings in both images, for each slice, (N,)."""
+    sums = {
+        side: contrast_sums(image, mask, foreground, spacing_mm)
+        for side, image in (("translated", translated), ("target", target_image))
+    }
+    counts = {name: sums["target"][name] for name in ("inside_pixels", "around_pixels")}
+    return counts | {
+        f"{side}_{name}": values[name] for side, values in sums.items() for name in ("inside_sum", "around_sum")
+    }
+
+
 def identical_counts(
     twin: Tensor, image: Tensor, mask: Tensor, foreground: Tensor, spacing_mm: tuple[float, float]
 ) -> dict[str, Tensor]:

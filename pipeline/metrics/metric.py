@@ -33,6 +33,7 @@ class Metric:
         better: whether higher or lower values are better.
         needs: names of the fields that `measure` is called with: `image` (x_p), `twin` (x_s), `mask` (lesion),
             `foreground`, `truth` (healthy), `sizes` (each pixel's lesion's, by number in `lesion_size.SIZES`),
+            `translated` and `target_image` (what a translation between modalities made, and should have made),
             `prediction` (a mask or a number), `target` (a number), `label` (a class), `found` (lesion that the
             evaluation segmentor sees in the twin), `spacing_mm` (of pixels), `voxel_ml`; of the method's own networks
             `reconstruction`, `found_again` (as `found`, in the reconstruction) and `own_found` (lesion that its own

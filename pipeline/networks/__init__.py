@@ -20,6 +20,7 @@ from pipeline.networks.genseg import (
 )
 from pipeline.networks.johnson import JohnsonGenerator
 from pipeline.networks.phs_gan import FactorisedCycle, PHSDiscriminator, PHSGenerator
+from pipeline.networks.pix2pix import Pix2PixUNet
 from pipeline.networks.residual_unet import ResidualUNet
 from pipeline.networks.score_resnet import ScoreResNet
 from pipeline.networks.unet import UNetSegmentor
@@ -42,6 +43,7 @@ __all__ = [
     "PHSDiscriminator",
     "PHSGenerator",
     "PatchGANDiscriminator",
+    "Pix2PixUNet",
     "PlainCycle",
     "PresenceToAbsence",
     "ResidualUNet",

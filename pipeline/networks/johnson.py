@@ -25,7 +25,7 @@ class JohnsonGenerator(nn.Module):
 
     Args:
         in_channels: of the image.
-        out_channels: of the image.
+        out_channels: of the result; a residual is added to as many of the image's channels, from the first.
         filters: F; 32 in Johnson et al., 64 in CycleGAN.
         residual_blocks: 5 in Johnson et al., 9 in CycleGAN.
         upsampling: `transposed` convolution as in the paper, or `bilinear` upsampling followed by a convolution, which
@@ -72,7 +72,7 @@ class JohnsonGenerator(nn.Module):
         """Translate images of shape (B, in_channels, H, W) in [0, 1]; H and W divisible by 4, at least 8."""
         # type: (Tensor) -> Tensor
         raw = self.last(self.decoder(self.blocks(self.encoder(image))))
-        return as_output(self.output, raw, image)
+        return as_output(self.output, raw, image[:, : raw.shape[1]])
 
 
 def _up(channels: int, out_channels: int, upsampling: str) -> tuple[nn.Module, ...]:

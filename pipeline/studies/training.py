@@ -52,13 +52,34 @@ def trained(
     keep_every: int | None = None,
     schedule: Schedule = SEGMENTOR,
 ) -> nn.Module:
-    """The network of a method with one player, from `folder`; trained there first if it is not.
+    """The main export of a method, from `folder`; trained there first if it is not.
+
+    The arguments are those of `trained_exports`.
+
+    Returns:
+        The export on the device, ready for use.
+    """
+    return next(iter(trained_exports(folder, build, dataset, iterations, seed, device, keep_every, schedule).values()))
+
+
+def trained_exports(
+    folder: Path,
+    build: Callable[[], Method],
+    dataset: Callable[[], Dataset[dict[str, Tensor]]],
+    iterations: int,
+    seed: int,
+    device: torch.device,
+    keep_every: int | None = None,
+    schedule: Schedule = SEGMENTOR,
+) -> dict[str, nn.Module]:
+    """All exports of a method, from `folder`; trained there first if they are not.
 
     The global random state is set.
 
     Args:
-        folder: receives `model.pt` and, last, `trained.json`; before that, `checkpoint.pt` to go on from.
-        build: makes the method, with its network's first weights.
+        folder: receives the weights, those of the main export as `model.pt`, and, last, `trained.json`; before that,
+            `checkpoint.pt` to go on from.
+        build: makes the method, with its networks' first weights.
         dataset: makes the training slices.
         iterations: about how many; whole epochs are trained.
         seed: of weights, order of slices, and what the method draws.
@@ -67,17 +88,19 @@ def trained(
         schedule: batch, learning rate and its decay.
 
     Returns:
-        The network on the device, ready for use.
+        By name, the main one first, on the device, ready for use.
     """
     set_determinism(seed=seed)
     method = build()
-    (network,) = method.exports.values()
+    exports = dict(method.exports)
     if not (folder / RECORD).is_file():
         epochs = train_alone(folder, method, dataset(), iterations, seed, device, keep_every, schedule)
         write_json(folder / RECORD, {"weights_sha256": sha256(folder / WEIGHTS), "epochs": epochs, "seed": seed})
         (folder / CHECKPOINT).unlink()
-    network.load_state_dict(load_tensors(folder / WEIGHTS))
-    return network.to(device).eval()
+    for number, (name, export) in enumerate(exports.items()):
+        export.load_state_dict(load_tensors(folder / (export_file(name) if number else WEIGHTS)))
+        export.to(device).eval()
+    return exports
 
 
 def each_epoch(folder: Path, build: Callable[[], nn.Module], device: torch.device) -> dict[int, nn.Module]:

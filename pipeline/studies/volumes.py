@@ -123,7 +123,7 @@ def _fills(
 ) -> tuple[dict[str, Callable[[Item], Fields]], dict[str, Any]]:
     """What fills a lesion, by name, bundles first, and the provenance of the bundles."""
     kind = KINDS["filler"]
-    controls = kind.controls(cohort)
+    controls = kind.controls(cohort, None)
     fills: dict[str, Callable[[Item], Fields]] = {}
     provenance = {}
     for bundle in bundles:

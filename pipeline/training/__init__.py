@@ -4,13 +4,20 @@ from pipeline.training.checkpoint import CheckpointLoader, CheckpointSaver
 from pipeline.training.distributed import rank, world_size
 from pipeline.training.handlers import Curves, ProgressBar
 from pipeline.training.trainer import PlayerTrainer
-from pipeline.training.validation import FillValidation, ScoreValidation, SegmentationValidation, TranslationValidation
+from pipeline.training.validation import (
+    FillValidation,
+    PairedValidation,
+    ScoreValidation,
+    SegmentationValidation,
+    TranslationValidation,
+)
 
 __all__ = [
     "CheckpointLoader",
     "CheckpointSaver",
     "Curves",
     "FillValidation",
+    "PairedValidation",
     "PlayerTrainer",
     "ProgressBar",
     "ScoreValidation",

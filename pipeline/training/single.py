@@ -1,7 +1,8 @@
-"""A network that is trained by itself: one player, Adam, a schedule; stopped, it goes on from its last epoch."""
+"""A training without a bundle: Adam for each player, one schedule; stopped, it goes on from its last epoch."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,17 +25,21 @@ POWER = 0.8
 
 @dataclass(frozen=True)
 class Schedule:
-    """How a network is trained by itself.
+    """How a method is trained without a bundle.
 
     Args:
         batch_size: slices in a step.
         rate: of Adam.
+        betas: of Adam; (0.5, 0.999) is usual where networks play against each other.
+        rates: of Adam for players by name, where one has another rate.
         decay: of the rate: by the poly schedule, or as CycleGAN's, constant for half of the epochs and then linear.
         average_decay: of the moving average of the weights that is exported, as in `PlayerTrainer`; None has none.
     """
 
     batch_size: int = BATCH_SIZE
     rate: float = RATE
+    betas: tuple[float, float] = (0.9, 0.999)
+    rates: Mapping[str, float] = field(default_factory=dict)
     decay: Literal["poly", "late linear"] = "poly"
     average_decay: float | None = None
 
@@ -58,14 +63,14 @@ def train_alone(
     keep_every: int | None = None,
     schedule: Schedule = SEGMENTOR,
 ) -> int:
-    """Train a method of one player, from the checkpoint in the folder if one was left there.
+    """Train a method, from the checkpoint in the folder if one was left there.
 
     The global random state is used as it is: who wants a repeatable training sets it before the method is built.
 
     Args:
-        folder: receives the weights `model.pt`, and `checkpoint.pt`, which the caller removes once the training is on
-            record.
-        method: with its network's first weights.
+        folder: receives the weights of its exports, those of the main one as `model.pt`, and `checkpoint.pt`, which the
+            caller removes once the training is on record.
+        method: with its networks' first weights.
         dataset: the training slices.
         iterations: about how many; whole epochs are trained.
         seed: of the order of slices.
@@ -80,17 +85,22 @@ def train_alone(
     sampler: DistributedSampler[Any] = DistributedSampler(dataset, num_replicas=1, rank=0, seed=seed)
     loader = DataLoader(dataset, batch_size=schedule.batch_size, sampler=sampler)
     epochs = math.ceil(iterations / len(loader))
-    (player,) = method.players
-    owned = [parameter for name in player.networks for parameter in method.networks[name].parameters()]
-    optimizer = Adam(owned, lr=schedule.rate)
+    optimizers = {
+        player.name: Adam(
+            [parameter for name in player.networks for parameter in method.networks[name].parameters()],
+            lr=schedule.rates.get(player.name, schedule.rate),
+            betas=schedule.betas,
+        )
+        for player in method.players
+    }
     interrupted = (folder / CHECKPOINT).is_file()
     PlayerTrainer(
         device=device,
         max_epochs=epochs,
         train_data_loader=loader,
         method=method,
-        optimizers={player.name: optimizer},
-        schedulers={player.name: schedule.of(optimizer, epochs)},
+        optimizers=optimizers,
+        schedulers={name: schedule.of(optimizer, epochs) for name, optimizer in optimizers.items()},
         average_decay=schedule.average_decay,
         train_handlers=[
             *([CheckpointLoader(folder)] if interrupted else []),

@@ -22,6 +22,7 @@ from pipeline.metrics import psnr
 from pipeline.mosaic import difference, grey, mosaic, outlined, save_png
 from pipeline.preprocessing.foreground import AIR
 from pipeline.preprocessing.hole_slices import HoleDataset
+from pipeline.preprocessing.pairs import PairedDataset
 from pipeline.preprocessing.slices import SliceDataset
 from pipeline.training.distributed import rank
 from pipeline.training.held_out import held_out_error, write_held_out
@@ -60,7 +61,7 @@ class Validation(ABC):
     def __init__(
         self,
         folder: Path | str,
-        dataset: SliceDataset | Sequence[Sample],
+        dataset: SliceDataset | PairedDataset | Sequence[Sample],
         inferer: Inferer,
         batch_size: int = 8,
         rows: int = 6,
@@ -157,6 +158,31 @@ class TranslationValidation(Validation):
         """A network that broke down is drawn black; its figure says nan."""
         x, m, s = sample["image"][0].numpy(), sample["mask"][0].numpy(), output[0].nan_to_num().numpy()
         return [grey(x), grey(s), difference(x - s), outlined(x, m)]
+
+
+class PairedValidation(Validation):
+    """PSNR in dB of a translation against the target image, over head or body; source, translation, target, difference.
+
+    `dataset` has pairs, as `pipeline.preprocessing.pairs.PairedDataset`.
+    """
+
+    figure = "psnr"
+    titles = ("source", "translated", "target", "difference")
+    legend = "SYNTHETIC - not for diagnosis; difference to the target: orange too dark, blue too bright"
+
+    def measure(self, outputs: list[tuple[Sample, Tensor]]) -> float:
+        """The mean over slices that show anything."""
+        shown = [(made, sample["target_image"]) for sample, made in outputs if (sample["target_image"] > AIR).any()]
+        return float(torch.stack([psnr(made[None], y[None], y[None] > AIR)[0] for made, y in shown]).mean())
+
+    def alarm(self, figure: float) -> str | None:
+        """Below `DESTROYED_DB` the translation shows something else."""
+        return None if figure >= DESTROYED_DB else f"the translation's validation PSNR is {figure:.1f} dB"
+
+    def row(self, sample: Sample, output: Tensor) -> list[Picture]:
+        """The first source alone, of several."""
+        x, y, made = sample["image"][0].numpy(), sample["target_image"][0].numpy(), output[0].nan_to_num().numpy()
+        return [grey(x), grey(made), grey(y), difference(y - made)]
 
 
 class SegmentationValidation(Validation):

@@ -70,7 +70,7 @@ def small() -> Callable[[Bundle], dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def cohort_for(phantom_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Bundle], Path]:
-    """The phantom cohort; for a bundle that learns of several modalities, each training patient has one of them."""
+    """The phantom cohort; for a bundle of several modalities, each training patient has one of them, or all."""
 
     def cohort(bundle: Bundle) -> Path:
         settings = read_config(bundle.config("train"))
@@ -81,8 +81,9 @@ def cohort_for(phantom_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -
         shutil.copytree(phantom_cohort, folder)
         content = json.loads((folder / "cohort.json").read_text())
         for number, subject in enumerate(content["subjects"]):
-            modality = modalities[number % len(modalities) if subject["split"] == "training" else 0]
-            subject["channels"] = {modality: subject["images"]}
+            one = modalities[number % len(modalities) if subject["split"] == "training" else 0]
+            theirs = modalities if "in_channels" in settings else [one]
+            subject["channels"] = dict.fromkeys(theirs, subject["images"])
         (folder / "cohort.json").write_text(json.dumps(content))
         return folder
 

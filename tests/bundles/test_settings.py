@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import Adam
 
 from pipeline.bundles import find_bundle, list_bundles, read_config
-from pipeline.methods import ANTGAN, VAGAN, ConditionalGAN, CycleGAN, PairedPHSGAN, UnpairedPHSGAN
+from pipeline.methods import ANTGAN, VAGAN, ConditionalGAN, CycleGAN, PairedPHSGAN, PairedTranslation, UnpairedPHSGAN
 from pipeline.networks import (
     JohnsonGenerator,
     MapCritic,
@@ -19,9 +19,10 @@ from pipeline.networks import (
     PatchGANDiscriminator,
     PHSDiscriminator,
     PHSGenerator,
+    Pix2PixUNet,
     ResidualUNet,
 )
-from pipeline.objectives import LeastSquares, WassersteinGP
+from pipeline.objectives import LeastSquares, NonSaturating, WassersteinGP
 
 PHS_NETWORKS = {
     "generator": PHSGenerator,
@@ -105,6 +106,25 @@ PAPERS: dict[str, dict[str, Any]] = {
         "betas": (0.5, 0.999),
         "weights": {"lambda_": 10.0, "identity": 0.5, "lambda_gan": 2.0, "lambda_normal": 10.0},
         "settings": {**CYCLE, "output": "shortcut", "back_output": "image"},
+    },
+    "pix2pix": {
+        "method": PairedTranslation,
+        "networks": {"generator": Pix2PixUNet, "discriminator": PatchGANDiscriminator},
+        "players": ["discriminator", "generator"],
+        "objective": NonSaturating,
+        "betas": (0.5, 0.999),
+        "weights": {"lambda_gan": 1.0, "lambda_l1": 100.0, "conditional": True},
+        "settings": {
+            "batch_size": 1,
+            "epochs": 200,
+            "rate": 2e-4,
+            "size": [256, 256],
+            "filters": 64,
+            "levels": 8,
+            "dropout": 0.5,
+            "discriminator_filters": 64,
+            "strided": 3,
+        },
     },
     "va_gan": {
         "method": VAGAN,

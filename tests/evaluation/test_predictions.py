@@ -16,13 +16,14 @@ from torch import Tensor, nn
 
 from pipeline.errors import UsageError
 from pipeline.evaluation import CONTROLS, Evaluation, Settings, evaluate
+from pipeline.evaluation.controls import HISTOGRAM, INTENSITY, SOURCE
 from pipeline.evaluation.fills import FILLS
 from pipeline.evaluation.predictions import pseudo_healthy, shown_to
 from pipeline.evaluation.volumes import Volume, pathological_subjects, read_volume, subjects_with
-from pipeline.inference import HarmonicFiller, Translator
-from pipeline.metrics.catalogue import SEGMENTATION
+from pipeline.inference import HarmonicFiller, ModalityTranslator, Translator
+from pipeline.metrics.catalogue import MODALITY, SEGMENTATION
 from pipeline.metrics.lesion_size import SIZES
-from pipeline.preprocessing.cohort_format import read_mask, stored_shape
+from pipeline.preprocessing.cohort_format import LEVELS, read_mask, stored_shape
 from pipeline.preprocessing.grid import Grid
 from pipeline.preprocessing.window import WindowRule
 from pipeline.reports.cohort_evaluation import evaluate_and_report
@@ -245,6 +246,51 @@ class TestFiller:
         assert "`pip install 'phs-pipeline[controls]'`" in page
 
 
+class TestModalityTranslator:
+    @pytest.fixture(scope="class")
+    def pairs(self, cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        """FLAIR as it is, and its negative inside the head under the name T1w."""
+        folder = tmp_path_factory.mktemp("pairs") / "cohort"
+        shutil.copytree(cohort, folder, ignore=shutil.ignore_patterns("judge", "a_dice"))
+        content = json.loads((folder / "cohort.json").read_text())
+        for subject in content["subjects"]:
+            flair = nib.load(folder / subject["images"])
+            levels = flair.dataobj.get_unscaled()
+            negative = np.where(levels > 0, LEVELS - levels, 0).astype(np.uint16)
+            path = f"images/{subject['subject']}_T1w.nii.gz"
+            nib.save(nib.Nifti1Image(negative, flair.affine), folder / path)
+            subject["channels"] = {"FLAIR": subject["images"], "T1w": path}
+            subject["windows"] = dict.fromkeys(subject["channels"], subject["window"])
+        (folder / "cohort.json").write_text(json.dumps(content))
+        return folder
+
+    def translator(self, network: nn.Module, target: str = "T1w") -> ModalityTranslator:
+        return ModalityTranslator(network, GRID, WindowRule(), target_modality=target, channels=("FLAIR",))
+
+    def test_a_perfect_one_beats_its_controls_but_for_the_map_that_is_perfect_too(
+        self, pairs: Path, tmp_path: Path
+    ) -> None:
+        class Negative(nn.Module):
+            def forward(self, image: Tensor) -> Tensor:
+                return torch.where(image > 0, 1 - image, 0)
+
+        translator = self.translator(Negative())
+        summary = evaluate_and_report(translator, pairs, tmp_path / "report", SETTINGS).summary
+        assert list(summary["methods"]) == ["ours", SOURCE, HISTOGRAM, INTENSITY]
+        assert [metric["name"] for metric in summary["metrics"]] == [metric.name for metric in MODALITY]
+        found = {name: means(summary, name) for name in summary["methods"]}
+        assert found["ours"]["contrast_error"] == pytest.approx(0, abs=0.02)
+        for name in (SOURCE, HISTOGRAM):
+            assert found[name]["psnr_target"] < 20 < found[INTENSITY]["psnr_target"]
+            assert found[name]["contrast_error"] > 0.1 > found[INTENSITY]["contrast_error"]
+        assert found["ours"]["ssim_target"] > found[HISTOGRAM]["ssim_target"]
+        assert "translation between modalities" in (tmp_path / "report/report.md").read_text()
+
+    def test_a_cohort_without_the_target_modality_is_refused(self, pairs: Path) -> None:
+        with pytest.raises(UsageError, match="has FLAIR, T1w, expected T2w too, which the bundle translates into"):
+            evaluate(self.translator(nn.Identity(), "T2w"), pairs, SETTINGS)
+
+
 def without_truth(cohort: Path, folder: Path) -> Path:
     shutil.copytree(cohort, folder, ignore=shutil.ignore_patterns("judge", "a_dice"))
     content = json.loads((folder / "cohort.json").read_text())
@@ -276,7 +322,9 @@ def test_a_kind_that_cannot_be_scored_on_a_cohort_is_told_so(cohort: Path) -> No
     class Samples:
         kind = "sampler"
 
-    with pytest.raises(UsageError, match="holds a sampler, expected a translator, filler, segmenter or scorer"):
+    with pytest.raises(
+        UsageError, match="holds a sampler, expected a translator, filler, segmenter, scorer or modality translator"
+    ):
         evaluate(Samples(), cohort, SETTINGS)
 
 

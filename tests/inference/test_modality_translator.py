@@ -138,6 +138,33 @@ def test_modalities_have_plain_names(name: str) -> None:
         ModalityTranslator(networks(), Grid(1.0, (32, 32)), WindowRule(), target_modality=name)
 
 
-def test_another_network_is_refused() -> None:
-    with pytest.raises(UsageError, match="found a JohnsonGenerator, expected SourceTranslators"):
+def test_a_generator_without_its_channels_is_refused_and_one_for_each_source_with_them() -> None:
+    with pytest.raises(UsageError, match="found a JohnsonGenerator, expected SourceTranslators without channels"):
         translator(JohnsonGenerator(filters=2, residual_blocks=1))
+    with pytest.raises(UsageError, match="found a SourceTranslators, expected another generator with channels"):
+        translator(channels=("MR",))
+
+
+def test_one_generator_takes_several_sequences_together(scan: Scan) -> None:
+    class Half(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return images.mean(dim=1, keepdim=True)
+
+    made = translator(Half(), channels=("T1w", "T2w"))
+    made.choose(None)
+    dark = replace(scan, stored=np.zeros_like(scan.stored))
+    result = made(Inputs(scan, channels={"T2w": dark}))
+    assert result.facts == {"SourceModality": "T1w", "TargetModality": "CT"}
+    assert set(made.networks) == {"network_def"}
+    asked = scan.axial(result.region).any(axis=(1, 2))
+    half = HIGH * np.clip(scan.intensities() / HIGH, 0, 1) / 2
+    np.testing.assert_allclose(scan.axial(result.main.voxels * scan.slope)[asked], scan.axial(half)[asked], atol=1)
+    with pytest.raises(ScanError, match="expected T2w"):
+        made(Inputs(scan))
+
+
+def test_scans_are_compared_with_those_of_the_first_sequence() -> None:
+    metadata = {"source_domains": {"T1w": {"of": "T1w"}}, "network_data_format": {"inputs": {}}}
+    about = translator(Inverted(), channels=("T1w", "mask")).trained_on(metadata)
+    assert about["training_domain"] == {"of": "T1w"}
+    assert about["network_data_format"] == {"inputs": {}}

@@ -1,4 +1,7 @@
-"""The conditional GAN: healthy or not is all that counts. G(x) = 0.5 x + 0.1, D(x) = 2 x − 0.3."""
+"""The conditional GAN: healthy or not is all that counts, unless it is self-regularised.
+
+G(x) = 0.5 x + 0.1, D(x) = 2 x − 0.3.
+"""
 
 import pytest
 import torch
@@ -55,6 +58,14 @@ def test_nothing_holds_the_output_to_its_input():
     # The loss does not know the input, and somebody else's healthy brain would do as well.
     torch.testing.assert_close(plays.translate({}, {"x_s": x_s}), terms)
     torch.testing.assert_close(plays.translate(data, {"x_s": x_s.roll(1, 0)}), terms)
+
+
+def test_self_regularisation_holds_it_to_its_input():
+    plays, data = ConditionalGAN(Affine(0.5, 0.1), Affine(2.0, -0.3), lambda_self=3.0), batch()
+    terms = plays.translate(data, plays.forward(data))
+    assert list(terms) == ["gan", "self"]
+    torch.testing.assert_close(terms["gan"], method().translate(data, plays.forward(data))["gan"])
+    torch.testing.assert_close(terms["self"], 3 * (0.1 - 0.5 * data["image"]).abs().mean())
 
 
 def test_no_mask_is_read():

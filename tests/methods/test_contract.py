@@ -49,7 +49,7 @@ def method(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture
 def batch() -> dict[str, torch.Tensor]:
-    """Two pathological slices, beside what two domains, a scorer, another modality and a filler need."""
+    """Two pathological slices, beside what two domains, a scorer, other modalities and a filler need."""
     torch.manual_seed(1)
     mask = torch.zeros(2, 1, 32, 32)
     mask[:, :, 8:14, 8:14] = 1
@@ -61,6 +61,7 @@ def batch() -> dict[str, torch.Tensor]:
         "other_mask": mask.flip(3),
         "target": torch.tensor([[40.0], [60.0]]),
         "pathology": torch.zeros(2, 1),
+        "target_image": torch.rand(2, 1, 32, 32),
         "image_MR": torch.rand(2, 1, 32, 32),
         "target_MR": torch.tensor([[30.0], [50.0]]),
         "shown": torch.cat([torch.rand(2, 3, 32, 32), mask.expand(2, 3, 32, 32)], dim=1).repeat(1, 2, 1, 1),

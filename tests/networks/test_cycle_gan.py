@@ -1,4 +1,4 @@
-"""CycleGAN's discriminator sees 70×70 pixels a score; its way back knows nothing but the image."""
+"""The patch discriminator sees 70×70 pixels a score, fewer, or all; CycleGAN's way back knows nothing but the image."""
 
 import pytest
 import torch
@@ -31,21 +31,35 @@ def test_leaky_relu_has_the_slope_0_2():
     assert slopes == {0.2}
 
 
-def test_a_score_depends_on_70_by_70_pixels():
+@pytest.mark.parametrize(("strided", "field"), [(1, 16), (2, 34), (3, 70)])
+def test_a_score_depends_on_as_many_pixels_as_the_strided_layers_give(strided, field):
     torch.manual_seed(0)
-    D = PatchGANDiscriminator(4)
+    D = PatchGANDiscriminator(4, strided=strided)
     for place, layer in enumerate(D.layers):
         if isinstance(layer, nn.InstanceNorm2d):  # its mean and deviation reach over the whole image
             D.layers[place] = nn.Identity()
     image = torch.rand(1, 1, 128, 128, requires_grad=True)
     D(image)[0, 0, 7, 7].backward()
     rows, columns = image.grad[0, 0].nonzero().unbind(1)
-    assert (int(rows.max() - rows.min()) + 1, int(columns.max() - columns.min()) + 1) == (70, 70)
-    # Neighbouring scores see patches that lie 8 pixels apart.
+    assert (int(rows.max() - rows.min()) + 1, int(columns.max() - columns.min()) + 1) == (field, field)
+    # Neighbouring scores of the 70×70 PatchGAN see patches that lie 8 pixels apart.
     first = int(rows.min())
     image.grad = None
     D(image)[0, 0, 8, 7].backward()
-    assert int(image.grad[0, 0].nonzero()[:, 0].min()) == first + 8
+    assert int(image.grad[0, 0].nonzero()[:, 0].min()) == first + 2**strided
+
+
+@pytest.mark.parametrize("size", [(32, 32), (64, 40)])
+def test_of_a_whole_image_there_is_one_score_that_knows_where_things_are(size):
+    torch.manual_seed(0)
+    D, images = PatchGANDiscriminator(4, in_channels=2, whole_image=True), torch.rand(3, 2, *size)
+    assert D(images).shape == (3, 1, 1, 1)
+    assert not torch.isclose(D(images), D(images.flip(2))).any()
+
+
+def test_the_number_of_strided_layers_is_one_that_isola_et_al_tried_or_between():
+    with pytest.raises(ValueError, match="strided is a number of layers, one of 1, 2, 3, found 4"):
+        PatchGANDiscriminator(strided=4)
 
 
 @pytest.mark.parametrize("size", [(32, 32), (64, 40), (240, 240)])

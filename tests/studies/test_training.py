@@ -7,9 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.networks import UNetSegmentor
+from pipeline.methods import CycleGAN, ImagePool
+from pipeline.networks import JohnsonGenerator, PatchGANDiscriminator, UNetSegmentor
 from pipeline.studies.enhancement import MixupSegmentation
-from pipeline.studies.training import trained
+from pipeline.studies.training import trained, trained_exports
+from pipeline.training.single import Schedule
 
 
 @pytest.fixture
@@ -63,6 +65,36 @@ def test_what_is_finished_is_not_trained_again(
     assert again == []
     assert torch.equal(weights(first), weights(second))
     assert not second.training
+
+
+def test_each_player_of_a_game_has_an_optimiser_and_all_exports_are_kept(
+    tmp_path: Path, epochs_trained: Callable[..., list[int]]
+) -> None:
+    generators = []
+
+    def build() -> CycleGAN:
+        built = [JohnsonGenerator(filters=2, residual_blocks=1) for _ in range(2)]
+        generators.append([weights(network).clone() for network in built])
+        discriminators = [PatchGANDiscriminator(2) for _ in range(2)]
+        return CycleGAN(*built, *discriminators, ImagePool(0), ImagePool(0))
+
+    draw = torch.Generator().manual_seed(0)
+    images = [{name: torch.rand(1, 32, 32, generator=draw) for name in ("image", "healthy")} for _ in range(2)]
+    schedule = Schedule(batch_size=1, betas=(0.5, 0.999), rates={"discriminators": 0.0})
+
+    def train() -> dict[str, nn.Module]:
+        return trained_exports(tmp_path, build, lambda: images, 2, 0, torch.device("cpu"), schedule=schedule)  # type: ignore[arg-type, return-value]
+
+    first = train()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cycle.pt", "model.pt", "trained.json"]
+    assert list(first) == ["healthy", "cycle"]
+    for export, before in zip(first.values(), generators[0], strict=True):
+        assert not torch.equal(weights(export), before)
+    again = epochs_trained()
+    second = train()
+    assert again == []
+    for export, other in zip(first.values(), second.values(), strict=True):
+        assert torch.equal(weights(export), weights(other))
 
 
 def test_another_seed_gives_another_network(slices: list[dict[str, Tensor]], tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pipeline.errors import UsageError
 from pipeline.preprocessing.grid import Grid
 from pipeline.preprocessing.hole_slices import HoleDataset
-from pipeline.training import FillValidation, SegmentationValidation
+from pipeline.training import FillValidation, PairedValidation, SegmentationValidation
 
 
 class Halves(nn.Module):
@@ -70,6 +70,19 @@ def test_never_is_not_every_so_many(phantom_cohort: Path, tmp_path: Path) -> Non
     data = HoleDataset(phantom_cohort, "validation", Grid(4.0, (64, 64)), fixed=True)
     with pytest.raises(UsageError, match=r"validate_every is at least 1 epoch, found 0"):
         FillValidation(tmp_path, data, SimpleInferer(), every=0)
+
+
+def test_a_translation_s_figure_is_its_psnr_where_the_target_shows_anything(tmp_path: Path) -> None:
+    target = torch.zeros(1, 8, 8)
+    target[:, :4] = 0.5
+    pairs = [{"image": torch.rand(2, 8, 8), "target_image": shown} for shown in (target, torch.zeros(1, 8, 8))]
+    validation = PairedValidation(tmp_path, pairs, SimpleInferer())
+    # 0.1 off inside is 20 dB; what is made of air, and of slices of air alone, does not count.
+    made = torch.where(target > 0, target + 0.1, 0.9)
+    assert validation.measure([(pair, made) for pair in pairs]) == pytest.approx(20, abs=1e-3)
+    assert len(validation.row(pairs[0], made)) == len(validation.titles)
+    assert validation.alarm(20) is None
+    assert "9.0 dB" in str(validation.alarm(9))
 
 
 class TestSegmentation:
