@@ -31,6 +31,7 @@ from pipeline.bundles import (
 )
 from pipeline.errors import PipelineError, UsageError
 from pipeline.files import remove_left, remove_partials, require_empty, sha256, write_json, written_aside
+from pipeline.networks.dcgan import CLASSES
 from pipeline.preprocessing.cohort_format import COHORT_FILE, Cohort, known_patients, patient_hashes, read_cohort
 from pipeline.preprocessing.domain import describe
 from pipeline.preprocessing.pairs import DRAWN
@@ -356,6 +357,8 @@ def _data_format(
 ) -> dict[str, Any]:
     """What metadata say of a network of several sequences or pathologies, or of one that tells classes.
 
+    Of a generator from noise: how much of it, with the class behind it, and the mask that it makes.
+
     Args:
         metadata: the bundle's, of one sequence, one kind of lesion, or a number.
         inference: the run's config.
@@ -366,6 +369,12 @@ def _data_format(
     sequences, pathologies = inference.get("channels", ()), followed(inference, inference.get("pathologies", ()))
     if len(sequences) > 1:
         image = {**image, **_channels(f"{name}, windowed to [0, 1]" for name in sequences)}
+    if "latent" in inference:
+        told = [f"noise {number} of N(0, 1)" for number in range(inference["latent"])]
+        told += [f"1 if {name}" for name in CLASSES] if inference.get("condition") == "class" else []
+        image = {**image, **_channels(told)}
+    if inference.get("joint"):
+        pred = {**pred, **_channels((pred["channel_def"]["0"], "lesion mask"))}
     if len(pathologies) > 1:
         pred = {**pred, **_channels(f"logit of {name}" for name in pathologies)}
     if classes:

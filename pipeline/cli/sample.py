@@ -18,6 +18,20 @@ from pipeline.cli.say import say
     help="Another seed gives other images; the same seed gives the same ones.",
 )
 @click.option(
+    "--class",
+    "label",
+    metavar="NAME",
+    help="healthy or pathological, of a training with the condition class.  [default: both in turn]",
+)
+@click.option(
+    "--mask",
+    "masks",
+    multiple=True,
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Lesion mask in NIfTI, of a training with the condition mask; each slice with a lesion in turn gets an image.",
+)
+@click.option(
     "-o",
     "--output",
     default=Path("samples"),
@@ -29,23 +43,31 @@ from pipeline.cli.say import say
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @click.option("--overwrite", is_flag=True, help="Write into a folder that is not empty, in place of samples there.")
 @click.option("--trust-bundle", is_flag=True, help="Execute the code in an untrusted config.")
-def sample(bundle: str, count: int, seed: int, output: Path, device: str, overwrite: bool, trust_bundle: bool) -> None:
+def sample(
+    bundle: str,
+    count: int,
+    seed: int,
+    label: str | None,
+    masks: tuple[Path, ...],
+    output: Path,
+    device: str,
+    overwrite: bool,
+    trust_bundle: bool,
+) -> None:
     """Draw synthetic images, of no person, from a trained generator.
 
-    Each is a NIfTI slice whose header says SYNTHETIC. Beside them: samples.png, a picture of the first 64, and
-    sampling.json, which says by what they were made.
+    Each is a NIfTI slice whose header says SYNTHETIC; a generator of images with their lesion masks writes these beside
+    them. Beside all: samples.png, a picture of the first 64, and sampling.json, which says by what they were made.
     """
     from pipeline.bundles import find_bundle
     from pipeline.files import require_empty
-    from pipeline.inference import load_predictor
-    from pipeline.inference.samples import PICTURE, write_samples
+    from pipeline.inference import Draw, load_predictor
+    from pipeline.inference.samples import PICTURE, draw_samples
 
     found = find_bundle(bundle)
     require_empty(output, overwrite)
     sampler, provenance = load_predictor(found, "sampler", device, trust=trust_bundle)
     references = found.metadata["references"]
-    request = {"Seed": seed, "Count": count, **sampler.settings, **provenance}
-    about = {**provenance, "Citations": references, "Device": str(sampler.device)}
-    write_samples(output, sampler.sample(count, seed), sampler.spacing_mm, request, about)
+    draw_samples(output, sampler, Draw(count, seed, label, masks), provenance, references)
     say(f"{output}: {count} written; look at {output / PICTURE}")
     say(f"Synthetic images for research, not for diagnosis. Please cite: {references[0]}")

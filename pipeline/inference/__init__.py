@@ -1,7 +1,7 @@
 """Scans in, products on the scan's own grid out: predictors, the run over many scans, and what is written."""
 
 from pipeline.inference.enhance import enhance
-from pipeline.inference.evaluator import PredictionEvaluator, ScanDataset
+from pipeline.inference.evaluator import PredictionEvaluator, SampleEvaluator, ScanDataset
 from pipeline.inference.fill_error import FillError
 from pipeline.inference.filler import Filler, HarmonicFiller
 from pipeline.inference.found_filler import FoundFiller
@@ -12,12 +12,14 @@ from pipeline.inference.preparation import Preparation
 from pipeline.inference.products import Product, Result
 from pipeline.inference.residual_filler import ResidualFiller
 from pipeline.inference.run import Outcome, Request, predict_scans
-from pipeline.inference.sampler import Sampler
+from pipeline.inference.sampler import Sampler, Samples
+from pipeline.inference.samples import Draw
 from pipeline.inference.scorer import Scorer
 from pipeline.inference.segmenter import Segmenter
 from pipeline.inference.translator import Translator
 
 __all__ = [
+    "Draw",
     "FillError",
     "Filler",
     "FoundFiller",
@@ -32,7 +34,9 @@ __all__ = [
     "Request",
     "ResidualFiller",
     "Result",
+    "SampleEvaluator",
     "Sampler",
+    "Samples",
     "ScanDataset",
     "Scorer",
     "Segmenter",

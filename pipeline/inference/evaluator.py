@@ -13,6 +13,8 @@ from pipeline.errors import ScanError, UsageError
 from pipeline.inference.load import Predictor, check_kind, load_bundle_weights, provenance
 from pipeline.inference.outputs import Form, PageMaker
 from pipeline.inference.run import Request, predict_scans
+from pipeline.inference.sampler import Sampler
+from pipeline.inference.samples import Draw, draw_samples
 from pipeline.scans import is_nifti
 from pipeline.scans.sources import open_sources
 
@@ -118,6 +120,38 @@ class PredictionEvaluator(Workflow):
             )
         self.failed |= {source.path: str(record.error) for source, record in outcome.of("failed").items()}
         return {"written": [str(path) for record in outcome.of("written").values() for path in record.files]}
+
+
+class SampleEvaluator:
+    """What MONAI's bundle command runs of a sampler, as `phs-pipeline sample` does.
+
+    Args:
+        predictor: of the bundle; its weights are loaded when the run starts.
+        dataset: what is asked of it, in place of scans.
+        bundle_root: the bundle's folder, for its weights, its metadata and its name.
+        output_dir: where the images go.
+        weights: of the network; None takes the bundle's.
+    """
+
+    def __init__(
+        self,
+        predictor: Sampler,
+        dataset: Draw,
+        bundle_root: Path | str,
+        output_dir: Path | str,
+        weights: Path | str | None = None,
+    ) -> None:
+        self.predictor, self.dataset = predictor, dataset
+        self.bundle_root, self.output_dir = Path(bundle_root), Path(output_dir)
+        self.weights = Path(weights) if weights else None
+
+    def run(self) -> None:
+        """Load the weights, draw and write."""
+        bundle = find_bundle(str(self.bundle_root))
+        check_kind(bundle, self.predictor, None)
+        load_bundle_weights(bundle, self.predictor, self.weights)
+        about = provenance(bundle, self.weights)
+        draw_samples(self.output_dir, self.predictor, self.dataset, about, bundle.metadata["references"])
 
 
 def _report(name: str, what: str) -> None:

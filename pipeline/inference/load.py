@@ -17,6 +17,7 @@ from pipeline.inference.found_filler import FoundFiller
 from pipeline.inference.inputs import Inputs
 from pipeline.inference.network import NetworkPredictor
 from pipeline.inference.products import ProductKind, Result
+from pipeline.inference.sampler import Sampler
 from pipeline.inference.scorer import Scorer
 from pipeline.preprocessing.domain_format import check_domain
 from pipeline.training.checkpoint import all_finite, load_tensors
@@ -151,7 +152,7 @@ def load_parts(bundles: Sequence[Bundle], kind: str | None, device: str = "auto"
     )
 
 
-def load_bundle_weights(bundle: Bundle, predictor: Predictor, main: Path | None = None) -> None:
+def load_bundle_weights(bundle: Bundle, predictor: Predictor | Sampler, main: Path | None = None) -> None:
     """Load the weights of all networks of a predictor, and what error to expect of a scorer with these.
 
     Args:

@@ -6,6 +6,7 @@ from pipeline.methods.conditional_gan import ConditionalGAN
 from pipeline.methods.cycle_gan import CycleGAN
 from pipeline.methods.dann import DANN
 from pipeline.methods.duiit import DUIIT, PredictionLoss
+from pipeline.methods.gan import GAN
 from pipeline.methods.genseg import Autoencoding, GenSeg
 from pipeline.methods.genseg_pathologies import GenSegPathologies
 from pipeline.methods.gvs import GVS
@@ -22,6 +23,7 @@ __all__ = [
     "ANTGAN",
     "DANN",
     "DUIIT",
+    "GAN",
     "GVS",
     "VAGAN",
     "Autoencoding",

@@ -5,6 +5,13 @@ the annotations where there is one, after the docstring, where mypy passes over 
 """
 
 from pipeline.networks.cycle_gan import PatchGANDiscriminator, PlainCycle
+from pipeline.networks.dcgan import (
+    DCGANDiscriminator,
+    DCGANGenerator,
+    MinibatchDiscrimination,
+    MLPDiscriminator,
+    MLPGenerator,
+)
 from pipeline.networks.duiit import SourceDiscriminators, SourceTranslators
 from pipeline.networks.fill import FillNetwork
 from pipeline.networks.genseg import (
@@ -28,6 +35,8 @@ from pipeline.networks.va_gan import MapCritic, MapGenerator
 
 __all__ = [
     "AbsenceToPresence",
+    "DCGANDiscriminator",
+    "DCGANGenerator",
     "FactorisedCycle",
     "FillNetwork",
     "GenSegDecoder",
@@ -38,8 +47,11 @@ __all__ = [
     "GenSegResidualDecoders",
     "GenSegSegmentor",
     "JohnsonGenerator",
+    "MLPDiscriminator",
+    "MLPGenerator",
     "MapCritic",
     "MapGenerator",
+    "MinibatchDiscrimination",
     "PHSDiscriminator",
     "PHSGenerator",
     "PatchGANDiscriminator",

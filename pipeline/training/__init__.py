@@ -7,6 +7,7 @@ from pipeline.training.trainer import PlayerTrainer
 from pipeline.training.validation import (
     FillValidation,
     PairedValidation,
+    SampleValidation,
     ScoreValidation,
     SegmentationValidation,
     TranslationValidation,
@@ -20,6 +21,7 @@ __all__ = [
     "PairedValidation",
     "PlayerTrainer",
     "ProgressBar",
+    "SampleValidation",
     "ScoreValidation",
     "SegmentationValidation",
     "TranslationValidation",

@@ -20,6 +20,7 @@ from torch.nn.functional import max_pool2d
 from pipeline.errors import UsageError
 from pipeline.metrics import psnr
 from pipeline.mosaic import difference, grey, mosaic, outlined, save_png
+from pipeline.networks.dcgan import Condition, class_of, with_class
 from pipeline.preprocessing.foreground import AIR
 from pipeline.preprocessing.hole_slices import HoleDataset
 from pipeline.preprocessing.pairs import PairedDataset
@@ -31,6 +32,8 @@ from pipeline.training.trainer import PlayerTrainer
 # As far from the input as another slice of another person.
 DESTROYED_DB = 10.0
 SAME = 1e-8  # of a mean squared error: no difference
+COLLAPSED = 0.1  # of the diversity of real slices
+HALF = 0.5  # from where a mask that is made counts as lesion
 
 logger = logging.getLogger(__name__)
 
@@ -317,3 +320,71 @@ class FillValidation(Validation):
     def _error(self, sample: Sample, filled: Tensor) -> Tensor:
         hole = sample["mask"] > 0
         return (filled - sample["image"])[hole].square().mean().clamp_min(SAME)
+
+
+class SampleValidation(Validation):
+    """How much a generator's images differ from each other, against how much the validation slices do.
+
+    Each slice's image is drawn from the same noise after every epoch, and conditioned on what the slice shows, where
+    images are conditioned.
+
+    Args:
+        folder: the run's folder.
+        dataset: validation slices, with masks.
+        inferer: runs the network on a batch.
+        latent: numbers of noise.
+        condition: as of the method.
+        batch_size: slices at once.
+        every: epochs from one validation to the next.
+    """
+
+    figure = "diversity"
+    titles = ("real", "drawn")
+    legend = "SYNTHETIC images, of no person - not for diagnosis"
+
+    def __init__(
+        self,
+        folder: Path | str,
+        dataset: SliceDataset,
+        inferer: Inferer,
+        latent: int,
+        condition: Condition = "none",
+        batch_size: int = 8,
+        every: int = 1,
+    ) -> None:
+        super().__init__(folder, dataset, inferer, batch_size, every=every)
+        self.noise = torch.randn(len(dataset), latent, generator=torch.Generator().manual_seed(0))
+        self.condition = condition
+
+    def measure(self, outputs: list[tuple[Sample, Tensor]]) -> float:
+        """The mean deviation of a pixel over the images drawn, divided by that over the slices."""
+        real, drawn = (
+            torch.stack(images).std(dim=0).mean()
+            for images in ([sample["image"] for sample, _ in outputs], [image[:1] for _, image in outputs])
+        )
+        return float(drawn / real.clamp_min(SAME))
+
+    def alarm(self, figure: float) -> str | None:
+        """Where all images are one."""
+        return (
+            None if figure >= COLLAPSED else f"all images are alike (diversity {figure:.2f}): the generator collapsed"
+        )
+
+    def row(self, sample: Sample, output: Tensor) -> list[Picture]:
+        """A slice and an image, with the lesion's outline where it is made or given."""
+        real, drawn = sample["image"][0].numpy(), output[0].nan_to_num().numpy()
+        if len(output) == 1 and self.condition != "mask":
+            return [grey(real), grey(drawn)]
+        mask = sample["mask"][0] if self.condition == "mask" else (output[1] >= HALF).float()
+        return [outlined(real, sample["mask"][0].numpy()), outlined(drawn, mask.numpy())]
+
+    def _outputs(self, network: nn.Module, device: torch.device) -> Iterator[tuple[Sample, Tensor]]:
+        for indices in torch.arange(len(self.dataset)).split(self.batch_size):
+            samples = [self.dataset[int(index)] for index in indices]
+            given = [self.noise[indices].to(device)]
+            masks = torch.stack([sample["mask"] for sample in samples]).to(device)
+            if self.condition == "class":
+                given = [with_class(given[0], class_of(masks))]
+            elif self.condition == "mask":
+                given.append(masks)
+            yield from zip(samples, self.inferer(given[0], network, *given[1:]).float().cpu(), strict=True)

@@ -26,7 +26,7 @@ from pipeline import __version__
 from pipeline.bundles import COMMANDS, Bundle, build, find_bundle, is_plain, kind_of, list_bundles, read_config
 from pipeline.cli.main import main
 from pipeline.errors import UsageError
-from pipeline.inference import Inputs, Result, load_export, load_predictor, load_weights
+from pipeline.inference import Inputs, Result, Sampler, load_export, load_predictor, load_weights
 from pipeline.inference.load import check_kind
 from pipeline.launch import train
 from pipeline.objectives import OBJECTIVES
@@ -126,6 +126,8 @@ FRAME = {
     "train": ("bundle_root", "output_dir", "device", "grid", "initialize", "run", "finalize"),
     "inference": ("bundle_root", "output_dir", "device", "window", "page", "run", "finalize"),
 }
+# Of these, what has to do with scans, which a sampler does not take.
+OF_SCANS = {"window", "page"}
 
 
 def check_image(result: Result) -> None:
@@ -156,6 +158,17 @@ def check_number(result: Result) -> None:
 
 # What is promised of a main product, whatever network made it.
 MADE = {"image": check_image, "mask": check_mask, "number": check_number}
+
+
+def check_samples(sampler: Sampler) -> None:
+    images = sampler.sample(3, seed=0)
+    assert images.shape[0] == 3
+    assert 0 <= images.min() <= images.max() <= 1
+    assert len(np.unique(images, axis=0)) == 3
+
+
+def takes_scans(bundle: Bundle) -> bool:
+    return kind_of(bundle) != "sampler"
 
 
 def settings_of(bundle: Bundle, *presets: str) -> dict[str, Any]:
@@ -220,7 +233,8 @@ def test_the_files_that_the_zoo_requires_are_there(bundle, name):
 
 @pytest.mark.parametrize("name", ["train.json", "evaluate.json", "multi_gpu_train.json", "laptop.json", "logging.conf"])
 def test_the_files_of_a_training_are_there_where_there_is_one(bundle, name):
-    assert (bundle.root / "configs" / name).is_file() == bundle.trainable
+    expected = bundle.trainable and (name != "evaluate.json" or takes_scans(bundle))
+    assert (bundle.root / "configs" / name).is_file() == expected
 
 
 def test_a_run_on_whole_volumes_learns_from_all_their_slices_and_works_on_the_whole_scan(
@@ -258,7 +272,9 @@ def test_common_keys_of_the_configs_agree(config):
     bundles = [bundle for bundle in list_bundles() if bundle.config(config).is_file()]
     contents = {bundle.name: read_config(bundle.config(config)) for bundle in bundles}
     for key in FRAME[config]:
-        found = {name: content[key] for name, content in contents.items()}
+        found = {
+            bundle.name: contents[bundle.name][key] for bundle in bundles if takes_scans(bundle) or key not in OF_SCANS
+        }
         first = next(iter(found.values()))
         if isinstance(first, dict):  # what a method adds, as the halves of genseg's grid, stands beside it here too
             first = min(found.values(), key=len)
@@ -393,7 +409,9 @@ def test_a_network_s_values_fill_the_range_that_metadata_says(bundle, network, s
         for end in image["value_range"] or [0, 1]:
             for push in (-1000.0, 1000.0):
                 nn.init.constant_(bias, push)
-                found.append(built(torch.full((1, image["num_channels"], 32, 32), float(end))).detach())
+                pixels = [32] * len(image["spatial_shape"])
+                channels = getattr(built, "latent", image["num_channels"])  # a class stands behind the noise
+                found.append(built(torch.full((1, channels, *pixels), float(end))).detach())
     made = torch.stack([value.flatten()[0] for value in found])
     bounds = [float(made.min()), float(made.max())]
     if bounds[1] > 900:
@@ -443,6 +461,9 @@ def test_the_workflow_has_all_properties_that_monai_asks_for(
 
 
 def test_the_evaluation_scores_this_bundle_s_network(trainable, run):
+    if not takes_scans(trainable):
+        assert not (run / "configs" / "evaluate.json").exists()
+        return
     parser = ConfigParser()
     parser.read_config([str(run / "configs" / f"{name}.json") for name in ("train", "evaluate")])
     parser["bundle_root"] = str(run)
@@ -467,11 +488,14 @@ def test_each_process_of_a_distributed_training_draws_for_itself(trainable, monk
 
 def test_a_run_can_be_loaded_and_gives_what_its_kind_promises_of_a_scan(run, phantom_scans):
     predictor, provenance = load_predictor(find_bundle(str(run)), device="cpu")
+    assert provenance["Bundle"] == run.name
+    if predictor.kind == "sampler":
+        check_samples(predictor)
+        return
     mask = read_nifti(lesion_of(phantom_scans)) if predictor.kind == "filler" else None
     result = predictor(Inputs(read_nifti(phantom_scans / "sub-0/anat/sub-0_FLAIR.nii.gz"), mask=mask))
     assert (result.main.name, result.main.kind) == predictor.main
     MADE[result.main.kind](result)
-    assert provenance["Bundle"] == run.name
 
 
 def test_what_needs_no_training_gives_what_its_kind_promises_of_a_scan(bundle, phantom_scans):
@@ -581,8 +605,9 @@ def test_trained_weights_export_to_torchscript_and_give_the_same_answer(trainabl
     )
     scripted, about, extra = load_net_with_metadata(str(exported), more_extra_files=["inference.json"])
     predictor, _ = load_predictor(find_bundle(str(run)), device="cpu")
-    image = torch.rand(2, about["network_data_format"]["inputs"]["image"]["num_channels"], 64, 48)
-    torch.testing.assert_close(scripted(image), predictor.runner.network(image))
+    taken = about["network_data_format"]["inputs"]["image"]
+    image = torch.rand(2, taken["num_channels"], *(64, 48)[: len(taken["spatial_shape"])])
+    torch.testing.assert_close(scripted(image), predictor.networks["network_def"](image))
     assert about["name"] == trainable.name
     assert json.loads(extra["inference.json"])["filters"] == small(trainable)["filters"]
 
@@ -591,14 +616,14 @@ def check_both_doors(
     bundle: Bundle, scan: Path, monai_run: Callable[..., None], folder: Path, mask: Path | None
 ) -> None:
     """MONAI's command and ours write the same files for a scan: the same voxels and the same sidecar."""
-    places = laid_out(folder, scan, mask)
+    places = laid_out(folder, scan, mask) if takes_scans(bundle) else {}
     monai_run(
         *("--config_file", str(bundle.config("inference")), "--meta_file", str(bundle.config("metadata"))),
         *("--bundle_root", str(bundle.root)),
         *(part for name, place in places.items() for part in (f"--{name}", place)),
         *("--output_dir", str(folder / "out"), "--device_name", "cpu"),
     )
-    command = [COMMANDS[kind_of(bundle)], str(folder / "scans" / scan.name)]
+    command = [COMMANDS[kind_of(bundle)], *([str(folder / "scans" / scan.name)] if places else [])]
     given = [] if mask is None else ["--mask", str(folder / "masks" / scan.name)]
     with pytest.raises(SystemExit) as done:
         main([*command, *given, "-b", str(bundle.root), "-o", str(folder / "mine"), "--device", "cpu"])

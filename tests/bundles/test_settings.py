@@ -1,4 +1,4 @@
-"""The papers' settings are the defaults of the adversarial bundles; GVS, GenSeg and DUIIT have files of their own.
+"""The papers' settings are the adversarial bundles' defaults; DCGAN, GVS, GenSeg and DUIIT have files of their own.
 
 Where a paper is silent (PHS-GAN's optimiser, rate, batch and epochs), the field's habit for least-squares translation.
 """
@@ -147,7 +147,7 @@ PAPERS: dict[str, dict[str, Any]] = {
 }
 
 
-ELSEWHERE = ("gvs", "genseg", "duiit")  # held to their papers by files of their own
+ELSEWHERE = ("dcgan", "gvs", "genseg", "duiit")  # held to their papers by files of their own
 
 
 @pytest.fixture(scope="module", params=PAPERS)

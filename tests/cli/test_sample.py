@@ -206,3 +206,79 @@ def test_metadata_that_say_something_else_are_refused(call: Call, changed: Calla
     code, _, said = call("sample", "-b", folder, "-o", tmp_path / "out", "--device", "cpu")
     assert code == 2
     assert "puts out 'segmentation', but the sampler of inference.json expects image" in said
+
+
+# Generators that are conditioned, or make lesion masks, too
+
+
+@pytest.fixture
+def of_dcgan(run: Path, tmp_path: Path) -> Callable[..., Path]:
+    """The bundle with DCGAN's generator of 16×16 pixels, whose weights are random."""
+    from pipeline.networks import DCGANGenerator
+
+    def build(**options: Any) -> Path:
+        folder = shutil.copytree(run, tmp_path / "dcgan")
+        path = folder / "configs" / "inference.json"
+        config = json.loads(path.read_text())
+        network = {"latent": 8, "size": [16, 16], "filters": 2, **options}
+        config["network_def"] = {"_target_": "pipeline.networks.DCGANGenerator", **network}
+        grid = {"_target_": "pipeline.preprocessing.grid.Grid", "spacing_mm": 2.0, "size": [16, 16]}
+        config["predictor"] |= {**options, "grid": grid}
+        path.write_text(json.dumps(config))
+        torch.manual_seed(0)
+        torch.save(DCGANGenerator(**network).state_dict(), folder / "models" / "model.pt")
+        return folder
+
+    return build
+
+
+def test_a_class_is_asked_for_and_recorded(call: Call, of_dcgan: Callable[..., Path], tmp_path: Path) -> None:
+    folder, out = of_dcgan(condition="class"), tmp_path / "out"
+    given = ("sample", "-b", folder, "-n", 3, "--device", "cpu", "-o", out)
+    assert call(*given).code == 0
+    sidecar = json.loads((out / "sampling.json").read_text())
+    assert sidecar["Classes"] == ["healthy", "pathological", "healthy"]
+    in_turn = voxels(out)
+    assert call(*given, "--class", "pathological", "--overwrite").code == 0
+    sidecar = json.loads((out / "sampling.json").read_text())
+    assert (sidecar["Request"]["Class"], sidecar["Request"]["Condition"]) == ("pathological", "class")
+    same = [np.array_equal(one, other) for one, other in zip(in_turn, voxels(out), strict=True)]
+    assert same == [False, True, False]
+    assert call("verify", out).code == 0
+
+
+def test_images_with_their_masks_are_written_beside_each_other(
+    call: Call, of_dcgan: Callable[..., Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    assert call("sample", "-b", of_dcgan(joint=True), "-n", 2, "-o", out, "--device", "cpu").code == 0
+    pairs = [f"sample-000{number}{part}.nii.gz" for number in (1, 2) for part in ("", "_mask")]
+    assert names(out) == [*pairs, "samples.png", "sampling.json"]
+    mask = nib.load(out / "sample-0001_mask.nii.gz")
+    assert b"SYNTHETIC" in mask.header["descrip"].item()
+    assert set(np.unique(np.asarray(mask.dataobj))) <= {0, 1}
+    assert call("verify", *out.iterdir()).code == 0
+
+
+def test_images_are_drawn_for_the_slices_of_a_mask(call: Call, of_dcgan: Callable[..., Path], tmp_path: Path) -> None:
+    folder, out = of_dcgan(condition="mask"), tmp_path / "out"
+    lesion = np.zeros((16, 16, 4), np.uint8)
+    lesion[3:6, 4:9, 1] = lesion[8:12, 8:12, 2] = 1
+    nib.save(nib.Nifti1Image(lesion, np.diag([2.0, 2.0, 2.0, 1.0])), tmp_path / "lesion.nii.gz")
+    given = ("sample", "-b", folder, "-n", 3, "--device", "cpu", "-o", out)
+    code, _, said = call(*given)
+    assert code == 2
+    assert "masks: found none, expected some for a sampler of the condition mask; give some" in said
+    assert call(*given, "--mask", tmp_path / "lesion.nii.gz").code == 0
+    written = [np.asarray(nib.load(path).dataobj)[..., 0] for path in sorted(out.glob("*_mask.nii.gz"))]
+    for found, expected in zip(written, (1, 2, 1), strict=True):
+        np.testing.assert_array_equal(found, lesion[..., expected])
+    request = json.loads((out / "sampling.json").read_text())["Request"]
+    assert request["MasksSha256"] == [sha256(tmp_path / "lesion.nii.gz")]
+
+
+def test_a_mask_for_a_generator_that_takes_none_is_refused(call: Call, run: Path, tmp_path: Path) -> None:
+    (tmp_path / "lesion.nii.gz").write_bytes(b"")
+    code, _, said = call("sample", "-b", run, "--mask", tmp_path / "lesion.nii.gz", "-o", tmp_path / "out")
+    assert code == 2
+    assert "found a mask, expected none for a sampler of the condition none" in said

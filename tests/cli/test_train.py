@@ -183,7 +183,8 @@ def test_bundles_lists_methods_presets_and_whether_weights_are_there_by_the_comm
         )
         assert bundle.metadata.get("without_weights", "with weights") in lines[line]
     others = lines.index("  duiit: see the scorers")
-    assert max(index for index in heads.values() if index < others) == (
-        heads["modality translators, for `phs-pipeline translate`:"]
+    assert (
+        max(index for index in heads.values() if index < others)
+        == (heads["modality translators, for `phs-pipeline translate`:"])
     )
     assert "harmonic (0.1.0, weights none: it solves Laplace's equation, and has nothing to train)" in done.output

@@ -4,6 +4,7 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 
 from pipeline.errors import ScanError, UsageError
 from pipeline.inference import PredictionEvaluator, Sampler, ScanDataset
+from pipeline.inference.sampler import masks_on
+from pipeline.preprocessing.grid import Grid
 
 
 class Shown(nn.Module):
@@ -130,3 +133,68 @@ def test_it_is_no_predictor_for_scans(tmp_path: Path) -> None:
     (tmp_path / "scan.nii.gz").touch()
     with pytest.raises(UsageError, match=r"is a sampler, which takes no scans, .* use `phs-pipeline sample`"):
         PredictionEvaluator(sampler(), ScanDataset(tmp_path), tmp_path / "bundle", tmp_path / "out")
+
+
+# Images that are conditioned, or made with their masks
+
+
+class Told(nn.Module):
+    """Images as bright as the second of the two class numbers, or as the mask that is given."""
+
+    def forward(self, latents: Tensor, mask: Tensor | None = None) -> Tensor:
+        return latents[:, -1:, None, None].expand(-1, 1, 3, 4) if mask is None else mask / 2
+
+
+def test_classes_come_in_turn_or_as_asked() -> None:
+    of_class = sampler(Told(), condition="class", batch_size=2)
+    drawn = of_class.draw(5, seed=0)
+    assert drawn.labels == ("healthy", "pathological", "healthy", "pathological", "healthy")
+    assert drawn.images.mean(axis=(1, 2)).tolist() == [0, 1, 0, 1, 0]
+    assert of_class.draw(3, seed=0, label="pathological").images.mean() == 1
+    with pytest.raises(UsageError, match="class: found 'sick', expected one of healthy, pathological"):
+        of_class.draw(3, seed=0, label="sick")
+    with pytest.raises(UsageError, match="found a sampler whose images are of no class"):
+        sampler().draw(3, seed=0, label="healthy")
+
+
+def test_masks_are_taken_in_turn() -> None:
+    masks = np.zeros((2, 16, 16), np.uint8)
+    masks[0, :3] = 1
+    masks[1, 5:] = 1
+    of_masks = sampler(Told(), condition="mask", grid=Grid(2.0, (16, 16)), batch_size=2)
+    drawn = of_masks.draw(3, seed=0, masks=masks)
+    assert drawn.masks is not None
+    np.testing.assert_array_equal(drawn.masks, masks[[0, 1, 0]])
+    np.testing.assert_array_equal(drawn.images, masks[[0, 1, 0]] / 2)
+    with pytest.raises(UsageError, match="masks: found none, expected some for a sampler of the condition mask"):
+        of_masks.draw(3, seed=0)
+    with pytest.raises(UsageError, match="masks: found some, expected none for a sampler of the condition none"):
+        sampler().draw(3, seed=0, masks=masks)
+    with pytest.raises(UsageError, match="grid: found none"):
+        sampler(Told(), condition="mask")
+
+
+def test_a_second_channel_is_the_lesion_mask_of_joint_synthesis() -> None:
+    class Both(nn.Module):
+        def forward(self, latents: Tensor) -> Tensor:
+            return torch.stack((torch.full((len(latents), 3, 4), 0.2), torch.full((len(latents), 3, 4), 0.7)), dim=1)
+
+    drawn = sampler(Both(), joint=True).draw(2, seed=0)
+    assert drawn.masks is not None
+    assert drawn.masks.dtype == np.uint8
+    assert (drawn.images.max(), int(drawn.masks.min())) == (pytest.approx(0.2), 1)
+    with pytest.raises(UsageError, match=r"for 1 latents, expected images \(1, 2, H, W\)"):
+        sampler(joint=True).draw(1, seed=0)
+
+
+def test_a_mask_s_slices_with_a_lesion_lie_on_the_sampler_s_grid(tmp_path: Path) -> None:
+    mask = np.zeros((8, 8, 3), np.uint8)
+    mask[2:4, 4:6, 1] = 3
+    nib.save(nib.Nifti1Image(mask, np.diag([4.0, 4.0, 5.0, 1.0])), tmp_path / "lesion.nii.gz")
+    (found,) = masks_on(Grid(2.0, (16, 16)), [tmp_path / "lesion.nii.gz"])
+    expected = np.zeros((16, 16))
+    expected[4:8, 8:12] = 1
+    np.testing.assert_array_equal(found, expected)
+    nib.save(nib.Nifti1Image(mask * 0, np.diag([4.0, 4.0, 5.0, 1.0])), tmp_path / "empty.nii.gz")
+    with pytest.raises(ScanError, match="found no lesion that is seen on the grid of 2 mm"):
+        masks_on(Grid(2.0, (16, 16)), [tmp_path / "empty.nii.gz"])

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pipeline.errors import UsageError
 from pipeline.preprocessing.grid import Grid
 from pipeline.preprocessing.hole_slices import HoleDataset
-from pipeline.training import FillValidation, PairedValidation, SegmentationValidation
+from pipeline.training import FillValidation, PairedValidation, SampleValidation, SegmentationValidation
 
 
 class Halves(nn.Module):
@@ -107,3 +107,32 @@ class TestSegmentation:
         sample = self.sample(0, left=True)
         shown, *_ = self.validation(tmp_path).row(sample, torch.full((1, 8, 8), -1.0))
         assert (shown.min(), shown.max()) == (0, 255)
+
+
+class TestSamples:
+    class Slices(nn.Module):
+        """Noise of two numbers as images of 8×8 pixels, so many times as spread."""
+
+        def __init__(self, spread: float) -> None:
+            super().__init__()
+            self.spread = spread
+
+        def forward(self, noise: Tensor, mask: Tensor | None = None) -> Tensor:
+            image = self.spread * noise[:, :1, None, None].expand(-1, 1, 8, 8)
+            return image if mask is None else image + mask
+
+    @pytest.mark.parametrize("condition", ["none", "class", "mask"])
+    @pytest.mark.parametrize(("spread", "collapsed"), [(1.0, False), (0.01, True)])
+    def test_the_figure_is_the_spread_of_images_against_that_of_slices(
+        self, tmp_path: Path, spread: float, collapsed: bool, condition: str
+    ) -> None:
+        torch.manual_seed(0)
+        slices = [{"image": torch.randn(1, 1, 1).expand(1, 8, 8), "mask": torch.zeros(1, 8, 8)} for _ in range(400)]
+        validation = SampleValidation(tmp_path, slices, SimpleInferer(), 2, condition)  # type: ignore[arg-type]
+        engine = SimpleNamespace(
+            main_export=self.Slices(spread), state=SimpleNamespace(device="cpu", metrics={}, epoch=1)
+        )
+        validation.validate(engine)  # type: ignore[arg-type]
+        assert engine.state.metrics["diversity"] == pytest.approx(spread, rel=0.15)
+        assert (validation.alarm(engine.state.metrics["diversity"]) is not None) == collapsed
+        assert (tmp_path / "panels" / "epoch_001.png").is_file()

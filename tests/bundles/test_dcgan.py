@@ -1,0 +1,61 @@
+"""The bundle's defaults are Radford's settings; each preset changes what it says and goes on from the others."""
+
+from typing import Any
+
+import pytest
+from monai.bundle import ConfigParser
+from torch.optim import Adam
+
+from pipeline.bundles import find_bundle, read_config
+from pipeline.methods import GAN
+from pipeline.networks import DCGANDiscriminator, DCGANGenerator, MLPDiscriminator, MLPGenerator
+from pipeline.objectives import NonSaturating
+
+
+def parsed(*presets: str, **settings: Any) -> ConfigParser:
+    bundle = find_bundle("dcgan")
+    config = read_config(bundle.config("train"))
+    for preset in presets:
+        config |= read_config(bundle.config(preset))
+    return ConfigParser({**config, **settings})
+
+
+def test_the_settings_are_radford_s() -> None:
+    parser = parsed()
+    expected = {"batch_size": 128, "rate": 2e-4, "latent": 100, "size": [64, 64], "filters": 128}
+    assert {key: parser[key] for key in expected} == expected
+    method: Any = parser.get_parsed_content("method")
+    assert type(method) is GAN
+    assert type(method.objective) is NonSaturating
+    assert (method.condition, method.joint, method.unroll) == ("none", False, 0)
+    assert [type(network) for network in method.networks.values()] == [DCGANGenerator, DCGANDiscriminator]
+    assert method.networks["discriminator"].ties_samples  # batch norm
+    assert [player.name for player in method.players] == ["discriminator", "generator"]
+    assert all(player.plays(iteration) for player in method.players for iteration in range(10))
+    for optimizer in parser.get_parsed_content("optimizers").values():
+        assert type(optimizer) is Adam
+        assert (optimizer.defaults["lr"], optimizer.defaults["betas"]) == (2e-4, (0.5, 0.999))
+
+
+@pytest.mark.parametrize(
+    ("preset", "condition", "joint", "networks"),
+    [
+        ("conditional", "class", False, [DCGANGenerator, DCGANDiscriminator]),
+        ("masked", "mask", False, [DCGANGenerator, DCGANDiscriminator]),
+        ("joint", "none", True, [DCGANGenerator, DCGANDiscriminator]),
+        ("mlp", "none", False, [MLPGenerator, MLPDiscriminator]),
+    ],
+)
+def test_a_preset_over_the_laptop_s_is_the_game_that_it_is_named_for(
+    preset: str, condition: str, joint: bool, networks: list[type]
+) -> None:
+    method: Any = parsed("laptop", preset).get_parsed_content("method")
+    assert (method.condition, method.joint) == (condition, joint)
+    assert [type(network) for network in method.networks.values()] == networks
+
+
+def test_a_penalty_of_single_samples_refuses_what_ties_them_together() -> None:
+    with pytest.raises(Exception, match="method") as refused:
+        parsed(objective="wasserstein_gp").get_parsed_content("method")
+    assert "set discriminator_norm to none or instance" in str(refused.value.__cause__ or refused.value)
+    assert parsed(objective="wasserstein_gp", discriminator_norm="none").get_parsed_content("method")
