@@ -79,12 +79,13 @@ RUNS = click.option(
     help="Folder of a training run, or a bundle's name; may be given several times.",
 )
 A_DICE = _options(click.option("--a-dice", is_flag=True, help="Measure A-Dice too."), a_dice_options())
+SETTINGS = click.option(
+    "--set", "settings", multiple=True, metavar="ID=VALUE", help="Any setting of the bundle's train.json."
+)
 TRAINING = _options(
     EVERY,
     click.option("--preset", "presets", multiple=True, help="Settings to lay over the paper's, e.g. laptop."),
-    click.option(
-        "--set", "settings", multiple=True, metavar="ID=VALUE", help="Any setting of the bundle's train.json."
-    ),
+    SETTINGS,
 )
 SWEEP = _options(
     click.option("-b", "--bundle", default="gvs", show_default=True, help="What to train."),
@@ -177,6 +178,22 @@ def few_labels(
 
     page = study_of(data, output, presets=presets, overrides=_overrides(settings, epochs), **options)
     _say_study(page, output)
+
+
+@study.command()
+@EVERY
+@SETTINGS
+def segmentation(
+    data: Path, output: Path, seeds: int, epochs: int | None, device: str, split: str, settings: tuple[str, ...]
+) -> None:
+    """Segment with a critic, or with cross-entropy or Dice loss alone (survey, Section 5.4).
+
+    Luc's, Kohl's and SegAN's critics: Dice, HD95, holes and fragments. At its own size, of a laptop, three seeds take
+    less than an hour; `--set spacing_mm=1` and other settings make it larger. segmentations.png shows what is found.
+    """
+    from pipeline.studies import segmentation as study_of
+
+    _say_study(study_of(data, output, seeds, _overrides(settings, epochs), split, device), output)
 
 
 @study.command()

@@ -1,5 +1,6 @@
 """One file per method, readable beside its paper."""
 
+from pipeline.methods.adversarial_segmentation import AdversarialSegmentation
 from pipeline.methods.ant_gan import ANTGAN
 from pipeline.methods.base import Method, Player
 from pipeline.methods.conditional_gan import ConditionalGAN
@@ -26,6 +27,7 @@ __all__ = [
     "GAN",
     "GVS",
     "VAGAN",
+    "AdversarialSegmentation",
     "Autoencoding",
     "ConditionalGAN",
     "CycleGAN",

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
 Batch = Mapping[str, Tensor]
@@ -22,6 +23,12 @@ def every(steps: int) -> Callable[[int], bool]:
     if steps < 1:
         raise ValueError(f"the discriminator takes at least 1 step for each of the generator, found {steps}")
     return lambda iteration: (iteration + 1) % steps == 0
+
+
+def is_labelled(batch: Batch) -> Tensor:
+    """Which images' masks or classes are known, shape (B,), bool: `labelled` (B, 1) in {0, 1}, or all without it."""
+    image = batch["image"]
+    return batch["labelled"].flatten() > 0 if "labelled" in batch else image.new_ones(len(image), dtype=torch.bool)
 
 
 @dataclass(frozen=True)

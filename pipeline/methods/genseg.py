@@ -31,7 +31,7 @@ from torch.nn.functional import l1_loss
 
 from pipeline import objectives
 from pipeline.methods.adversarial import check_scores, discriminator_terms
-from pipeline.methods.base import Batch, Player, Shared, Terms, every
+from pipeline.methods.base import Batch, Player, Shared, Terms, every, is_labelled
 from pipeline.networks import (
     AbsenceToPresence,
     GenSegDecoder,
@@ -116,7 +116,7 @@ class GenSeg:
         u = drawn_like(u_A)
         x_AP = x_AA + g_res(torch.cat((c_A, u), dim=1), skips_A, *present)  # Eq. 6
         shared = {"c_A": c_A, "c_P": c_P, "u_P": u_P, "u": u, "x_AA": x_AA, "x_PA": x_PA, "x_PP": x_PP, "x_AP": x_AP}
-        labelled = _labelled(batch)
+        labelled = is_labelled(batch)
         if labelled.any():
             code = torch.cat((c_P, u_P), dim=1)[labelled]
             # Eqs. 4 and 5.
@@ -170,7 +170,7 @@ class GenSeg:
         """The mean over labelled images; 0 where none is."""
         if "ŷ logits" not in shared:
             return shared["c_P"].new_zeros(())
-        loss: Tensor = self.dice_loss(shared["ŷ logits"], self._drawn(batch)[_labelled(batch)])
+        loss: Tensor = self.dice_loss(shared["ŷ logits"], self._drawn(batch)[is_labelled(batch)])
         return loss
 
     # What is otherwise where there are several pathologies.
@@ -243,7 +243,7 @@ class Autoencoding:
     def learn(self, batch: Batch, shared: Shared) -> Terms:
         """Segment what is labelled, and reconstruct everything."""
         del shared
-        x_P, labelled = batch["image"], _labelled(batch)
+        x_P, labelled = batch["image"], is_labelled(batch)
         code_P, skips_P = self._coded(x_P)
         logits = self.segmentor.decoder.segment(code_P, skips_P)
         # Without a label, zero and no gradient, but of all that the optimiser holds.
@@ -258,12 +258,6 @@ class Autoencoding:
     def _coded(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
         common, unique, skips = self.segmentor.encoder(image)
         return torch.cat((common, unique), dim=1), skips
-
-
-def _labelled(batch: Batch) -> Tensor:
-    """Which images' masks may be used, shape (B,), bool: `labelled` (B, 1) in {0, 1}, or all where it is not there."""
-    image = batch["image"]
-    return batch["labelled"].flatten() > 0 if "labelled" in batch else image.new_ones(len(image), dtype=torch.bool)
 
 
 def _check(lambdas: Sequence[float], count: int) -> None:

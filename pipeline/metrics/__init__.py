@@ -9,7 +9,7 @@ from pipeline.metrics.fidelity import psnr, ssim, ssim_map
 from pipeline.metrics.healthiness import healthiness, healthiness_of_counts, healthiness_per_volume
 from pipeline.metrics.identity import identity, ms_ssim_padding
 from pipeline.metrics.metric import Metric
-from pipeline.metrics.segmentation import dice, hd95, precision, recall
+from pipeline.metrics.segmentation import dice, fragments, hd95, holes, precision, recall
 
 __all__ = [
     "A_DICE",
@@ -18,10 +18,12 @@ __all__ = [
     "Metric",
     "a_dice",
     "dice",
+    "fragments",
     "hd95",
     "healthiness",
     "healthiness_of_counts",
     "healthiness_per_volume",
+    "holes",
     "identity",
     "ms_ssim_padding",
     "precision",

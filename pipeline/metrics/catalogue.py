@@ -23,7 +23,7 @@ from pipeline.metrics.healthiness import healthiness_of_counts
 from pipeline.metrics.identity import identity
 from pipeline.metrics.lesion_size import SIZES, SizeClass
 from pipeline.metrics.metric import Metric
-from pipeline.metrics.segmentation import dice, hd95
+from pipeline.metrics.segmentation import dice, fragments, hd95, holes
 
 IDENTICAL = "identical"
 HALF = 0.5  # probability at which a lesion or a class is called present
@@ -235,6 +235,20 @@ SEGMENTATION = (
         "slices in which a lesion is annotated and one was found",
         1, "lower", ("prediction", "mask", "spacing_mm"), "slice", 0.0,
         measure=lambda prediction, mask, spacing_mm: hd95(prediction, lesion=mask, spacing_mm=spacing_mm),
+    ),
+    Metric(
+        "holes", "holes in a slice",
+        "regions that the found lesion of a slice encloses and that are annotated lesion; of slices in which one was "
+        "found",
+        2, "lower", ("prediction", "mask"), "slice", 0.0,
+        measure=lambda prediction, mask: holes(prediction, lesion=mask),
+    ),
+    Metric(
+        "fragments", "fragments in a slice",
+        "pieces of the found lesion of a slice beyond one for each annotated lesion that they touch; of slices in "
+        "which one was found",
+        2, "lower", ("prediction", "mask"), "slice", 0.0,
+        measure=lambda prediction, mask: fragments(prediction, lesion=mask),
     ),
     Metric(
         "volume_error_ml", "error of the lesion volume, ml",

@@ -30,6 +30,7 @@ from pipeline.networks.phs_gan import FactorisedCycle, PHSDiscriminator, PHSGene
 from pipeline.networks.pix2pix import Pix2PixUNet
 from pipeline.networks.residual_unet import ResidualUNet
 from pipeline.networks.score_resnet import ScoreResNet
+from pipeline.networks.segmentation_critic import SegmentationCritic
 from pipeline.networks.unet import UNetSegmentor
 from pipeline.networks.va_gan import MapCritic, MapGenerator
 
@@ -60,6 +61,7 @@ __all__ = [
     "PresenceToAbsence",
     "ResidualUNet",
     "ScoreResNet",
+    "SegmentationCritic",
     "SourceDiscriminators",
     "SourceTranslators",
     "UNetSegmentor",

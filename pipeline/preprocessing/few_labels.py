@@ -1,17 +1,106 @@
-"""Two domains of which few pathological slices have a mask: what semi-supervised segmentation learns from."""
+"""Slices of which few have a mask or class: what semi-supervised learning learns from."""
 
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from pipeline.errors import UsageError
 from pipeline.preprocessing.augmentation import Augmentation
+from pipeline.preprocessing.cohort_format import Subject
 from pipeline.preprocessing.grid import Grid
 from pipeline.preprocessing.half_slices import HalfSliceDataset, HalfSliceRule
+from pipeline.preprocessing.slices import SliceDataset
+
+
+class LesionPresenceDataset(SliceDataset):
+    """Slices whose target is the class `healthy`, 0, or `pathological`, 1: whether they show a lesion.
+
+    Args, attributes and errors as of `SliceDataset`.
+    """
+
+    def _lacks_target(self, subject: Subject) -> bool:
+        del subject
+        return False
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        """One slice, as `SliceDataset` gives it, whatever the cohort's target is."""
+        sample = self._pictures(index)
+        return {**sample, "target": sample["mask"].any()[None].float()}
+
+
+SLICES = {"cohort": SliceDataset, "presence": LesionPresenceDataset}
+
+
+class PartlyLabelledDataset(Dataset[dict[str, Tensor]]):
+    """Slices of a split, of which the masks and targets of some may be used.
+
+    Which are labelled is drawn once from the seed, so that a larger share contains a smaller one.
+
+    Args:
+        cohort: a folder made by `phs-pipeline preprocess`.
+        split: `training`, `validation` or `test`.
+        grid: the network's grid.
+        labels: which slices, by label.
+        labelled: share of the patients, or of the slices, whose masks and targets may be used.
+        labelled_by: whole `patients`, or `examples`. Of both at least one is labelled.
+        labelled_share: share of an epoch's slices that are labelled ones, over and over; what is left of the epoch, as
+            long as ever, is drawn from all. None: each slice comes once.
+        fraction: share of the split's patients to use at all, as in `SliceDataset`.
+        seed: of both orders.
+        channels: which of the cohort's channels, by name; None: all.
+        target: the `cohort`'s, or the `presence` of a lesion.
+
+    Attributes:
+        slices: all of them.
+        labelled: for each slice, whether it is labelled.
+
+    Raises:
+        UsageError: as `SliceDataset`, or if a setting makes no sense.
+    """
+
+    def __init__(
+        self,
+        cohort: Path | str,
+        split: str,
+        grid: Grid,
+        labels: Sequence[str] = ("pathological", "healthy"),
+        labelled: float = 1.0,
+        labelled_by: Literal["examples", "patients"] = "patients",
+        labelled_share: float | None = None,
+        fraction: float = 1.0,
+        seed: int = 0,
+        channels: Sequence[str] | None = None,
+        target: Literal["cohort", "presence"] = "cohort",
+    ) -> None:
+        _check(labelled, labelled_by, labelled_share)
+        if target not in SLICES:
+            raise UsageError(f"target is one of {', '.join(SLICES)}, found {target!r}")
+        self.slices = SLICES[target](cohort, split, grid, labels, fraction, seed, channels)
+        names = self.slices.patients if labelled_by == "patients" else [str(n) for n in range(len(self.slices))]
+        chosen = set(_ordered(names, seed)[: max(1, round(labelled * len(set(names))))])
+        self.labelled = np.array([name in chosen for name in names])
+        self._shown = _epoch(self.labelled, labelled_share)
+
+    def __len__(self) -> int:
+        return len(self._shown)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        """One slice.
+
+        Returns:
+            As `SliceDataset`; `mask` is zeros, and `target` 0, where it is not labelled, which `labelled` (1,) in
+            {0, 1} tells.
+        """
+        place = _drawn(self._shown[index], len(self.labelled))
+        sample, labelled = self.slices[place], torch.tensor([float(self.labelled[place])])
+        hidden = {name: sample[name] * labelled for name in ("mask", "target") if name in sample}
+        return {**sample, **hidden, "labelled": labelled}
 
 
 class FewLabelsDataset(Dataset[dict[str, Tensor]]):
@@ -60,12 +149,7 @@ class FewLabelsDataset(Dataset[dict[str, Tensor]]):
         half_slices: HalfSliceRule | None = None,
         augmentation: Augmentation | None = None,
     ) -> None:
-        if not 0 < labelled <= 1:
-            raise UsageError(f"the share of labelled slices must be above 0 and at most 1, found {labelled}")
-        if labelled_by not in ("examples", "patients"):
-            raise UsageError(f"labelled_by is 'examples' or 'patients', found {labelled_by!r}")
-        if labelled_share is not None and not 0 <= labelled_share <= 1:
-            raise UsageError(f"labelled_share is a share between 0 and 1, found {labelled_share}")
+        _check(labelled, labelled_by, labelled_share)
         given = (fraction, seed, channels, half_slices)
         self.pathological = HalfSliceDataset(cohort, split, grid, ("pathological",), *given, augmentation=augmentation)
         self.healthy = HalfSliceDataset(
@@ -90,11 +174,7 @@ class FewLabelsDataset(Dataset[dict[str, Tensor]]):
         self.labelled = np.array([name in chosen for name in names])
         # Of a patient who is labelled, slices with another target are not.
         self.labelled &= [labelled_target is None or subject.target == labelled_target for subject in subjects]
-        self._shown: list[int | None] = list(range(len(names)))
-        if labelled_share is not None:
-            count = round(labelled_share * len(names))
-            labels = np.resize(np.flatnonzero(self.labelled), count)
-            self._shown = [*map(int, labels), *[None] * (len(names) - count)]
+        self._shown = _epoch(self.labelled, labelled_share)
 
     def __len__(self) -> int:
         return len(self._shown)
@@ -107,8 +187,7 @@ class FewLabelsDataset(Dataset[dict[str, Tensor]]):
             it is not labelled, which `labelled` (1,) in {0, 1} tells; `healthy` x_A (C, H, W), of any
             patient of the split; where the cohort's target is a class, `pathology` (1,), its number in sorted order.
         """
-        known = self._shown[index]
-        place = int(torch.randint(len(self.labelled), ())) if known is None else known
+        place = _drawn(self._shown[index], len(self.labelled))
         sample = self.pathological[place]
         labelled = torch.tensor([float(self.labelled[place])])
         shown = {
@@ -120,5 +199,28 @@ class FewLabelsDataset(Dataset[dict[str, Tensor]]):
         return {**shown, "pathology": sample["target"]} if self.pathological.classes else shown
 
 
-def _ordered(names: list[str], seed: int) -> list[str]:
+def _check(labelled: float, labelled_by: str, labelled_share: float | None) -> None:
+    if not 0 < labelled <= 1:
+        raise UsageError(f"the share of labelled slices must be above 0 and at most 1, found {labelled}")
+    if labelled_by not in ("examples", "patients"):
+        raise UsageError(f"labelled_by is 'examples' or 'patients', found {labelled_by!r}")
+    if labelled_share is not None and not 0 <= labelled_share <= 1:
+        raise UsageError(f"labelled_share is a share between 0 and 1, found {labelled_share}")
+
+
+def _epoch(labelled: NDArray[np.bool_], share: float | None) -> list[int | None]:
+    """Places of an epoch's slices; None where one is to be drawn."""
+    if share is None:
+        return list(range(len(labelled)))
+    count = round(share * len(labelled))
+    labels = np.resize(np.flatnonzero(labelled), count)
+    return [*map(int, labels), *[None] * (len(labelled) - count)]
+
+
+def _drawn(place: int | None, count: int) -> int:
+    """The place, or one of so many from torch's global random state, which checkpoints keep."""
+    return int(torch.randint(count, ())) if place is None else place
+
+
+def _ordered(names: Collection[str], seed: int) -> list[str]:
     return [str(name) for name in np.random.default_rng(seed).permutation(sorted(set(names)))]

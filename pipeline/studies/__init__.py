@@ -7,6 +7,7 @@ from pipeline.studies.enhancement import enhancement
 from pipeline.studies.few_labels import few_labels
 from pipeline.studies.healthiness import healthiness
 from pipeline.studies.saliency import saliency
+from pipeline.studies.segmentation import segmentation
 from pipeline.studies.sweep import sweep
 from pipeline.studies.volumes import volumes
 
@@ -18,6 +19,7 @@ __all__ = [
     "few_labels",
     "healthiness",
     "saliency",
+    "segmentation",
     "sweep",
     "volumes",
 ]

@@ -59,7 +59,7 @@ logger = logging.getLogger(__name__)
 ALPHAS = (0.0, 0.3, 0.5, 0.7, 1.0)
 LOSSES = ("ce", "ce+dice", "ce+mixup", "ce+dice+mixup")
 # Zhang et al. (2018) recommend 0.1 to 0.4; with 0.4 a third of the pairs are mixed by more than a fifth.
-MIXUP = 0.4
+MIXUP, MIXED = 0.4, "mixup"
 LABELS = (PATHOLOGICAL, HEALTHY)  # healthy slices too: there, whatever is found is a false alarm
 
 COLUMNS = {
@@ -101,16 +101,17 @@ class MixupSegmentation(Segmentation):
     """
 
     def __init__(self, segmentor: nn.Module, loss: str) -> None:
-        super().__init__(segmentor)
-        self.parts = loss.split("+")
+        parts = loss.split("+")
+        super().__init__(segmentor, "+".join(part for part in parts if part != MIXED))
+        self.mixed = MIXED in parts
 
     def supervise(self, batch: Batch, shared: Shared) -> Terms:
         """Find the lesion, in a mixture of the images if asked to."""
-        if "mixup" in self.parts:
+        if self.mixed:
             share = Beta(MIXUP, MIXUP).sample()
             order = torch.randperm(len(batch["image"]))
             batch = {name: share * value + (1 - share) * value[order] for name, value in batch.items()}
-        return {name: term for name, term in super().supervise(batch, shared).items() if name in self.parts}
+        return super().supervise(batch, shared)
 
 
 class EnhancedSlices(Dataset[dict[str, Tensor]]):

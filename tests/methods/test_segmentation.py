@@ -23,8 +23,8 @@ class Fixed(nn.Module):
         return self.logits
 
 
-def terms(logits: torch.Tensor, mask: torch.Tensor) -> dict[str, float]:
-    method = Segmentation(Fixed(logits))
+def terms(logits: torch.Tensor, mask: torch.Tensor, loss: str = "ce+dice") -> dict[str, float]:
+    method = Segmentation(Fixed(logits), loss)
     batch = {"image": torch.zeros_like(mask), "mask": mask}
     (player,) = method.players
     return {name: float(value.detach()) for name, value in player.loss(batch, method.forward(batch)).items()}
@@ -59,6 +59,17 @@ def test_a_false_alarm_on_a_healthy_slice_raises_the_dice_loss() -> None:
     alarm = mask.clone()
     alarm[1, 0, 0, 0] = 1
     assert terms(100 * (2 * alarm - 1), mask)["dice"] > terms(100 * (2 * mask - 1), mask)["dice"] + 0.05
+
+
+@pytest.mark.parametrize("loss", ["ce", "dice"])
+def test_either_loss_can_be_left_out(loss: str) -> None:
+    logits = torch.zeros_like(mask)
+    assert terms(logits, mask, loss) == {loss: terms(logits, mask)[loss]}
+
+
+def test_a_loss_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"some of ce, dice, joined by \+, found 'focal'"):
+        Segmentation(nn.Conv2d(1, 1, 1), "focal")
 
 
 def test_the_engine_trains_it_as_any_method(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchmetrics.functional.classification import binary_precision, binary_recall
 from torchmetrics.functional.segmentation import dice_score
 
-from pipeline.metrics.segmentation import dice, hd95, precision, recall
+from pipeline.metrics.segmentation import dice, fragments, hd95, holes, precision, recall
 
 Mask = NDArray[np.bool_]
 Metric = Callable[[Tensor, Tensor], Tensor]
@@ -109,7 +109,51 @@ def test_nothing_found_and_nothing_annotated_are_undefined_where_the_ratio_is() 
         torch.testing.assert_close(metric(found, lesion), torch.tensor(expected), equal_nan=True)
 
 
-@pytest.mark.parametrize("metric", [dice, precision, recall, hd95])
+def drawing(*rows: str) -> Tensor:
+    """A mask as it is drawn: # is lesion."""
+    return torch.tensor([[[[float(c == "#") for c in row] for row in rows]]])
+
+
+# Two holes, of which one is annotated, and a bay that is open to the border.
+RINGS = ("##########", "#.##...###", "#####.####", "####.#####", "####..####", "####..####")
+WHOLE = ("##########", "####...###", "#####.####", "##########", "##########", "##########")
+
+
+def test_holes_are_enclosed_regions_that_are_annotated_lesion() -> None:
+    assert holes(drawing(*RINGS), drawing(*WHOLE)).tolist() == [1]
+    # The bay at the border is none, and a gap across a corner does not open a hole.
+    assert holes(drawing(*RINGS), drawing(*["#" * 10] * 6)).tolist() == [2]
+    assert holes(drawing(*RINGS), drawing(*RINGS)).tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("found", "lesion", "count"),
+    [
+        (("##..##",), ("######",), 1),  # a lesion in two pieces
+        (("##..##",), ("##..##",), 0),
+        (("######",), ("##..##",), 0),  # two lesions in one piece
+        (("##..#.", "......", "#....#"), ("##....", "......", "......"), 3),  # false alarms
+        (("#.", ".#"), ("##", "##"), 0),  # connected across a corner
+        (("#.#.#.#",), ("###.###",), 2),
+    ],
+)
+def test_fragments_are_pieces_beyond_one_for_each_lesion(
+    found: tuple[str, ...], lesion: tuple[str, ...], count: int
+) -> None:
+    assert fragments(drawing(*found), drawing(*lesion)).tolist() == [count]
+
+
+@pytest.mark.parametrize("metric", [holes, fragments])
+def test_where_nothing_was_found_there_are_neither_pieces_nor_none(metric: Metric) -> None:
+    _, lesion = masks()
+    found = lesion.clone()
+    found[0] = False
+    counts = metric(found, lesion)
+    assert counts[0].isnan()
+    assert counts[1:].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("metric", [dice, precision, recall, hd95, holes, fragments])
 def test_bool_and_number_masks_give_the_same(metric: Metric) -> None:
     found, lesion = masks()
     value = metric(found, lesion)
@@ -117,7 +161,7 @@ def test_bool_and_number_masks_give_the_same(metric: Metric) -> None:
     assert torch.equal(metric(found.float(), lesion.int()), value)
 
 
-@pytest.mark.parametrize("metric", [dice, precision, recall, hd95])
+@pytest.mark.parametrize("metric", [dice, precision, recall, hd95, holes, fragments])
 def test_other_shapes_are_refused(metric: Metric) -> None:
     with pytest.raises(ValueError, match=r"got \(2, 1, 4, 4\) and \(1, 1, 4, 4\)"):
         metric(torch.ones(2, 1, 4, 4), torch.ones(1, 1, 4, 4))

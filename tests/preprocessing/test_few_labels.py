@@ -10,7 +10,7 @@ import torch
 from pipeline.errors import UsageError
 from pipeline.preprocessing.augmentation import Augmentation
 from pipeline.preprocessing.cohort import Settings, preprocess
-from pipeline.preprocessing.few_labels import FewLabelsDataset
+from pipeline.preprocessing.few_labels import FewLabelsDataset, PartlyLabelledDataset
 from pipeline.preprocessing.grid import Grid
 from pipeline.preprocessing.slab import WHOLE
 
@@ -148,3 +148,60 @@ def test_slices_of_both_domains_are_augmented_with_their_masks_before_labels_are
 def test_shares_and_kinds_that_make_no_sense_are_refused(cohort, options, message):
     with pytest.raises(UsageError, match=message):
         few(cohort, **options)
+
+
+class TestPartlyLabelled:
+    """Slices with and without lesion together, of which some have neither mask nor target."""
+
+    def of(self, cohort: Path, **options) -> PartlyLabelledDataset:
+        return PartlyLabelledDataset(cohort, "training", GRID, **options)
+
+    def test_all_are_labelled_by_default_and_keep_mask_and_target(self, cohort):
+        data = self.of(cohort)
+        assert len(data) == PATIENTS * SLICES
+        assert data.labelled.all()
+        for index in range(len(data)):
+            sample, plain = data[index], data.slices[index]
+            assert set(sample) == {*plain, "labelled"}
+            assert all(torch.equal(sample[name], plain[name]) for name in plain)
+
+    def test_of_a_third_of_the_patients_masks_and_targets_are_seen_and_of_the_others_neither(self, cohort):
+        data = self.of(cohort, labelled=1 / 3)
+        known = {patient for patient, label in zip(data.slices.patients, data.labelled, strict=True) if label}
+        assert len(known) == 2
+        for index, patient in enumerate(data.slices.patients):
+            sample = data[index]
+            assert bool(sample["labelled"]) == (patient in known)
+            if patient not in known:
+                assert not sample["mask"].any()
+                assert not sample["target"].any()
+
+    def test_the_same_patients_are_labelled_as_where_domains_are_apart(self, cohort):
+        for seed in range(4):
+            ours, theirs = (
+                self.of(cohort, labelled=0.5, seed=seed),
+                few(cohort, labelled=0.5, labelled_by="patients", seed=seed),
+            )
+            known = [
+                {patient for patient, label in zip(slices.patients, data.labelled, strict=True) if label}
+                for data, slices in ((ours, ours.slices), (theirs, theirs.pathological))
+            ]
+            assert known[0] == known[1]
+
+    def test_a_share_of_an_epoch_is_labelled_slices_over_and_over(self, cohort):
+        data = self.of(cohort, labelled=0.01, labelled_by="examples", labelled_share=0.75)
+        assert len(data) == PATIENTS * SLICES
+        assert data.labelled.sum() == 1
+        assert sum(bool(data[index]["labelled"]) for index in range(36)) == 36
+
+    def test_the_target_may_be_whether_a_lesion_is_seen(self, cohort):
+        data = self.of(cohort, target="presence", labelled=0.5)
+        targets = [float(data.slices[index]["target"]) for index in range(len(data))]
+        assert targets == [float(data.slices[index]["mask"].any()) for index in range(len(data))]
+        assert sum(targets) == PATIENTS * LESIONS
+        assert {float(data[index]["target"]) for index in np.flatnonzero(~data.labelled)} == {0}
+
+    @pytest.mark.parametrize("setting", [{"labelled": 0.0}, {"labelled_by": "scans"}, {"target": "age"}])
+    def test_settings_that_make_no_sense_are_refused(self, cohort, setting):
+        with pytest.raises(UsageError, match="found"):
+            self.of(cohort, **setting)

@@ -1,0 +1,216 @@
+"""Does a critic make better segmentations than a loss of pixels (survey, Section 5.4)?
+
+All arms train the same U-Net on the same slices for as many steps; they differ by what it is trained for. The survey's
+claim is one about holes and fragments, so these are counted beside Dice and HD95.
+"""
+
+import logging
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pipeline.bundles import Bundle, find_bundle
+from pipeline.comparison.significance import ALPHA, holm, wilcoxon_signed_rank
+from pipeline.evaluation.controls import THRESHOLD, fitted_threshold
+from pipeline.evaluation.predictions import volume_of
+from pipeline.evaluation.volumes import cohort_grid
+from pipeline.files import sha256
+from pipeline.preprocessing.cohort_format import COHORT_FILE
+from pipeline.reports.markdown import count, table
+from pipeline.studies.segmenters import (
+    MEASURES,
+    Arm,
+    check_settings,
+    measured,
+    prediction_of,
+    volumes_of,
+    write_found,
+)
+from pipeline.studies.study import mean_sd, once, open_study, over_seeds, write_study
+
+logger = logging.getLogger(__name__)
+
+PLAIN, ADVERSARIAL = "unet_segmentation", "adversarial_segmentation"
+CROSS_ENTROPY, DICE_LOSS = "cross-entropy", "Dice loss"
+LUC, LUC_PAIR, KOHL, SEGAN = "Luc", "Luc, mask beside image", "Kohl", "SegAN"
+BASELINES: dict[str, Arm] = {
+    CROSS_ENTROPY: Arm(PLAIN, settings={"loss": "ce"}),
+    DICE_LOSS: Arm(PLAIN, settings={"loss": "dice"}),
+}
+CRITICS: dict[str, Arm] = {
+    LUC: Arm(ADVERSARIAL, ("luc",)),
+    LUC_PAIR: Arm(ADVERSARIAL, ("luc",), {"sees": "pair"}),
+    KOHL: Arm(ADVERSARIAL, ("kohl",)),
+    SEGAN: Arm(ADVERSARIAL, ("segan",)),
+}
+ARMS = {**BASELINES, **CRITICS}
+# A laptop's size: three seeds of all arms within an hour on two cores.
+LAPTOP: dict[str, Any] = {"spacing_mm": 2.0, "filters": 8, "critic_filters": 8, "epochs": 6, "batch_size": 8}
+OF_STUDY = ("seed", "size", "device_name", "validate_every")
+
+
+def segmentation(
+    cohort: Path,
+    folder: Path,
+    seeds: int = 3,
+    overrides: dict[str, Any] | None = None,
+    split: str = "validation",
+    device: str = "auto",
+) -> str:
+    """Train each arm with each seed, and measure what it finds in whole scans.
+
+    `runs/` holds the trainings, each a bundle; `segmentations.png` what the arms of seed 0 find.
+
+    Started again, it skips what is finished and goes on with a training that was stopped; seeds may be added then.
+
+    Args:
+        cohort: folder made by `preprocess`.
+        folder: of the study.
+        seeds: trainings of each arm, with the seeds 0, 1, …
+        overrides: settings over `LAPTOP`, of the bundles that have them.
+        split: patients to measure on.
+        device: where to compute.
+
+    Returns:
+        The table, in Markdown.
+
+    Raises:
+        UsageError: if a setting is none, the split has no lesion, or the folder holds another study.
+    """
+    common = {**LAPTOP, **(overrides or {})}
+    check_settings(overrides or {}, list(ARMS.values()), OF_STUDY)
+    items = volumes_of(cohort, split)
+    open_study(folder, study_settings("segmentation", cohort, common, split, ARMS))
+    common["size"] = list(cohort_grid(cohort, common["spacing_mm"]).size)
+
+    def run_of(name: str, seed: int) -> Bundle:
+        path = folder / "runs" / f"{file_name(name)}_seed={seed}"
+        own = {"seed": seed, "device_name": device, "validate_every": common["epochs"]}
+        return ARMS[name].trained(cohort, path, common, own)
+
+    def result(name: str, seed: int) -> dict[str, Any]:
+        logger.info("training %s, seed %d", name, seed)
+        return {"arm": name, "seed": seed, **measured(prediction_of(run_of(name, seed), device), items)}
+
+    def threshold() -> dict[str, Any]:
+        cut = fitted_threshold(volume_of(item) for item in volumes_of(cohort, "training"))
+        return {"arm": THRESHOLD, "seed": None, **measured(lambda item: {"prediction": cut(volume_of(item))}, items)}
+
+    # All arms with one seed, then with the next: a study that is stopped has compared them.
+    results = [
+        once(folder / "results" / f"{file_name(name)}_seed={seed}.json", partial(result, name, seed))
+        for seed in range(seeds)
+        for name in ARMS
+    ]
+    control = once(folder / "results" / f"{file_name(THRESHOLD)}.json", threshold)
+    write_found(
+        folder / "segmentations.png",
+        items,
+        {name: partial(lambda name: prediction_of(run_of(name, 0), device), name) for name in ARMS},
+    )
+    frame = over_seeds([*results, control], ["arm"], [metric.name for metric in MEASURES])
+    page = _page(frame, results, seeds, split, len(items), common)
+    write_study(folder, page, frame, [*results, control], lambda path: _figure(frame).savefig(path, dpi=150))
+    return page
+
+
+def study_settings(name: str, cohort: Path, common: dict[str, Any], split: str, arms: dict[str, Arm]) -> dict[str, Any]:
+    """What all parts of a study of segmenters have in common, as `open_study` takes it."""
+    bundles = sorted({arm.bundle for arm in arms.values()})
+    return {
+        "study": name,
+        "cohort_sha256": sha256(cohort / COHORT_FILE),
+        "settings": common,
+        "split": split,
+        "bundle_configs_sha256": {bundle: sha256(find_bundle(bundle).config("train")) for bundle in bundles},
+    }
+
+
+def file_name(arm: str) -> str:
+    """An arm's name as part of a file's."""
+    return "".join(c if c.isalnum() else "-" for c in arm)
+
+
+def _page(
+    frame: pd.DataFrame, results: Sequence[dict[str, Any]], seeds: int, split: str, scans: int, common: dict[str, Any]
+) -> str:
+    best = {metric.name: metric.best(list(frame[metric.name].dropna())) for metric in MEASURES}
+    rows = [
+        [row["arm"], *(_cell(row, metric.name, metric.digits, best) for metric in MEASURES)]
+        for _, row in frame.iterrows()
+    ]
+    over = f"Mean ± standard deviation over {seeds} seeds" if seeds > 1 else "**One seed, so without deviation**"
+    told = (
+        f"{over}; means over patients, but for what is pooled, on all slices of {count(scans, 'scan')} of the {split} "
+        "split, on the scans' own pixels. **Best** of each column, controls included. Holes, fragments and HD95 are of "
+        "slices in which something was found: who finds nothing has none."
+    )
+    definitions = "\n".join(f"- {metric.label}: {metric.definition}" for metric in MEASURES)
+    settings = ", ".join(f"`{name}` {value}" for name, value in common.items())
+    ours = (
+        f"All arms: {settings}; else the settings of the bundles `{PLAIN}` and `{ADVERSARIAL}`, whose cards say what "
+        "departs from the papers."
+    )
+    return "\n\n".join(
+        [
+            table(["trained for", *(metric.heading for metric in MEASURES)], rows),
+            told,
+            _verdict(frame, results),
+            definitions,
+            ours,
+        ]
+    )
+
+
+def _cell(row: pd.Series, metric: str, digits: int, best: dict[str, float]) -> str:
+    text = mean_sd(row, metric, digits)
+    return f"**{text}**" if row[metric] == best[metric] else text
+
+
+def _verdict(frame: pd.DataFrame, results: Sequence[dict[str, Any]]) -> str:
+    """Each critic against the better baseline, with a test over patients, and whose masks have fewer pieces."""
+    means = frame.set_index("arm")
+    rival = str(means.loc[list(BASELINES), "dice"].idxmax())
+    by_patient = pd.DataFrame(
+        [
+            {"arm": one["arm"], "patient": patient, "dice": value}
+            for one in results
+            for patient, value in one["patients"].items()
+        ]
+    ).pivot_table(index="patient", columns="arm", values="dice")
+    tests = {name: wilcoxon_signed_rank(by_patient[name], by_patient[rival]) for name in CRITICS}
+    corrected = dict(zip(tests, holm([test.p for test in tests.values()]), strict=True))
+    lines = []
+    for name in CRITICS:
+        better = "above" if means.loc[name, "dice"] > means.loc[rival, "dice"] else "**not above**"
+        fewer = [
+            f"{'fewer' if means.loc[name, what] < means.loc[rival, what] else '**not fewer**'} {what}"
+            for what in ("holes", "fragments")
+        ]
+        lines.append(f"- {name}: Dice {better} that of {rival} (p = {corrected[name]:.2g}), {' and '.join(fewer)}")
+    least = min(test.least_p for test in tests.values()) * len(tests)
+    powerless = f" **With so few patients no p can be below {min(least, 1):.2g}.**" if least >= ALPHA else ""
+    tested = (
+        "p: two-sided Wilcoxon signed-rank test over patients of their mean Dice over seeds, corrected by Holm for "
+        f"{count(len(tests), 'test')}.{powerless}"
+    )
+    return "\n".join(lines) + f"\n\n{tested}"
+
+
+def _figure(frame: pd.DataFrame) -> Any:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3.5), layout="constrained")
+    for axes, what in zip(figure.subplots(1, 2), ("holes", "fragments"), strict=True):
+        for number, (_, row) in enumerate(frame.iterrows()):
+            axes.errorbar(
+                row["dice"], row[what], xerr=row["dice_sd"], yerr=row[f"{what}_sd"], capsize=3, color=f"C{number}",
+                marker="o" if row["arm"] in CRITICS else "s", linestyle="none", label=row["arm"],
+            )  # fmt: skip
+        axes.set_xlabel("Dice of a volume")
+        axes.set_ylabel(f"{what} in a slice")
+    axes.legend(fontsize="small", title="squares: controls")
+    return figure

@@ -1,0 +1,144 @@
+"""Segmenters of a study: trained as bundles with common settings, measured with the catalogue, and shown."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pipeline.bundles import Bundle, find_bundle, read_config
+from pipeline.errors import UsageError
+from pipeline.evaluation.predictions import Item, Predict, kind_of, of_volume, volume_of
+from pipeline.evaluation.scores import score_methods, score_rows, score_volumes
+from pipeline.evaluation.volumes import HEALTHY, PATHOLOGICAL, read_volume, subjects_with
+from pipeline.inference import load_predictor
+from pipeline.metrics import METRICS
+from pipeline.mosaic import mosaic, save_png
+from pipeline.studies.pictures import shown_slices, spread
+from pipeline.studies.training import run_trained
+
+LABELS = (PATHOLOGICAL, HEALTHY)
+MEASURES = tuple(
+    METRICS[name] for name in ("dice_pooled", "dice", "recall", "precision", "hd95_mm", "holes", "fragments")
+)
+LESION_SLICES = "dice_lesion_slices"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One row of a study: how a bundle is trained.
+
+    Attributes:
+        bundle: its name.
+        presets: laid over its settings.
+        settings: laid over these.
+    """
+
+    bundle: str
+    presets: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def known(self) -> set[str]:
+        """Settings that its bundle has."""
+        return set(read_config(find_bundle(self.bundle).config("train")))
+
+    def trained(self, cohort: Path, run: Path, common: Mapping[str, Any], own: Mapping[str, Any]) -> Bundle:
+        """The finished run; trained first if it is not.
+
+        Args:
+            cohort: folder made by `preprocess`.
+            run: its folder.
+            common: settings that all arms share, of which a bundle takes those that it has.
+            own: settings of this training.
+        """
+        shared = {name: value for name, value in common.items() if name in self.known() and name not in self.settings}
+        return run_trained(find_bundle(self.bundle), cohort, run, self.presets, {**shared, **self.settings, **own})
+
+
+def check_settings(overrides: Mapping[str, Any], arms: Sequence[Arm], of_study: Sequence[str]) -> None:
+    """Refuse settings that no arm has, or that the study sets by itself.
+
+    Raises:
+        UsageError: if there are some.
+    """
+    known = set().union(*(arm.known() for arm in arms))
+    own = {name for arm in arms for name in arm.settings} | set(of_study)
+    for name in overrides:
+        if name not in known:
+            raise UsageError(f"--set {name}: no method of this study has such a setting; see the bundles' train.json")
+        if name in own:
+            raise UsageError(f"--set {name}: is set by the study itself; leave it out, and see its own options")
+
+
+def volumes_of(cohort: Path, split: str) -> list[Item]:
+    """All slices with and without lesion of a split's scans, on the scans' own pixels.
+
+    Raises:
+        UsageError: if no scan of the split has a lesion.
+    """
+    records = subjects_with(cohort, split, *LABELS)
+    if not any(PATHOLOGICAL in record.labels for record in records):
+        raise UsageError(
+            f"{cohort}: found no pathological slice in the {split} split, expected some; choose another split, or "
+            "preprocess with other shares"
+        )
+    return [of_volume(read_volume(cohort, record, *LABELS)) for record in records]
+
+
+def prediction_of(run: Bundle, device: str) -> Predict:
+    """What a trained segmenter finds in the slices of a scan."""
+    predictor, _ = load_predictor(run, "segmenter", device)
+    return lambda item: kind_of(predictor).predict(predictor, item)
+
+
+def measured(predict: Predict, items: Sequence[Item]) -> dict[str, Any]:
+    """The metrics of `MEASURES`, as `evaluate` takes them.
+
+    Args:
+        predict: the masks of a scan's slices.
+        items: the scans.
+
+    Returns:
+        Each metric by name, None without a value; `dice_lesion_slices`, the Dice of all slices with an annotated
+        lesion together; `patients`: each one's Dice of a volume, mean over volumes.
+    """
+    rows = [
+        row
+        for item in items
+        for row in score_rows(
+            {"method": "", "patient": item.patient, "subject": item.subject},
+            item.places,
+            {**item.given, **predict(item)},
+            MEASURES,
+        )
+    ]
+    frame = pd.DataFrame(rows)
+    volumes = score_volumes(frame, MEASURES)
+    found = score_methods(volumes, MEASURES)[""]["metrics"]
+    with_lesion = frame[frame["lesion_pixels"] > 0][["overlap_pixels", "predicted_pixels", "lesion_pixels"]].sum()
+    both = with_lesion["predicted_pixels"] + with_lesion["lesion_pixels"]
+    by_patient = volumes.groupby("patient", sort=False)["dice"].mean()
+    return {
+        **{metric.name: found[metric.name]["mean"] for metric in MEASURES},
+        LESION_SLICES: float(2 * with_lesion["overlap_pixels"] / both),
+        "patients": {str(name): float(value) for name, value in by_patient.dropna().items()},
+    }
+
+
+def write_found(path: Path, items: Sequence[Item], arms: Mapping[str, Callable[[], Predict]]) -> None:
+    """Write a picture: some patients' slices with the largest lesion, as annotated and as each arm finds it.
+
+    Args:
+        path: of the picture.
+        items: the scans.
+        arms: what finds masks, by the column's title; each is loaded when it is its turn.
+    """
+    slices = spread(shown_slices(volume_of(item) for item in items))
+    panels = [[one.panel(one.image), one.panel(one.image, one.lesion)] for one in slices]
+    for load in arms.values():
+        predict = load()
+        for row, one in zip(panels, slices, strict=True):
+            found = predict(items[one.volume])["prediction"]
+            row.append(one.panel(one.image, found[one.row, 0].numpy()))
+    save_png(path, mosaic(["input", "annotated", *arms], panels, "largest lesion of a patient; not for diagnosis"))
