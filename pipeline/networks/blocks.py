@@ -1,5 +1,7 @@
 """Parts that several architectures share."""
 
+import itertools
+
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
@@ -49,6 +51,24 @@ def start_at_zero(layer: nn.Conv2d) -> None:
 def normed(convolution: nn.Conv2d | nn.ConvTranspose2d, slope: float = 0.0) -> tuple[nn.Module, ...]:
     """Convolution, instance norm with learned scale and shift, ReLU (slope 0) or leaky ReLU."""
     return convolution, nn.InstanceNorm2d(convolution.out_channels, affine=True), rectifier(slope)
+
+
+def strided_stages(in_channels: int, filters: int, stages: int = 4, norm: bool = False) -> nn.ModuleList:
+    """4×4 convolutions of stride 2 with leaky ReLU, of F, 2F, 4F, … channels, as a discriminator of any size begins.
+
+    Args:
+        in_channels: of the image.
+        filters: F.
+        stages: how many.
+        norm: instance norm, in all but the first.
+    """
+    channels = (in_channels, *(filters * 2**number for number in range(stages)))
+    made = []
+    for number, (before, after) in enumerate(itertools.pairwise(channels)):
+        convolution = nn.Conv2d(before, after, 4, stride=2, padding=1)
+        layers = normed(convolution, LEAK) if norm and number else (convolution, rectifier(LEAK))
+        made.append(nn.Sequential(*layers))
+    return nn.ModuleList(made)
 
 
 def rectifier(slope: float) -> nn.Module:

@@ -1,13 +1,12 @@
 """The critic of adversarial segmentation: it looks at an image together with a segmentation of it."""
 
-import itertools
 from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pipeline.networks.blocks import LEAK, rectifier
+from pipeline.networks.blocks import strided_stages
 
 # What it is shown of images of C channels, as channels.
 CHANNELS = {"product": lambda C: 2 * C, "masked": lambda C: C, "pair": lambda C: C + 1}
@@ -41,16 +40,8 @@ class SegmentationCritic(nn.Module):
         if norm not in ("none", "instance"):
             raise ValueError(f"norm is 'none' or 'instance', found {norm!r}")
         self.sees = sees
-        channels = (CHANNELS[sees](in_channels), filters, 2 * filters, 4 * filters, 8 * filters)
-        self.stages = nn.ModuleList(
-            nn.Sequential(
-                nn.Conv2d(before, after, 4, stride=2, padding=1),
-                *([nn.InstanceNorm2d(after, affine=True)] if norm == "instance" and number else []),
-                rectifier(LEAK),
-            )
-            for number, (before, after) in enumerate(itertools.pairwise(channels))
-        )
-        self.last = nn.Conv2d(channels[-1], 1, 1)
+        self.stages = strided_stages(CHANNELS[sees](in_channels), filters, norm=norm == "instance")
+        self.last = nn.Conv2d(8 * filters, 1, 1)
 
     def shown(
         self, image: Float[Tensor, "batch channel height width"], mask: Float[Tensor, "batch 1 height width"]

@@ -34,11 +34,12 @@ class LesionPresenceDataset(SliceDataset):
         return {**sample, "target": sample["mask"].any()[None].float()}
 
 
-SLICES = {"cohort": SliceDataset, "presence": LesionPresenceDataset}
+# By what a slice's class is.
+SLICES = {None: SliceDataset, "target": SliceDataset, "presence": LesionPresenceDataset}
 
 
 class PartlyLabelledDataset(Dataset[dict[str, Tensor]]):
-    """Slices of a split, of which the masks and targets of some may be used.
+    """Slices of a split, of which the masks and classes of some may be used.
 
     Which are labelled is drawn once from the seed, so that a larger share contains a smaller one.
 
@@ -47,14 +48,15 @@ class PartlyLabelledDataset(Dataset[dict[str, Tensor]]):
         split: `training`, `validation` or `test`.
         grid: the network's grid.
         labels: which slices, by label.
-        labelled: share of the patients, or of the slices, whose masks and targets may be used.
+        labelled: share of the patients, or of the slices, whose masks and classes may be used.
         labelled_by: whole `patients`, or `examples`. Of both at least one is labelled.
         labelled_share: share of an epoch's slices that are labelled ones, over and over; what is left of the epoch, as
             long as ever, is drawn from all. None: each slice comes once.
         fraction: share of the split's patients to use at all, as in `SliceDataset`.
         seed: of both orders.
         channels: which of the cohort's channels, by name; None: all.
-        target: the `cohort`'s, or the `presence` of a lesion.
+        class_of: what a slice's class is: the cohort's `target`, which is a name or a number from 0 on, or the
+            `presence` of a lesion; None: there is none.
 
     Attributes:
         slices: all of them.
@@ -76,12 +78,13 @@ class PartlyLabelledDataset(Dataset[dict[str, Tensor]]):
         fraction: float = 1.0,
         seed: int = 0,
         channels: Sequence[str] | None = None,
-        target: Literal["cohort", "presence"] = "cohort",
+        class_of: Literal["target", "presence"] | None = None,
     ) -> None:
         _check(labelled, labelled_by, labelled_share)
-        if target not in SLICES:
-            raise UsageError(f"target is one of {', '.join(SLICES)}, found {target!r}")
-        self.slices = SLICES[target](cohort, split, grid, labels, fraction, seed, channels)
+        if class_of not in SLICES:
+            raise UsageError(f"class_of is 'target', 'presence' or null, found {class_of!r}")
+        self.class_of = class_of
+        self.slices = SLICES[class_of](cohort, split, grid, labels, fraction, seed, channels)
         names = self.slices.patients if labelled_by == "patients" else [str(n) for n in range(len(self.slices))]
         chosen = set(_ordered(names, seed)[: max(1, round(labelled * len(set(names))))])
         self.labelled = np.array([name in chosen for name in names])
@@ -94,13 +97,20 @@ class PartlyLabelledDataset(Dataset[dict[str, Tensor]]):
         """One slice.
 
         Returns:
-            As `SliceDataset`; `mask` is zeros, and `target` 0, where it is not labelled, which `labelled` (1,) in
-            {0, 1} tells.
+            `image` and `mask` as of `SliceDataset`, the mask zeros where it is not labelled, which `labelled` (1,) in
+            {0, 1} tells; and `class` (1,), its number, 0 where it is not labelled.
+
+        Raises:
+            UsageError: if the slice's class is the cohort's target, and it has none.
         """
         place = _drawn(self._shown[index], len(self.labelled))
         sample, labelled = self.slices[place], torch.tensor([float(self.labelled[place])])
-        hidden = {name: sample[name] * labelled for name in ("mask", "target") if name in sample}
-        return {**sample, **hidden, "labelled": labelled}
+        shown = {"image": sample["image"], "mask": sample["mask"] * labelled, "labelled": labelled}
+        if self.class_of is None:
+            return shown
+        if "target" not in sample:
+            raise UsageError(f"{self.slices.cohort}: has no targets, expected classes; preprocess with --target COLUMN")
+        return {**shown, "class": sample["target"] * labelled}
 
 
 class FewLabelsDataset(Dataset[dict[str, Tensor]]):

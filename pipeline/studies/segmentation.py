@@ -49,6 +49,7 @@ CRITICS: dict[str, Arm] = {
 ARMS = {**BASELINES, **CRITICS}
 # A laptop's size: three seeds of all arms within an hour on two cores.
 LAPTOP: dict[str, Any] = {"spacing_mm": 2.0, "filters": 8, "critic_filters": 8, "epochs": 6, "batch_size": 8}
+ADDED = ("dice", "holes", "fragments")
 OF_STUDY = ("seed", "size", "device_name", "validate_every")
 
 
@@ -191,6 +192,10 @@ def _verdict(frame: pd.DataFrame, results: Sequence[dict[str, Any]]) -> str:
             for what in ("holes", "fragments")
         ]
         lines.append(f"- {name}: Dice {better} that of {rival} (p = {corrected[name]:.2g}), {' and '.join(fewer)}")
+    lines.append(
+        f"- What the critic adds to Luc's cross-entropy: "
+        f"{', '.join(f'{what} {means.loc[LUC, what] - means.loc[CROSS_ENTROPY, what]:+.3f}' for what in ADDED)}"
+    )
     least = min(test.least_p for test in tests.values()) * len(tests)
     powerless = f" **With so few patients no p can be below {min(least, 1):.2g}.**" if least >= ALPHA else ""
     tested = (

@@ -156,25 +156,24 @@ class TestPartlyLabelled:
     def of(self, cohort: Path, **options) -> PartlyLabelledDataset:
         return PartlyLabelledDataset(cohort, "training", GRID, **options)
 
-    def test_all_are_labelled_by_default_and_keep_mask_and_target(self, cohort):
+    def test_all_are_labelled_by_default_and_keep_their_mask(self, cohort):
         data = self.of(cohort)
         assert len(data) == PATIENTS * SLICES
         assert data.labelled.all()
         for index in range(len(data)):
             sample, plain = data[index], data.slices[index]
-            assert set(sample) == {*plain, "labelled"}
-            assert all(torch.equal(sample[name], plain[name]) for name in plain)
+            assert set(sample) == {"image", "mask", "labelled"}
+            assert all(torch.equal(sample[name], plain[name]) for name in ("image", "mask"))
 
-    def test_of_a_third_of_the_patients_masks_and_targets_are_seen_and_of_the_others_neither(self, cohort):
-        data = self.of(cohort, labelled=1 / 3)
+    def test_of_a_third_of_the_patients_masks_and_classes_are_seen_and_of_the_others_neither(self, cohort):
+        data = self.of(cohort, labelled=1 / 3, class_of="target")
         known = {patient for patient, label in zip(data.slices.patients, data.labelled, strict=True) if label}
         assert len(known) == 2
         for index, patient in enumerate(data.slices.patients):
             sample = data[index]
             assert bool(sample["labelled"]) == (patient in known)
-            if patient not in known:
-                assert not sample["mask"].any()
-                assert not sample["target"].any()
+            assert float(sample["class"]) == (float(data.slices[index]["target"]) if patient in known else 0)
+            assert sample["mask"].any() == (patient in known and bool(data.slices[index]["mask"].any()))
 
     def test_the_same_patients_are_labelled_as_where_domains_are_apart(self, cohort):
         for seed in range(4):
@@ -194,14 +193,14 @@ class TestPartlyLabelled:
         assert data.labelled.sum() == 1
         assert sum(bool(data[index]["labelled"]) for index in range(36)) == 36
 
-    def test_the_target_may_be_whether_a_lesion_is_seen(self, cohort):
-        data = self.of(cohort, target="presence", labelled=0.5)
-        targets = [float(data.slices[index]["target"]) for index in range(len(data))]
-        assert targets == [float(data.slices[index]["mask"].any()) for index in range(len(data))]
-        assert sum(targets) == PATIENTS * LESIONS
-        assert {float(data[index]["target"]) for index in np.flatnonzero(~data.labelled)} == {0}
+    def test_the_class_may_be_whether_a_lesion_is_seen(self, cohort):
+        data = self.of(cohort, class_of="presence", labelled=0.5)
+        classes = [float(data.slices[index]["target"]) for index in range(len(data))]
+        assert classes == [float(data.slices[index]["mask"].any()) for index in range(len(data))]
+        assert sum(classes) == PATIENTS * LESIONS
+        assert {float(data[index]["class"]) for index in np.flatnonzero(~data.labelled)} == {0}
 
-    @pytest.mark.parametrize("setting", [{"labelled": 0.0}, {"labelled_by": "scans"}, {"target": "age"}])
+    @pytest.mark.parametrize("setting", [{"labelled": 0.0}, {"labelled_by": "scans"}, {"class_of": "age"}])
     def test_settings_that_make_no_sense_are_refused(self, cohort, setting):
         with pytest.raises(UsageError, match="found"):
             self.of(cohort, **setting)

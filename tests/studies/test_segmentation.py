@@ -62,7 +62,7 @@ def test_arms_differ_by_what_they_are_trained_for_and_a_stopped_study_goes_on(
         ("none", "scores", "pair"),
         ("none", "features", "masked"),
     }
-    rows = [line.split("|")[1].strip() for line in page.splitlines() if line.startswith("| ")][1:]
+    rows = [line.split("|")[1].strip() for line in page.splitlines() if line.startswith("| ")][2:]
     assert rows == [*ARMS, THRESHOLD]
     for said in (*(f"- {name}: Dice" for name in CRITICS), "- holes in a slice: regions", "`spacing_mm` 8.0"):
         assert said in page
