@@ -173,8 +173,10 @@ def _cell(row: pd.Series, metric: str, digits: int, best: dict[str, float]) -> s
 
 def _verdict(frame: pd.DataFrame, results: Sequence[dict[str, Any]]) -> str:
     """Each critic against the better baseline, with a test over patients, and whose masks have fewer pieces."""
-    means = frame.set_index("arm")
-    rival = str(means.loc[list(BASELINES), "dice"].idxmax())
+    means: dict[str, dict[str, float]] = {
+        what: dict(zip(frame["arm"], frame[what].astype(float), strict=True)) for what in ADDED
+    }
+    rival = max(BASELINES, key=means["dice"].__getitem__)
     by_patient = pd.DataFrame(
         [
             {"arm": one["arm"], "patient": patient, "dice": value}
@@ -186,15 +188,15 @@ def _verdict(frame: pd.DataFrame, results: Sequence[dict[str, Any]]) -> str:
     corrected = dict(zip(tests, holm([test.p for test in tests.values()]), strict=True))
     lines = []
     for name in CRITICS:
-        better = "above" if means.loc[name, "dice"] > means.loc[rival, "dice"] else "**not above**"
+        better = "above" if means["dice"][name] > means["dice"][rival] else "**not above**"
         fewer = [
-            f"{'fewer' if means.loc[name, what] < means.loc[rival, what] else '**not fewer**'} {what}"
+            f"{'fewer' if means[what][name] < means[what][rival] else '**not fewer**'} {what}"
             for what in ("holes", "fragments")
         ]
         lines.append(f"- {name}: Dice {better} that of {rival} (p = {corrected[name]:.2g}), {' and '.join(fewer)}")
     lines.append(
         f"- What the critic adds to Luc's cross-entropy: "
-        f"{', '.join(f'{what} {means.loc[LUC, what] - means.loc[CROSS_ENTROPY, what]:+.3f}' for what in ADDED)}"
+        f"{', '.join(f'{what} {means[what][LUC] - means[what][CROSS_ENTROPY]:+.3f}' for what in ADDED)}"
     )
     least = min(test.least_p for test in tests.values()) * len(tests)
     powerless = f" **With so few patients no p can be below {min(least, 1):.2g}.**" if least >= ALPHA else ""

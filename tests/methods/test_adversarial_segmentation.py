@@ -123,24 +123,6 @@ def test_masks_that_are_not_known_are_not_learned_from(tells):
     assert ce == pytest.approx(by_hand)
 
 
-@pytest.mark.parametrize(("sees", "channels"), [("product", 4), ("masked", 2), ("pair", 3)])
-def test_what_the_critic_is_shown_of_two_sequences(sees, channels):
-    image, mask = torch.rand(2, 2, 32, 32), torch.rand(2, 1, 32, 32)
-    critic = SegmentationCritic(in_channels=2, filters=4, sees=sees)
-    shown = critic.shown(image, mask)
-    assert shown.shape == (2, channels, 32, 32)
-    assert critic(shown).shape == (2, 1)
-    assert [tuple(each.shape[1:]) for each in critic.features(shown)] == [
-        (channels, 32, 32), (4, 16, 16), (8, 8, 8), (16, 4, 4), (32, 2, 2),
-    ]  # fmt: skip
-    by_hand = {
-        "product": torch.cat((image * mask, image * (1 - mask)), dim=1),
-        "masked": image * mask,
-        "pair": torch.cat((image, mask), dim=1),
-    }
-    torch.testing.assert_close(shown, by_hand[sees])
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -155,9 +137,3 @@ def test_what_the_critic_is_shown_of_two_sequences(sees, channels):
 def test_options_that_do_not_go_together_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         AdversarialSegmentation(Fixed(), Sum(), **options)
-
-
-@pytest.mark.parametrize("option", [{"sees": "both"}, {"norm": "batch"}])
-def test_a_critic_that_is_none_is_refused(option):
-    with pytest.raises(ValueError, match="found"):
-        SegmentationCritic(**option)
