@@ -6,6 +6,7 @@ from pipeline.methods.base import Method, Player
 from pipeline.methods.conditional_gan import ConditionalGAN
 from pipeline.methods.cycle_gan import CycleGAN
 from pipeline.methods.dann import DANN
+from pipeline.methods.domain_adaptation import DomainAdaptation
 from pipeline.methods.duiit import DUIIT, PredictionLoss
 from pipeline.methods.gan import GAN
 from pipeline.methods.genseg import Autoencoding, GenSeg
@@ -31,6 +32,7 @@ __all__ = [
     "Autoencoding",
     "ConditionalGAN",
     "CycleGAN",
+    "DomainAdaptation",
     "GenSeg",
     "GenSegPathologies",
     "ImagePool",

@@ -43,19 +43,21 @@ class GradientReversal(nn.Module):
 
     Args:
         steps: of the whole training.
+        weight: what λ_p rises to; 1 in Ganin and Lempitsky.
     """
 
     step: Tensor
 
-    def __init__(self, steps: int) -> None:
+    def __init__(self, steps: int, weight: float = 1.0) -> None:
         super().__init__()
         self.steps = steps
+        self.weight = weight
         self.register_buffer("step", torch.tensor(0))
 
     @property
     def strength(self) -> float:
         """λ_p."""
-        return 2 / (1 + math.exp(-STEEPNESS * min(1.0, int(self.step) / self.steps))) - 1
+        return self.weight * (2 / (1 + math.exp(-STEEPNESS * min(1.0, int(self.step) / self.steps))) - 1)
 
     def forward(self, features: Tensor) -> Tensor:
         """Features of any shape, as they are."""
@@ -63,6 +65,21 @@ class GradientReversal(nn.Module):
         if self.training:
             self.step += 1
         return reversed_
+
+
+def domain_loss(logits: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Cross-entropy of a domain classifier; of two domains with as many images, half of the survey's Eq. 9.
+
+    Args:
+        logits: shape (B, domains), or (B, domains, H, W) of a classifier that answers at each place.
+        sizes: how many images of each domain the batch has, in the order in which they lie in it.
+
+    Returns:
+        A scalar: the mean over images and places.
+    """
+    domain = torch.arange(len(sizes), device=logits.device).repeat_interleave(torch.tensor(sizes, device=logits.device))
+    places = logits.shape[2:]
+    return cross_entropy(logits, domain.reshape(-1, *[1] * len(places)).expand(-1, *places))
 
 
 class DANN:
@@ -118,8 +135,5 @@ class DANN:
         }
         if self.target_labels:
             terms["target"] = self.loss(answers[0], batch["target"])
-        modality = torch.arange(len(sizes), device=features.device).repeat_interleave(
-            torch.tensor(sizes, device=features.device)
-        )
-        terms["domain"] = cross_entropy(self.D(features), modality)
+        terms["domain"] = domain_loss(self.D(features), sizes)
         return terms

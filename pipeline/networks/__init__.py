@@ -12,6 +12,7 @@ from pipeline.networks.dcgan import (
     MLPDiscriminator,
     MLPGenerator,
 )
+from pipeline.networks.domain import DomainDiscriminator
 from pipeline.networks.duiit import SourceDiscriminators, SourceTranslators
 from pipeline.networks.fill import FillNetwork
 from pipeline.networks.genseg import (
@@ -38,6 +39,7 @@ __all__ = [
     "AbsenceToPresence",
     "DCGANDiscriminator",
     "DCGANGenerator",
+    "DomainDiscriminator",
     "FactorisedCycle",
     "FillNetwork",
     "GenSegDecoder",

@@ -13,6 +13,9 @@ LESION_SHARE = 0.02
 # Of the five stages down and the last one up, in multiples of the first.
 WIDTHS = {"basic": (1, 1, 2, 4, 8, 1), "doubling": (1, 2, 4, 8, 16, 1)}
 
+# MONAI's names of the stages: the first, four down, four up.
+LAYERS = ("conv_0", "down_1", "down_2", "down_3", "down_4", "upcat_4", "upcat_3", "upcat_2", "upcat_1")
+
 
 class UNetSegmentor(nn.Module):
     """MONAI's BasicUNet with a single lesion logit: four stages down, two 3×3 convolutions a stage, skips.
@@ -23,6 +26,9 @@ class UNetSegmentor(nn.Module):
         filters: channels of the first stage, F.
         widths: of the stages: `basic`, F, F, 2F, 4F, 8F as MONAI has them by default, or `doubling`, F, 2F, 4F, 8F, 16F
             as Ronneberger et al. (their F is 64); the last decoder stage has F.
+
+    Attributes:
+        channels: of the activations of each of `LAYERS`.
     """
 
     output_type = "segmentation"
@@ -44,6 +50,30 @@ class UNetSegmentor(nn.Module):
             features=tuple(filters * times for times in WIDTHS[widths]),
         )
         nn.init.constant_(self.unet.final_conv.bias, math.log(LESION_SHARE / (1 - LESION_SHARE)))
+        first, *down, last = (filters * times for times in WIDTHS[widths])
+        self.channels = dict(zip(LAYERS, (first, *down, *reversed([first, *down][1:-1]), last), strict=True))
+
+    def features(self, image: Float[Tensor, "batch channel height width"]) -> dict[str, Float[Tensor, "batch _ _ _"]]:
+        """Activations of each of `LAYERS` by its name, in the order in which they are computed.
+
+        `logits` of the last of them are what `forward` gives.
+        """
+        unet = self.unet
+        x0 = unet.conv_0(image)
+        x1 = unet.down_1(x0)
+        x2 = unet.down_2(x1)
+        x3 = unet.down_3(x2)
+        x4 = unet.down_4(x3)
+        u4 = unet.upcat_4(x4, x3)
+        u3 = unet.upcat_3(u4, x2)
+        u2 = unet.upcat_2(u3, x1)
+        u1 = unet.upcat_1(u2, x0)
+        return dict(zip(LAYERS, (x0, x1, x2, x3, x4, u4, u3, u2, u1), strict=True))
+
+    def logits(self, features: dict[str, Float[Tensor, "batch _ _ _"]]) -> Float[Tensor, "batch 1 height width"]:
+        """Lesion logits from the activations."""
+        answer: Tensor = self.unet.final_conv(features[LAYERS[-1]])
+        return answer
 
     def forward(self, image: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch 1 height width"]:
         """Lesion logits of shape (B, 1, H, W) for images (B, C, H, W); H, W divisible by 16, at least 32."""

@@ -1,8 +1,9 @@
-"""Slices of a target modality beside slices of source modalities, each with its scan's target: unpaired, labelled."""
+"""Slices of a target modality beside slices of source modalities: unpaired, with what is learned of the sources."""
 
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,6 +15,8 @@ from pipeline.preprocessing.labels import Label
 from pipeline.preprocessing.slices import SliceDataset
 
 LABELS: tuple[Label, ...] = ("pathological", "healthy", "unknown")
+# Slices whose lesions are drawn.
+DRAWN: tuple[Label, ...] = ("pathological", "healthy")
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +30,7 @@ class ModalityDataset(Dataset[dict[str, Tensor]]):
     trainings with and without one take the same number of steps.
 
     Args:
-        cohort: a folder made by `phs-pipeline preprocess`, each of whose scans has a target.
+        cohort: a folder made by `phs-pipeline preprocess`.
         split: `training`, `validation` or `test`.
         grid: the network's grid.
         target_modality: channel that a prediction is learned for.
@@ -36,6 +39,9 @@ class ModalityDataset(Dataset[dict[str, Tensor]]):
         fraction: share of the patients with the target modality to use, as in `SliceDataset`; of the sources all are
             used.
         seed: of their order.
+        learned: `target`, which each scan must have then; or `mask`, the lesion masks of the sources, whose slices are
+            those with a drawn mask, healthy or pathological. The target modality has none then, whatever the cohort
+            holds: this is unsupervised domain adaptation.
 
     Attributes:
         target: slices of the target modality.
@@ -55,16 +61,19 @@ class ModalityDataset(Dataset[dict[str, Tensor]]):
         labels: Sequence[str] = LABELS,
         fraction: float = 1.0,
         seed: int = 0,
+        learned: Literal["target", "mask"] = "target",
     ) -> None:
         if target_modality in sources:
             raise UsageError(
                 f"sources: found {target_modality}, which is the target modality, expected other modalities; take it "
                 "out"
             )
+        self.learned = learned
         self.target = SliceDataset(cohort, split, grid, labels, fraction, seed, [target_modality])
-        self.sources = {name: SliceDataset(cohort, split, grid, labels, channels=[name]) for name in sources}
+        of_sources = DRAWN if learned == "mask" else labels
+        self.sources = {name: SliceDataset(cohort, split, grid, of_sources, channels=[name]) for name in sources}
         for name, slices in {target_modality: self.target, **self.sources}.items():
-            if len(slices) and "target" not in slices[0]:
+            if learned == "target" and len(slices) and "target" not in slices[0]:
                 raise UsageError(
                     f"{cohort}: found no target of its {name} scans, expected one of each; preprocess with --target "
                     "COLUMN"
@@ -85,10 +94,11 @@ class ModalityDataset(Dataset[dict[str, Tensor]]):
 
         Returns:
             As `SliceDataset`, `image` x, `mask` and `target` r_t; and for each source s `image_s` y, (1, H, W) float32
-            in [0, 1], and `target_s` r_s, (1,) float32.
+            in [0, 1], and `target_s` r_s, (1,) float32. Where masks are learned, `image` and `image_s`, and `mask_s`,
+            (1, H, W) float32 in {0, 1}, and nothing else.
         """
-        sample = self.target[index]
+        sample = self.target[index] if self.learned == "target" else {"image": self.target[index]["image"]}
         for name, slices in self.sources.items():
             drawn = slices[int(torch.randint(len(slices), ()))]
-            sample |= {f"image_{name}": drawn["image"], f"target_{name}": drawn["target"]}
+            sample |= {f"image_{name}": drawn["image"], f"{self.learned}_{name}": drawn[self.learned]}
         return sample

@@ -64,6 +64,8 @@ def batch() -> dict[str, torch.Tensor]:
         "target_image": torch.rand(2, 1, 32, 32),
         "image_MR": torch.rand(2, 1, 32, 32),
         "target_MR": torch.tensor([[30.0], [50.0]]),
+        "image_source": torch.rand(2, 1, 32, 32),
+        "mask_source": mask.flip(2),
         "shown": torch.cat([torch.rand(2, 3, 32, 32), mask.expand(2, 3, 32, 32)], dim=1).repeat(1, 2, 1, 1),
     }
 

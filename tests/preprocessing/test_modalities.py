@@ -161,3 +161,19 @@ def test_classes_are_counted_alike_in_all_modalities(tmp_path):
         (1, 0),
         (0, 0),
     }
+
+
+def test_where_masks_are_learned_the_target_modality_brings_its_images_alone(tmp_path):
+    cohort = write_cohort(tmp_path)
+    content = json.loads((cohort / "cohort.json").read_text())
+    for subject in content["subjects"]:
+        subject["target"] = None
+        if subject["subject"] != "m1":
+            subject["labels"] = ["healthy"] * SLICES
+    (cohort / "cohort.json").write_text(json.dumps(content))
+    data = of(cohort, "MR", learned="mask")
+    sample = data[0]
+    assert {key: value.shape for key, value in sample.items()} == dict.fromkeys(
+        ("image", "image_MR", "mask_MR"), (1, 32, 32)
+    )
+    assert set(data.sources["MR"].patients) == {"m0"}  # m1's lesions are not drawn
