@@ -425,6 +425,44 @@ def cross_modal(
     _say_study(page, output)
 
 
+@study.command("domain-adaptation")
+@click.option("--data", required=True, metavar="COHORT", type=FOLDER, help="Made by `phs-pipeline preprocess`.")
+@click.option("-o", "--output", required=True, metavar="STUDY", type=FOLDER, help="Folder of the study.")
+@click.option(
+    "--target",
+    metavar="PATTERN",
+    help="Patients of the target domain, e.g. 'brats13-*'.  [default: simulated scanners]",
+)
+@click.option(
+    "--source", metavar="PATTERN", default="*", show_default=True, help="Patients of the source domain, of the others."
+)
+@SEEDS
+@click.option("--spacing", type=click.FloatRange(min=0.5), help="Of the grid in mm.  [default: 3]")
+@click.option("--iterations", type=click.IntRange(min=1), help="Of each segmentor and translator.  [default: 600]")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+def domain_adaptation(
+    data: Path,
+    output: Path,
+    target: str | None,
+    source: str,
+    seeds: int,
+    spacing: float | None,
+    iterations: int | None,
+    device: str,
+) -> None:
+    """Segment scans of another scanner, with masks of the first alone (survey, Eq. 9 and Fig. 10).
+
+    Domain-adversarial features of the last and of several layers, the source translated, the target translated back;
+    beside the segmentor as it is, histogram matching, random contrast, a threshold, and one trained on the target.
+    Without --target two scanners are simulated, whose truth is known.
+    """
+    from pipeline.studies import domain_adaptation as study_of
+    from pipeline.studies.domain_adaptation import scale
+
+    page = study_of(data, output, target, source, seeds, scale(spacing, iterations), device)
+    _say_study(page, output)
+
+
 def _a_dice(wanted: bool, seeds: int, given: dict[str, Any]) -> Any:
     """How to measure A-Dice; None where it is not wanted."""
     if not wanted:

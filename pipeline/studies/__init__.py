@@ -3,6 +3,7 @@
 from pipeline.studies.convergence import convergence
 from pipeline.studies.counterfeits import counterfeits
 from pipeline.studies.cross_modal import cross_modal
+from pipeline.studies.domain_adaptation import domain_adaptation
 from pipeline.studies.enhancement import enhancement
 from pipeline.studies.few_labels import few_labels
 from pipeline.studies.healthiness import healthiness
@@ -15,6 +16,7 @@ __all__ = [
     "convergence",
     "counterfeits",
     "cross_modal",
+    "domain_adaptation",
     "enhancement",
     "few_labels",
     "healthiness",
