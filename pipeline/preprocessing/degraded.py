@@ -120,6 +120,15 @@ class DegradedDataset(Dataset[dict[str, Tensor]]):
     def _volume(self, run: Run) -> Tensor:
         return self.degradation(self._truth(run.first, run.end)).half()
 
+    def _slices(self, truth: Tensor, first: int) -> Tensor:
+        """Clean slices (S, H, W), the first at a place, degraded, each by draws of its own."""
+        made = [self.degradation(one[None], self._generator(first + place)) for place, one in enumerate(truth)]
+        return torch.cat(made)
+
+    def _generator(self, place: int) -> torch.Generator:
+        drawn = self.seed * 1_000_003 + place if self.fixed else int(torch.randint(2**62, ()))
+        return torch.Generator().manual_seed(drawn)
+
     def __len__(self) -> int:
         return len(self._items)
 
@@ -138,14 +147,30 @@ class DegradedDataset(Dataset[dict[str, Tensor]]):
             block, first = self._volumes[run.first].float(), run.first
         else:
             first, end = max(run.first, place - n), min(run.end, place + n + 1)
-            block = self.degradation(self._truth(first, end), self._generator(index))
+            block = self._slices(self._truth(first, end), first)
         degraded = with_neighbours(block[:, None], np.array([place - first]), n)[0]
-        return {
-            "image": torch.cat([degraded, seen[2 * n + 1 :]]),
-            "target_image": target,
-            "mask": sample["mask"],
-        }
+        return {"image": torch.cat([degraded, seen[2 * n + 1 :]]), "target_image": target, "mask": sample["mask"]}
 
-    def _generator(self, index: int) -> torch.Generator:
-        drawn = self.seed * 1_000_003 + index if self.fixed else int(torch.randint(2**62, ()))
-        return torch.Generator().manual_seed(drawn)
+    def scan(self, run: Run, change: Tensor | None = None) -> dict[str, Tensor]:
+        """All slices of a run, as `__getitem__` gives each, one after the other.
+
+        Args:
+            run: one of `runs`.
+            change: added to the truth before it is degraded, shape (S, 1, H, W): what would the same scan have looked
+                like with something else in it? Fixed draws are the same with it and without.
+
+        Returns:
+            `image` (S, C · (2 · neighbours + 1), H, W), `target_image` and `mask` (S, 1, H, W).
+        """
+        samples = [self.clean[place] for place in range(run.first, run.end)]
+        n, count = self.neighbours, run.end - run.first
+        truth = self._truth(run.first, run.end)
+        if change is not None:
+            truth = (truth + change[:, 0]).clamp(0, 1)
+        block = self.degradation(truth) if self.across else self._slices(truth, run.first)
+        others = torch.stack([sample["image"][2 * n + 1 :] for sample in samples])
+        return {
+            "image": torch.cat([with_neighbours(block[:, None], np.arange(count), n), others], dim=1),
+            "target_image": truth[:, None],
+            "mask": torch.stack([sample["mask"] for sample in samples]),
+        }

@@ -70,3 +70,22 @@ def test_what_is_left_over_of_a_scan_and_no_whole_thick_slice_is_left_out(phanto
     thick = torch.stack([slices[place]["image"][0] for place in range(5)]).mean(dim=0)
     truth = torch.stack([slices[place]["target_image"][0] for place in range(5)]).mean(dim=0)
     assert (thick - truth).abs().mean() < 0.02
+
+
+@pytest.mark.parametrize(("degradation", "neighbours"), [(NOISE, 0), (NOISE, 1), (THICK, 2)])
+def test_a_whole_scan_is_its_slices_and_with_something_in_it_the_same_scan_with_that(
+    phantom_cohort: Path, degradation: Degradation, neighbours: int
+) -> None:
+    slices = DegradedDataset(phantom_cohort, "test", GRID, degradation, neighbours=neighbours, fixed=True)
+    (run,) = slices.runs
+    scan = slices.scan(run)
+    for place in (0, 5, SLICES - 1):
+        for name, value in slices[place].items():
+            torch.testing.assert_close(scan[name][place], value, atol=5e-4, rtol=0)
+    change = torch.zeros_like(scan["target_image"])
+    change[6, 0, 20:24, 20:24] = 0.2
+    changed = slices.scan(run, change)
+    torch.testing.assert_close(changed["target_image"], (scan["target_image"] + change).clamp(0, 1))
+    difference = (changed["image"] - scan["image"])[:, neighbours].abs().amax(dim=(1, 2))
+    assert difference[6] > 0.05
+    assert difference[0] == 0
