@@ -29,6 +29,7 @@ from pipeline.networks.johnson import JohnsonGenerator
 from pipeline.networks.phs_gan import FactorisedCycle, PHSDiscriminator, PHSGenerator
 from pipeline.networks.pix2pix import Pix2PixUNet
 from pipeline.networks.residual_unet import ResidualUNet
+from pipeline.networks.restoration import FeatureDecoder, FeatureEncoder, RestorationUNet
 from pipeline.networks.score_resnet import ScoreResNet
 from pipeline.networks.segmentation_critic import SegmentationCritic
 from pipeline.networks.unet import UNetSegmentor
@@ -39,6 +40,8 @@ __all__ = [
     "DCGANDiscriminator",
     "DCGANGenerator",
     "FactorisedCycle",
+    "FeatureDecoder",
+    "FeatureEncoder",
     "FillNetwork",
     "GenSegDecoder",
     "GenSegDiscriminator",
@@ -60,6 +63,7 @@ __all__ = [
     "PlainCycle",
     "PresenceToAbsence",
     "ResidualUNet",
+    "RestorationUNet",
     "ScoreResNet",
     "SegmentationCritic",
     "SourceDiscriminators",

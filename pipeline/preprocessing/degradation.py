@@ -203,7 +203,7 @@ class ThickSlices:
     Args:
         group: thin slices of a thick one, at least 2.
         profile: see `thick_slices`.
-        thinnest_mm: scans whose own slices are thicker than this say nothing about thin ones, and are left out.
+        thickest_mm: scans whose own slices are thicker than this say nothing about thin ones, and are left out.
 
     Raises:
         ValueError: if a value is out of range.
@@ -211,13 +211,13 @@ class ThickSlices:
 
     group: int = 4
     profile: str = "box"
-    thinnest_mm: float = 2.0
+    thickest_mm: float = 2.0
 
     def __post_init__(self) -> None:
-        if self.group < 2 or not self.thinnest_mm > 0:
+        if self.group < 2 or not self.thickest_mm > 0:
             raise ValueError(
                 f"expected a group of at least 2 slices and a thickness above 0 mm, found {self.group} and "
-                f"{self.thinnest_mm}"
+                f"{self.thickest_mm}"
             )
 
     def __call__(self, slices: Tensor, generator: torch.Generator | None = None) -> Tensor:

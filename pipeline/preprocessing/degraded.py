@@ -86,8 +86,8 @@ class DegradedDataset(Dataset[dict[str, Tensor]]):
         self._volumes = {run.first: self._volume(run) for run in self.runs} if self.across else {}
         if split != "validation" and not self._items:
             raise UsageError(
-                f"{cohort}: found no scan in the {split} split with slices of at most {self._thinnest:g} mm, expected "
-                "thin ones, which thick slices are simulated from; use another cohort or thinnest_mm"
+                f"{cohort}: found no scan in the {split} split with slices of at most {self._thickest:g} mm, expected "
+                "thin ones, which thick slices are simulated from; use another cohort or thickest_mm"
             )
 
     @property
@@ -96,8 +96,8 @@ class DegradedDataset(Dataset[dict[str, Tensor]]):
         return isinstance(self.degradation, ThickSlices)
 
     @property
-    def _thinnest(self) -> float:
-        return self.degradation.thinnest_mm if isinstance(self.degradation, ThickSlices) else np.inf
+    def _thickest(self) -> float:
+        return self.degradation.thickest_mm if isinstance(self.degradation, ThickSlices) else np.inf
 
     def _runs(self) -> list[Run]:
         """Slices without a gap: where a lesion is too small for the grid, the clean dataset left its slice out."""
@@ -105,7 +105,7 @@ class DegradedDataset(Dataset[dict[str, Tensor]]):
         for subject, places in zip(self.clean.subjects, self.clean.places, strict=True):
             cuts = np.flatnonzero(np.diff(places) != 1) + 1
             ends = [0, *cuts.tolist(), len(places)]
-            if subject.spacing_mm[0] <= self._thinnest:
+            if subject.spacing_mm[0] <= self._thickest:
                 group = self.degradation.group if isinstance(self.degradation, ThickSlices) else 1
                 lengths = [(start, (end - start) // group * group) for start, end in pairwise(ends)]
                 found += [Run(subject, first + start, first + start + length) for start, length in lengths if length]

@@ -133,7 +133,7 @@ def test_each_slice_is_degraded_by_draws_of_its_own_and_repeated_by_the_seed(deg
         (lambda: Noise((0.2, 0.1)), "level is a range"),
         (lambda: Undersampling((0.05, 0.2), centre=0.1), "fraction is a range"),
         (lambda: ThickSlices(group=1), "group of at least 2"),
-        (lambda: ThickSlices(thinnest_mm=0), "thickness above 0"),
+        (lambda: ThickSlices(thickest_mm=0), "thickness above 0"),
     ],
 )
 def test_degradations_that_cannot_be_are_refused(make: Callable[[], Degradation], told: str) -> None:

@@ -14,7 +14,7 @@ from pipeline.preprocessing.grid import Grid
 
 GRID = Grid(4.0, (48, 48))
 SLICES = 12  # of each phantom, 10 mm thick
-NOISE, K_SPACE, THICK = Noise((0.05, 0.1)), Undersampling((0.3, 0.3)), ThickSlices(group=3, thinnest_mm=10.0)
+NOISE, K_SPACE, THICK = Noise((0.05, 0.1)), Undersampling((0.3, 0.3)), ThickSlices(group=3, thickest_mm=10.0)
 
 
 @pytest.mark.parametrize("degradation", [NOISE, K_SPACE, THICK])
@@ -65,7 +65,7 @@ def test_thick_slices_are_made_of_thin_scans_alone(phantom_cohort: Path) -> None
 
 
 def test_what_is_left_over_of_a_scan_and_no_whole_thick_slice_is_left_out(phantom_cohort: Path) -> None:
-    slices = DegradedDataset(phantom_cohort, "test", GRID, ThickSlices(group=5, thinnest_mm=10.0))
+    slices = DegradedDataset(phantom_cohort, "test", GRID, ThickSlices(group=5, thickest_mm=10.0))
     assert len(slices) == 10
     thick = torch.stack([slices[place]["image"][0] for place in range(5)]).mean(dim=0)
     truth = torch.stack([slices[place]["target_image"][0] for place in range(5)]).mean(dim=0)
