@@ -57,7 +57,7 @@ def small_lesions(
 def _distance_mm(centre: NDArray[np.intp], shape: tuple[int, ...], spacing_mm: Spacing) -> NDArray[np.float64]:
     """From a voxel to each voxel of a volume."""
     along = [mm * (np.arange(side) - place) for place, side, mm in zip(centre, shape, spacing_mm, strict=True)]
-    squares: NDArray[np.float64] = sum(  # type: ignore[assignment]  # of three arrays
+    squares: NDArray[np.float64] = sum(
         axis.reshape([-1 if number == place else 1 for number in range(3)]) ** 2 for place, axis in enumerate(along)
     )
     return np.sqrt(squares)

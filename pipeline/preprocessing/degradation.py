@@ -100,7 +100,8 @@ def undersampled(image: Float[Tensor, "*batch height width"], mask: Tensor) -> F
     kept = torch.fft.ifftshift(mask).to(image.device)
     # Along the other axis all is measured: its transform and the way back cancel.
     measured = torch.fft.fft(image.float(), dim=-1) * kept
-    return torch.fft.ifft(measured, dim=-1).abs().clamp(0, 1).to(image)
+    reconstructed: Tensor = torch.fft.ifft(measured, dim=-1).abs()
+    return reconstructed.clamp(0, 1).to(image)
 
 
 def thick_slices(volume: Float[Tensor, "..."], group: int, profile: str = "box") -> Tensor:

@@ -125,6 +125,7 @@ def quality(
             pictures[row.name] = _shown(setting, row)
         _write_pictures(folder / f"pictures_{name}.png", setting, pictures)
     frame = over_seeds(results, ["task", "restoration"], list(COLUMNS))
+    assert judge is not None  # noqa: S101 (there is a task)
     page = _page(frame, results, setting, seeds, judge.name)
     write_study(folder, page, frame, results, lambda path: _figure(results).savefig(path, dpi=150))
     return page
@@ -280,8 +281,8 @@ def _page(frame: pd.DataFrame, results: Sequence[dict[str, Any]], setting: Setti
 
 def _verdict(part: pd.DataFrame) -> str:
     """Who is closest to the truth and who looks most like it, told as it is found."""
-    closest = part.loc[part["psnr"].idxmax(), "restoration"]
-    likest = part.loc[part["fid"].idxmin(), "restoration"]
+    ordered = part.set_index("restoration")
+    closest, likest = str(ordered["psnr"].idxmax()), str(ordered["fid"].idxmin())
     if closest == likest:
         return f"Closest to the truth by PSNR, and most like true slices by the Fréchet distance: {escaped(closest)}."
     return (
