@@ -367,8 +367,14 @@ def _data_format(
     about = metadata["network_data_format"]
     image, pred = about["inputs"]["image"], about["outputs"]["pred"]
     sequences, pathologies = inference.get("channels", ()), followed(inference, inference.get("pathologies", ()))
-    if len(sequences) > 1:
-        image = {**image, **_channels(f"{name}, windowed to [0, 1]" for name in sequences)}
+    # Of networks that take neighbouring slices as channels, a bundle's metadata have those of its own settings.
+    neighbours = followed(inference, inference.get("neighbours", 0)) if "degradation" in inference else 0
+    if len(sequences) > 1 or neighbours:
+        offsets = [f", {offset:+d} slices" if offset else "" for offset in range(-neighbours, neighbours + 1)]
+        image = {
+            **image,
+            **_channels(f"{name}{offset}, windowed to [0, 1]" for name in sequences for offset in offsets),
+        }
     if "latent" in inference:
         told = [f"noise {number} of N(0, 1)" for number in range(inference["latent"])]
         told += [f"1 if {name}" for name in CLASSES] if inference.get("condition") == "class" else []

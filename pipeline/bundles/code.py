@@ -41,7 +41,8 @@ TRAINING = frozenset(
 )
 # Rooms whose public classes a config may name: they open no file that the user did not name.
 OWN_PARTS = ("pipeline.networks.", "pipeline.preprocessing.grid.", "pipeline.preprocessing.slab.",
-    "pipeline.preprocessing.window.", "pipeline.inference.fill_error.")  # fmt: skip
+    "pipeline.preprocessing.window.", "pipeline.preprocessing.degradation.",
+    "pipeline.inference.fill_error.")  # fmt: skip
 PREDICTORS = ("pipeline.inference.",)
 OWN_TRAINING = (
     *(*OWN_PARTS, *PREDICTORS),
@@ -79,7 +80,7 @@ def foreign_part(value: Any, config_id: str) -> Iterator[tuple[str, str]]:
 
 
 def may_build(target: str) -> bool:
-    """Whether it names a network, grid, window, fill's error, inferer or predictor that such a config may name."""
+    """Whether it names a class that such a config may name: a network, a predictor, or a part of theirs."""
     return target in MONAI_NETWORKS or target in INFERERS or _is_class_of(target, OWN_PARTS) or _is_predictor(target)
 
 

@@ -22,6 +22,7 @@ COMMANDS = {
     "segmenter": "segment",
     "scorer": "predict",
     "modality translator": "translate",
+    "restorer": "restore",
     "sampler": "sample",
 }
 # The kind of each predictor by its class, which says so too: a list of bundles is told without importing torch.
@@ -34,6 +35,7 @@ KINDS = {
     "Segmenter": "segmenter",
     "Scorer": "scorer",
     "ModalityTranslator": "modality translator",
+    "Restorer": "restorer",
     "Sampler": "sampler",
 }
 

@@ -27,6 +27,7 @@ COMMANDS = {
     "segment": "Write masks of what a network finds in each scan.",
     "predict": "Estimate a number or a class from each scan.",
     "translate": "Write scans of one modality as another.",
+    "restore": "Write scans with less noise or fewer artefacts.",
     "sample": "Draw synthetic images from a trained generator.",
     "bids": "Run a bundle over a BIDS dataset, as a BIDS App.",
     "evaluate": "Measure healthiness and identity on a cohort's test patients.",

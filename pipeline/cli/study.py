@@ -463,6 +463,49 @@ def domain_adaptation(
     _say_study(page, output)
 
 
+@study.command()
+@WITHOUT_EPOCHS
+@click.option(
+    *("--task", "tasks"),
+    multiple=True,
+    metavar="NAME",
+    help="denoise, k-space, super-resolution (of scans with slices of 2 mm at most); may be given several times.  "
+    "[default: all]",
+)
+@click.option(
+    "--channels",
+    metavar="NAMES",
+    help="The sequence to restore, then one that networks see beside it in k-space, comma-separated.  [default: the "
+    "cohort's first two]",
+)
+@click.option("--spacing-mm", type=click.FloatRange(min=0.5, max=8), help="Pixel of the grid.  [default: 2.5]")
+@click.option("--filters", type=click.IntRange(min=1), help="Of the generators' first stage.  [default: 16]")
+@click.option("--steps", type=click.IntRange(min=1), help="Of each generator.  [default: 300]")
+@click.option("--feature-steps", type=click.IntRange(min=1), help="Of the perceptual features.  [default: 100]")
+def quality(
+    data: Path,
+    output: Path,
+    device: str,
+    split: str,
+    seeds: int,
+    tasks: tuple[str, ...],
+    channels: str | None,
+    **sizes: float | None,
+) -> None:
+    """Restore degraded images by L1, by an adversary and by perception: noise, undersampled k-space, thick slices.
+
+    Survey (Wolterink et al. 2018), Section 5.3: PSNR, SSIM, Fréchet distance, contrast of lesions, and small planted
+    lesions that are kept or lost, beside controls. plot.png sets distortion against perception; pictures_TASK.png are
+    slices.
+    """
+    from pipeline.studies import quality as study_of
+    from pipeline.studies.quality_methods import TASKS, Scale
+
+    scale = Scale(**{name: value for name, value in sizes.items() if value is not None})  # type: ignore[arg-type]
+    names = channels.split(",") if channels else None
+    _say_study(study_of(data, output, tasks or tuple(TASKS), names, seeds, scale, split, device), output)
+
+
 def _a_dice(wanted: bool, seeds: int, given: dict[str, Any]) -> Any:
     """How to measure A-Dice; None where it is not wanted."""
     if not wanted:

@@ -118,6 +118,7 @@ CONTROLS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 }
 
 SOURCE = "source as it is"
+DEGRADED = "degraded as it is"
 HISTOGRAM = "histogram matching"
 INTENSITY = "intensity map"
 THRESHOLD = "intensity threshold"
@@ -233,4 +234,4 @@ def _map(values: NDArray[np.float64]) -> Callable[[NDArray[np.float32]], NDArray
 
 
 # What a row of a table may be called that is no method.
-NAMES = (*CONTROLS, SOURCE, HISTOGRAM, INTENSITY, THRESHOLD, EMPTY, MEAN, MAJORITY)
+NAMES = (*CONTROLS, SOURCE, DEGRADED, HISTOGRAM, INTENSITY, THRESHOLD, EMPTY, MEAN, MAJORITY)

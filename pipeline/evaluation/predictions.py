@@ -14,6 +14,7 @@ from torch import Tensor
 from pipeline.errors import UsageError
 from pipeline.evaluation.controls import (
     CONTROLS,
+    DEGRADED,
     EMPTY,
     HISTOGRAM,
     INTENSITY,
@@ -27,6 +28,7 @@ from pipeline.evaluation.controls import (
 )
 from pipeline.evaluation.fills import FILLS
 from pipeline.evaluation.judge import Judge
+from pipeline.evaluation.restorations import restored
 from pipeline.evaluation.volumes import (
     HEALTHY,
     PATHOLOGICAL,
@@ -214,6 +216,12 @@ def _target_image(translator: Any, volume: Volume) -> Tensor:
     return torch.from_numpy(volume.slab[name][volume.places, None])
 
 
+def _restore(restorer: Any, item: Item, untouched: bool = False) -> Fields:
+    volume = volume_of(item)
+    slab = _sequences(restorer, volume, volume.slab or {"image": volume.slab_image})
+    return restored(restorer, volume, slab, untouched)
+
+
 def _score(scorer: Any, item: Item) -> Fields:
     if item.slab is None:
         raise ValueError(f"{item.subject}: holds no slab, expected a scan as a whole")
@@ -330,6 +338,11 @@ def _intensity_maps(cohort: Path, translator: Any) -> Mapping[str, Predict]:
     return {name: partial(made, by) for name, by in maps.items()}
 
 
+def _nothing_done(cohort: Path, restorer: Any) -> Mapping[str, Predict]:
+    del cohort
+    return {DEGRADED: partial(_restore, restorer, untouched=True)}
+
+
 def _trivial_masks(cohort: Path, predictor: Any) -> Mapping[str, Predict]:
     del predictor
     threshold = fitted_threshold(
@@ -355,4 +368,5 @@ KINDS: dict[str, Kind] = {
     "segmenter": Kind("lesion segmentation", "slice", _whole_volumes, _segment, _trivial_masks),
     "scorer": Kind("prediction", "scan", _scans, _score, _guesses),
     "modality translator": Kind("translation between modalities", "slice", _all_slices, _to_modality, _intensity_maps),
+    "restorer": Kind("restoration of simulated degradation", "slice", _all_slices, _restore, _nothing_done),
 }

@@ -11,6 +11,7 @@ from pipeline.inference.modality_translator import ModalityTranslator
 from pipeline.inference.preparation import Preparation
 from pipeline.inference.products import Product, Result
 from pipeline.inference.residual_filler import ResidualFiller
+from pipeline.inference.restorer import Restorer
 from pipeline.inference.run import Outcome, Request, predict_scans
 from pipeline.inference.sampler import Sampler, Samples
 from pipeline.inference.samples import Draw
@@ -33,6 +34,7 @@ __all__ = [
     "Product",
     "Request",
     "ResidualFiller",
+    "Restorer",
     "Result",
     "SampleEvaluator",
     "Sampler",

@@ -18,6 +18,7 @@ from pipeline.methods.paired_translation import PairedTranslation
 from pipeline.methods.phs_gan import PairedPHSGAN, UnpairedPHSGAN
 from pipeline.methods.pool import ImagePool, ImagePools
 from pipeline.methods.regression import Regression
+from pipeline.methods.restoration import Restoration
 from pipeline.methods.segmentation import Segmentation
 from pipeline.methods.va_gan import VAGAN
 
@@ -45,6 +46,7 @@ __all__ = [
     "Player",
     "PredictionLoss",
     "Regression",
+    "Restoration",
     "Segmentation",
     "UnpairedPHSGAN",
 ]

@@ -293,13 +293,14 @@ SCORING = (
 
 MODALITY = (
     Metric(
-        "psnr_target", "PSNR against the target modality, dB",
-        "of the translation against the person's own image of the target modality, over head or body; peak 1",
+        "psnr_target", "PSNR against the target, dB",
+        "of the translated or restored image against the person's own image of the target modality, or what it was "
+        "before it was degraded, over head or body; peak 1",
         2, "higher", ("translated", "target_image", "foreground"), "slice", math.inf, headline=True,
         measure=lambda translated, target_image, foreground: psnr(translated, reference=target_image, mask=foreground),
     ),
     Metric(
-        "ssim_target", "SSIM against the target modality", "the same; windows see head or body only",
+        "ssim_target", "SSIM against the target", "the same; windows see head or body only",
         4, "higher", ("translated", "target_image", "foreground"), "slice", 1.0, headline=True,
         measure=lambda translated, target_image, foreground: ssim(translated, reference=target_image, mask=foreground),
     ),

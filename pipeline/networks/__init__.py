@@ -30,6 +30,7 @@ from pipeline.networks.johnson import JohnsonGenerator
 from pipeline.networks.phs_gan import FactorisedCycle, PHSDiscriminator, PHSGenerator
 from pipeline.networks.pix2pix import Pix2PixUNet
 from pipeline.networks.residual_unet import ResidualUNet
+from pipeline.networks.restoration import FeatureDecoder, FeatureEncoder, RestorationUNet
 from pipeline.networks.score_resnet import ScoreResNet
 from pipeline.networks.segmentation_critic import SegmentationCritic
 from pipeline.networks.unet import UNetSegmentor
@@ -41,6 +42,8 @@ __all__ = [
     "DCGANGenerator",
     "DomainDiscriminator",
     "FactorisedCycle",
+    "FeatureDecoder",
+    "FeatureEncoder",
     "FillNetwork",
     "GenSegDecoder",
     "GenSegDiscriminator",
@@ -62,6 +65,7 @@ __all__ = [
     "PlainCycle",
     "PresenceToAbsence",
     "ResidualUNet",
+    "RestorationUNet",
     "ScoreResNet",
     "SegmentationCritic",
     "SourceDiscriminators",

@@ -7,6 +7,7 @@ from pipeline.studies.domain_adaptation import domain_adaptation
 from pipeline.studies.enhancement import enhancement
 from pipeline.studies.few_labels import few_labels
 from pipeline.studies.healthiness import healthiness
+from pipeline.studies.quality import quality
 from pipeline.studies.saliency import saliency
 from pipeline.studies.segmentation import segmentation
 from pipeline.studies.sweep import sweep
@@ -20,6 +21,7 @@ __all__ = [
     "enhancement",
     "few_labels",
     "healthiness",
+    "quality",
     "saliency",
     "segmentation",
     "sweep",

@@ -77,6 +77,32 @@ class KindDataset(Dataset[dict[str, Tensor]]):
         return {"image": slices[place]["image"], "target": torch.tensor([float(self._kinds[index])])}
 
 
+class PlaceDataset(Dataset[dict[str, Tensor]]):
+    """Slices whose target is their kind: which quarter of their slab they are of, and whether they have a lesion.
+
+    Args:
+        slices: of scans with labels.
+    """
+
+    def __init__(self, slices: SliceDataset) -> None:
+        self._slices = slices
+        found = [
+            (min(QUARTERS - 1, QUARTERS * place // len(subject.labels)), subject.labels[place])
+            for subject, places in zip(slices.subjects, slices.places, strict=True)
+            for place in places
+        ]
+        kinds = sorted(set(found))
+        self.classes = [f"quarter {quarter + 1}, {label}" for quarter, label in kinds]
+        self._kinds = [kinds.index(kind) for kind in found]
+
+    def __len__(self) -> int:
+        return len(self._slices)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        """`image` (1, H, W), and `target` (1,), the index of a class."""
+        return {"image": self._slices[index]["image"], "target": torch.tensor([float(self._kinds[index])])}
+
+
 def of_cohort(
     folder: Path, modalities: Mapping[str, SliceDataset], filters: int, iterations: int, device: torch.device
 ) -> FeatureNetwork:
@@ -89,7 +115,34 @@ def of_cohort(
         iterations: about how many.
         device: where to compute.
     """
-    slices = KindDataset(modalities)
+    asked = "which modality and which quarter of the target each is of"
+    return _of_kinds(folder, KindDataset(modalities), asked, filters, iterations, device)
+
+
+def of_places(
+    folder: Path, slices: SliceDataset, filters: int, iterations: int, device: torch.device
+) -> FeatureNetwork:
+    """A network trained on a cohort's real slices to tell where in the slab each is and whether it has a lesion.
+
+    Args:
+        folder: of the training, see `trained`.
+        slices: training slices.
+        filters: of the residual network's first stage.
+        iterations: about how many.
+        device: where to compute.
+    """
+    asked = "which quarter of the slab each is of and whether it has a lesion"
+    return _of_kinds(folder, PlaceDataset(slices), asked, filters, iterations, device)
+
+
+def _of_kinds(
+    folder: Path,
+    slices: KindDataset | PlaceDataset,
+    asked: str,
+    filters: int,
+    iterations: int,
+    device: torch.device,
+) -> FeatureNetwork:
     loss = PredictionLoss("classification", "mean")
     network = trained(
         folder,
@@ -101,10 +154,9 @@ def of_cohort(
         schedule=Schedule(decay="late linear"),
     )
     name = (
-        f"a residual network ({8 * filters} features) trained on the {len(slices)} real training slices to tell which "
-        f"modality and which quarter of the target each is of ({len(slices.classes)} classes)"
+        f"a residual network ({8 * filters} features) trained on the {len(slices)} real training slices to tell "
+        f"{asked} ({len(slices.classes)} classes)"
     )
-
     return FeatureNetwork(name, partial(_read, network), device)
 
 

@@ -21,6 +21,7 @@ from pipeline.errors import UsageError
 from pipeline.metrics import psnr
 from pipeline.mosaic import difference, grey, mosaic, outlined, save_png
 from pipeline.networks.dcgan import Condition, class_of, with_class
+from pipeline.preprocessing.degraded import DegradedDataset
 from pipeline.preprocessing.foreground import AIR
 from pipeline.preprocessing.hole_slices import HoleDataset
 from pipeline.preprocessing.pairs import PairedDataset
@@ -64,7 +65,7 @@ class Validation(ABC):
     def __init__(
         self,
         folder: Path | str,
-        dataset: SliceDataset | PairedDataset | Sequence[Sample],
+        dataset: SliceDataset | PairedDataset | DegradedDataset | Sequence[Sample],
         inferer: Inferer,
         batch_size: int = 8,
         rows: int = 6,
@@ -166,7 +167,7 @@ class TranslationValidation(Validation):
 class PairedValidation(Validation):
     """PSNR in dB of a translation against the target image, over head or body; source, translation, target, difference.
 
-    `dataset` has pairs, as `pipeline.preprocessing.pairs.PairedDataset`.
+    `dataset` has pairs, as `pipeline.preprocessing.pairs.PairedDataset`, or degraded slices beside what they were.
     """
 
     figure = "psnr"
@@ -183,8 +184,9 @@ class PairedValidation(Validation):
         return None if figure >= DESTROYED_DB else f"the translation's validation PSNR is {figure:.1f} dB"
 
     def row(self, sample: Sample, output: Tensor) -> list[Picture]:
-        """The first source alone, of several."""
-        x, y, made = sample["image"][0].numpy(), sample["target_image"][0].numpy(), output[0].nan_to_num().numpy()
+        """Of several sources the first alone, and of neighbouring slices the middle one."""
+        middle = getattr(self.dataset, "neighbours", 0)
+        x, y, made = sample["image"][middle].numpy(), sample["target_image"][0].numpy(), output[0].nan_to_num().numpy()
         return [grey(x), grey(made), grey(y), difference(y - made)]
 
 

@@ -215,6 +215,11 @@ def laid_out(folder: Path, scan: Path, mask: Path | None) -> dict[str, str]:
     return {names[name]: str(folder / name) for name in given}
 
 
+def first_channels(network: nn.Module) -> int:
+    """Channels that a network's first convolution takes."""
+    return next((layer.in_channels for layer in network.modules() if isinstance(layer, nn.Conv2d)), 0)
+
+
 def same(one: Any, other: Any) -> bool:
     """Whether two nested states are equal to the bit."""
     if isinstance(one, dict):
@@ -400,17 +405,19 @@ def test_a_network_s_values_fill_the_range_that_metadata_says(bundle, network, s
     """Whatever the bundle's own settings and presets make of its output; no range is said of what has no bounds."""
     about = data_format(bundle, network)
     image = about["inputs"]["image"]
-    found = []
+    found, own = [], 0
     for presets in ((), *((preset,) for preset in bundle.presets)):
         parser = ConfigParser({**settings_of(bundle, *presets), **small(bundle)})
         built = parser.get_parsed_content(network).eval()
+        own = own or first_channels(built)  # a preset may show the network more slices
+        shown = image["num_channels"] + first_channels(built) - own
         *_, (_, weight), (_, bias) = built.named_parameters()
         nn.init.zeros_(weight)
         for end in image["value_range"] or [0, 1]:
             for push in (-1000.0, 1000.0):
                 nn.init.constant_(bias, push)
                 pixels = [32] * len(image["spatial_shape"])
-                channels = getattr(built, "latent", image["num_channels"])  # a class stands behind the noise
+                channels = getattr(built, "latent", shown)  # a class stands behind the noise
                 found.append(built(torch.full((1, channels, *pixels), float(end))).detach())
     made = torch.stack([value.flatten()[0] for value in found])
     bounds = [float(made.min()), float(made.max())]
