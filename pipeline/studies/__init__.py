@@ -5,7 +5,10 @@ from pipeline.studies.counterfeits import counterfeits
 from pipeline.studies.cross_modal import cross_modal
 from pipeline.studies.enhancement import enhancement
 from pipeline.studies.few_labels import few_labels
+from pipeline.studies.hallucination import hallucination
 from pipeline.studies.healthiness import healthiness
+from pipeline.studies.misregistration import misregistration
+from pipeline.studies.paired import paired
 from pipeline.studies.saliency import saliency
 from pipeline.studies.segmentation import segmentation
 from pipeline.studies.sweep import sweep
@@ -17,7 +20,10 @@ __all__ = [
     "cross_modal",
     "enhancement",
     "few_labels",
+    "hallucination",
     "healthiness",
+    "misregistration",
+    "paired",
     "saliency",
     "segmentation",
     "sweep",
