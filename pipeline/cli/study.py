@@ -547,8 +547,8 @@ def _scale(iterations: int | None, spacing_mm: float | None) -> Any:
 
     from pipeline.studies.paired_slices import Scale
 
-    given = {"iterations": iterations, "spacing_mm": spacing_mm}
-    return replace(Scale(), **{name: value for name, value in given.items() if value is not None})
+    scale = Scale()
+    return replace(scale, iterations=iterations or scale.iterations, spacing_mm=spacing_mm or scale.spacing_mm)
 
 
 def _a_dice(wanted: bool, seeds: int, given: dict[str, Any]) -> Any:

@@ -250,18 +250,20 @@ def detected(marks: Tensor, truth: Tensor, pairs: Pairs) -> dict[str, float | No
     """
     drawn = (pairs.mask > 0)[:, 0].numpy()
     pixel = pairs.spacing_mm**2
-    ill = drawn.any(axis=(1, 2))
-    found, found_truly, alarm, alarm_truly = (
-        (of[:, 0].numpy() & where).sum(axis=(1, 2)) * pixel >= FOUND_MM2
-        for where in (drawn, True)
-        for of in (marks, truth)
-    )
+    ill = np.asarray(drawn.any(axis=(1, 2)))
+
+    def enough(marked: np.ndarray) -> np.ndarray:
+        return np.asarray(marked.sum(axis=(1, 2)) * pixel >= FOUND_MM2)
+
+    made, real = marks[:, 0].numpy(), truth[:, 0].numpy()
+    found, found_truly = (enough(marked & drawn) for marked in (made, real))
+    alarm, alarm_truly = (enough(marked) for marked in (made, real))
     return {
         "vanished": _share(~found, ill & found_truly),
         "appeared": _share(alarm, ~ill & ~alarm_truly),
         "found": _share(found, ill),
         "alarms": _share(alarm, ~ill),
-        "area_ratio": float((marks[:, 0].numpy() & drawn).sum() / max(1, drawn.sum())),
+        "area_ratio": float((made & drawn).sum() / max(1, drawn.sum())),
     }
 
 

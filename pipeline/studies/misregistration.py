@@ -97,8 +97,8 @@ def misregistration(
     place = pick_device(device)
     results: list[dict[str, Any]] = []
     images: dict[str, Tensor] = {}
-    for shift in shifts:
-        for seed in range(seeds):
+    for seed in range(seeds):
+        for shift in shifts:
             moved = shifted(training, shift, seed)
             results += [{"shift": shift, "seed": seed, **row} for row in control_scores(moved, measured)]
             for name, (build, data) in _methods(scale, moved, lambda_self).items():

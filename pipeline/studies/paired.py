@@ -148,8 +148,8 @@ def paired(
     output = "image" if noise is None else "residual"
     results = [{"seed": None, "seconds": None, **row} for row in control_scores(training, measured)]
     images = {}
-    for name, case in CASES.items():
-        for seed in range(seeds):
+    for seed in range(seeds):
+        for name, case in CASES.items():
             stem = f"{name.replace(', ', '_').replace(' ', '_')}_seed={seed}"
             build = partial(case.method, scale, training.image.shape[1], output)
             start = perf_counter()

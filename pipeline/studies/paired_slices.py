@@ -71,9 +71,15 @@ class Scale:
 
     def cycle_gan(self, size: Sequence[int]) -> CycleGAN:
         """Without identity loss, which compares images of different modalities."""
-        networks = [self.generator(), self.generator(), self.discriminator(), self.discriminator()]
-        pools = [ImagePool(self.pool_size, (1, *size)) for _ in range(2)]
-        return CycleGAN(*networks, *pools, identity=0.0)
+        return CycleGAN(
+            self.generator(),
+            self.generator(),
+            self.discriminator(),
+            self.discriminator(),
+            ImagePool(self.pool_size, (1, *size)),
+            ImagePool(self.pool_size, (1, *size)),
+            identity=0.0,
+        )
 
     def regression(self, in_channels: int = 1, output: str = "image") -> PairedTranslation:
         """The L1 term alone."""
