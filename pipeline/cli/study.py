@@ -463,6 +463,14 @@ def domain_adaptation(
     _say_study(page, output)
 
 
+SCALE = _options(
+    click.option("--iterations", type=click.IntRange(min=1), help="Of each training.  [default: 600]"),
+    click.option("--spacing-mm", type=click.FloatRange(0.5, 16), help="Of pixels.  [default: 3]"),
+)
+TO = click.option("--target", required=True, metavar="CHANNEL", help="Channel of COHORT to translate into.")
+FROM = click.option("--source", required=True, metavar="CHANNEL", help="Channel of COHORT to translate from.")
+
+
 @study.command()
 @WITHOUT_EPOCHS
 @click.option(
@@ -504,6 +512,122 @@ def quality(
     scale = Scale(**{name: value for name, value in sizes.items() if value is not None})  # type: ignore[arg-type]
     names = channels.split(",") if channels else None
     _say_study(study_of(data, output, tasks or tuple(TASKS), names, seeds, scale, split, device), output)
+
+
+@SCALE
+@click.option(
+    *("--source", "sources"),
+    multiple=True,
+    metavar="CHANNEL",
+    help="Channel to translate from, or mask or edges, a sketch of the target; may be given several times.",
+)
+@TO
+@click.option(
+    "--noise",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Take noise of this standard deviation from the target instead, in units of the intensity window.",
+)
+def paired(
+    data: Path,
+    output: Path,
+    sources: tuple[str, ...],
+    target: str,
+    noise: float | None,
+    seeds: int,
+    iterations: int | None,
+    spacing_mm: float | None,
+    **options: str,
+) -> None:
+    """Translate pairs by an L1 term, a discriminator, or both; by patches or whole images (survey, Section 3.1).
+
+    COHORT has several channels (`preprocess --channels`). pictures.png shows slices.
+    """
+    from pipeline.studies import paired as study_of
+
+    if (noise is None) != bool(sources):
+        raise click.UsageError("give --source, or --noise, one of the two")
+    scale = _scale(iterations, spacing_mm)
+    _say_study(study_of(data, output, sources, target, noise, seeds, scale, **options), output)
+
+
+@study.command()
+@WITHOUT_EPOCHS
+@SCALE
+@FROM
+@TO
+@click.option("--shifts", type=Numbers(), default="0,1,2,4", show_default=True, help="Of the targets, in pixels.")
+@click.option(
+    "--lambda-self",
+    default=1.0,
+    show_default=True,
+    type=click.FloatRange(min=0),
+    help="λ of the self-regularised method (Eq. 8).",
+)
+def misregistration(
+    data: Path,
+    output: Path,
+    source: str,
+    target: str,
+    shifts: list[float],
+    lambda_self: float,
+    seeds: int,
+    iterations: int | None,
+    spacing_mm: float | None,
+    **options: str,
+) -> None:
+    """Paired against unpaired translation of pairs shifted by known amounts (survey, Sections 3.2 and 5.2).
+
+    COHORT has several channels on one grid (`preprocess --channels`). pictures.png shows slices.
+    """
+    from pipeline.studies import misregistration as study_of
+
+    if min(shifts) < 0:
+        raise click.UsageError(f"--shifts: found {shifts}, expected pixels, 0 or more")
+    scale = _scale(iterations, spacing_mm)
+    _say_study(study_of(data, output, source, target, shifts, seeds, lambda_self, scale, **options), output)
+
+
+@study.command()
+@WITHOUT_EPOCHS
+@SCALE
+@FROM
+@TO
+@click.option(
+    "--shares",
+    type=Numbers(),
+    default="0,0.25,0.5,0.75,1",
+    show_default=True,
+    help="Of slices with a tumour in the target domain.",
+)
+def hallucination(
+    data: Path,
+    output: Path,
+    source: str,
+    target: str,
+    shares: list[float],
+    seeds: int,
+    iterations: int | None,
+    spacing_mm: float | None,
+    **options: str,
+) -> None:
+    """Tumours that appear or vanish as their share in a CycleGAN's target domain changes (survey, Section 6).
+
+    COHORT has several channels and lesion masks (`preprocess --channels`). pictures.png shows slices.
+    """
+    from pipeline.studies import hallucination as study_of
+
+    scale = _scale(iterations, spacing_mm)
+    _say_study(study_of(data, output, source, target, shares, seeds, scale, **options), output)
+
+
+def _scale(iterations: int | None, spacing_mm: float | None) -> Any:
+    """How large the networks of a study of translation are: a laptop's size, but for what is given."""
+    from dataclasses import replace
+
+    from pipeline.studies.paired_slices import Scale
+
+    scale = Scale()
+    return replace(scale, iterations=iterations or scale.iterations, spacing_mm=spacing_mm or scale.spacing_mm)
 
 
 def _a_dice(wanted: bool, seeds: int, given: dict[str, Any]) -> Any:

@@ -6,7 +6,10 @@ from pipeline.studies.cross_modal import cross_modal
 from pipeline.studies.domain_adaptation import domain_adaptation
 from pipeline.studies.enhancement import enhancement
 from pipeline.studies.few_labels import few_labels
+from pipeline.studies.hallucination import hallucination
 from pipeline.studies.healthiness import healthiness
+from pipeline.studies.misregistration import misregistration
+from pipeline.studies.paired import paired
 from pipeline.studies.quality import quality
 from pipeline.studies.saliency import saliency
 from pipeline.studies.segmentation import segmentation
@@ -20,7 +23,10 @@ __all__ = [
     "domain_adaptation",
     "enhancement",
     "few_labels",
+    "hallucination",
     "healthiness",
+    "misregistration",
+    "paired",
     "quality",
     "saliency",
     "segmentation",

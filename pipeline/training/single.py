@@ -30,18 +30,18 @@ class Schedule:
     Args:
         batch_size: slices in a step.
         rate: of Adam.
-        betas: of Adam; (0.5, 0.999) is usual where networks play against each other.
-        rates: of Adam for players by name, where one has another rate.
         decay: of the rate: by the poly schedule, or as CycleGAN's, constant for half of the epochs and then linear.
         average_decay: of the moving average of the weights that is exported, as in `PlayerTrainer`; None has none.
+        betas: of Adam; (0.5, 0.999) is usual where networks play against each other.
+        rates: of Adam for players by name, where one has another rate.
     """
 
     batch_size: int = BATCH_SIZE
     rate: float = RATE
-    betas: tuple[float, float] = (0.9, 0.999)
-    rates: Mapping[str, float] = field(default_factory=dict)
     decay: Literal["poly", "late linear"] = "poly"
     average_decay: float | None = None
+    betas: tuple[float, float] = (0.9, 0.999)
+    rates: Mapping[str, float] = field(default_factory=dict)
 
     def of(self, optimizer: Adam, epochs: int) -> LRScheduler:
         """The learning rate's schedule over so many epochs."""
