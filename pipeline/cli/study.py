@@ -514,6 +514,8 @@ def quality(
     _say_study(study_of(data, output, tasks or tuple(TASKS), names, seeds, scale, split, device), output)
 
 
+@study.command()
+@WITHOUT_EPOCHS
 @SCALE
 @click.option(
     *("--source", "sources"),
