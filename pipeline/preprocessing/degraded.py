@@ -144,11 +144,11 @@ class DegradedDataset(Dataset[dict[str, Tensor]]):
         sample, n = self.clean[place], self.neighbours
         seen, target = sample["image"], sample["image"][n : n + 1]
         if self.across:
-            block, first = self._volumes[run.first].float(), run.first
+            block, first = self._volumes[run.first], run.first
         else:
             first, end = max(run.first, place - n), min(run.end, place + n + 1)
             block = self._slices(self._truth(first, end), first)
-        degraded = with_neighbours(block[:, None], np.array([place - first]), n)[0]
+        degraded = with_neighbours(block[:, None], np.array([place - first]), n)[0].float()
         return {"image": torch.cat([degraded, seen[2 * n + 1 :]]), "target_image": target, "mask": sample["mask"]}
 
     def scan(self, run: Run, change: Tensor | None = None) -> dict[str, Tensor]:
