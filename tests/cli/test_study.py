@@ -105,6 +105,19 @@ def test_counterfeits_need_no_generator_and_have_the_noise_of_the_paper(asked: d
     assert asked["counterfeits"][2:] == (3, 0.2, "validation", 5, "default", ADiceSettings(range(3)), "auto")
 
 
+def test_quality_takes_all_tasks_and_sizes_of_a_laptop_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline.studies.quality_methods import TASKS, Scale
+
+    calls: list[tuple[Any, ...]] = []
+    monkeypatch.setattr("pipeline.studies.quality", lambda *arguments: calls.append(arguments) or "table")
+    assert call("quality").exit_code == 0
+    options = ["--task", "k-space", "--channels", "FLAIR,T1w", "--steps", "7", "--spacing-mm", "2", "--seeds", "1"]
+    assert call("quality", *options, "--split", "test").exit_code == 0
+    everything = (tuple(TASKS), None, 3, Scale(), "validation", "auto")
+    chosen = (("k-space",), ["FLAIR", "T1w"], 1, Scale(spacing_mm=2.0, steps=7), "test", "auto")
+    assert [arguments[2:] for arguments in calls] == [everything, chosen]
+
+
 def test_volumes_takes_the_shipped_filler_and_the_contrast_that_names_tell(asked: dict[str, tuple[Any, ...]]) -> None:
     assert call("volumes").exit_code == 0
     (filler,), *rest = asked["volumes"]
