@@ -478,7 +478,7 @@ FROM = click.option("--source", required=True, metavar="CHANNEL", help="Channel 
     multiple=True,
     metavar="NAME",
     help="denoise, k-space, super-resolution (of scans with slices of 2 mm at most); may be given several times.  "
-    "[default: all]",
+    "[default: all that COHORT has slices for]",
 )
 @click.option(
     "--channels",
@@ -507,11 +507,11 @@ def quality(
     slices.
     """
     from pipeline.studies import quality as study_of
-    from pipeline.studies.quality_methods import TASKS, Scale
+    from pipeline.studies.quality_methods import Scale
 
     scale = Scale(**{name: value for name, value in sizes.items() if value is not None})  # type: ignore[arg-type]
     names = channels.split(",") if channels else None
-    _say_study(study_of(data, output, tasks or tuple(TASKS), names, seeds, scale, split, device), output)
+    _say_study(study_of(data, output, tasks or None, names, seeds, scale, split, device), output)
 
 
 @study.command()

@@ -31,6 +31,7 @@ from pipeline.metrics.restoration import KEPT, lesion_contrast_kept, planted_kep
 from pipeline.mosaic import body_box, difference, grey, mosaic, outlined, save_png
 from pipeline.phantoms.small_lesions import ADDED, DIAMETERS_MM
 from pipeline.preprocessing.cohort_format import COHORT_FILE, read_cohort
+from pipeline.preprocessing.degradation import ThickSlices
 from pipeline.preprocessing.degraded import LABELS, DegradedDataset, Run
 from pipeline.preprocessing.foreground import AIR, foreground
 from pipeline.preprocessing.slices import SliceDataset
@@ -62,7 +63,7 @@ LEGEND = "SYNTHETIC - not for diagnosis; below each image its difference to the 
 def quality(
     cohort: Path,
     folder: Path,
-    tasks: Sequence[str] = tuple(TASKS),
+    tasks: Sequence[str] | None = None,
     channels: Sequence[str] | None = None,
     seeds: int = 3,
     scale: Scale | None = None,
@@ -77,7 +78,7 @@ def quality(
     Args:
         cohort: folder made by `preprocess`.
         folder: of the study.
-        tasks: some of `TASKS`.
+        tasks: some of `TASKS`; None: all that the cohort has slices for.
         channels: the channel to restore, then one that networks are shown beside it in the task k-space; None: the
             cohort's first two, or its only one.
         seeds: trainings of each restoration.
@@ -92,10 +93,8 @@ def quality(
         UsageError: if a task or channel is none, the cohort has no slices for a task, or the folder holds another
             study.
     """
-    unknown = [name for name in tasks if name not in TASKS]
-    if unknown or not tasks:
-        raise UsageError(f"--task: found {', '.join(unknown) or 'none'}, expected some of {', '.join(TASKS)}")
     scale = scale or Scale()
+    tasks = _possible(cohort, tasks, scale, split)
     chosen = tuple(channels or read_cohort(cohort).channels[:2] or ("image",))
     settings = {
         "study": "quality",
@@ -110,11 +109,6 @@ def quality(
     results: list[dict[str, Any]] = []
     for name in tasks:
         setting = Setting(TASKS[name], cohort, folder, chosen, split, scale, where)
-        if not len(setting.slices(split)):
-            raise UsageError(
-                f"{cohort}: has no slice for {name} in the {split} split, expected some; leave --task {name} out, or "
-                "choose another --split"
-            )
         judge = judge or _judge(setting)
         pictures: dict[str, Tensor] = {}
         for row in rows_of(setting):
@@ -129,6 +123,35 @@ def quality(
     page = _page(frame, results, setting, seeds, judge.name)
     write_study(folder, page, frame, results, lambda path: _figure(results).savefig(path, dpi=150))
     return page
+
+
+def _possible(cohort: Path, tasks: Sequence[str] | None, scale: Scale, split: str) -> list[str]:
+    """The tasks that are asked for, or those for which there are scans to train on and to measure.
+
+    Raises:
+        UsageError: if one that is asked for is none, or has no scans.
+    """
+    unknown = [name for name in tasks or () if name not in TASKS]
+    if unknown:
+        raise UsageError(f"--task: found {', '.join(unknown)}, expected some of {', '.join(TASKS)}")
+    subjects, possible = read_cohort(cohort).subjects, []
+    for name in tasks or TASKS:
+        degradation = TASKS[name].degradation(scale)
+        thickest = degradation.thickest_mm if isinstance(degradation, ThickSlices) else math.inf
+        there = {subject.split for subject in subjects if subject.spacing_mm[0] <= thickest}
+        if {"training", split} <= there:
+            possible.append(name)
+            continue
+        lacks = (
+            f"{cohort}: has no scan with slices of at most {thickest:g} mm for {name} in the "
+            f"{split if 'training' in there else 'training'} split"
+        )
+        if tasks:
+            raise UsageError(f"{lacks}, expected some; leave --task {name} out, or choose another cohort or --split")
+        logger.warning("%s, so it is left out", lacks)
+    if not possible:
+        raise UsageError(f"{cohort}: has no scans in the training and {split} splits, expected some of each")
+    return possible
 
 
 def _file(name: str) -> str:

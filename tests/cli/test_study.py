@@ -106,14 +106,14 @@ def test_counterfeits_need_no_generator_and_have_the_noise_of_the_paper(asked: d
 
 
 def test_quality_takes_all_tasks_and_sizes_of_a_laptop_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.studies.quality_methods import TASKS, Scale
+    from pipeline.studies.quality_methods import Scale
 
     calls: list[tuple[Any, ...]] = []
     monkeypatch.setattr("pipeline.studies.quality", lambda *arguments: calls.append(arguments) or "table")
     assert call("quality").exit_code == 0
     options = ["--task", "k-space", "--channels", "FLAIR,T1w", "--steps", "7", "--spacing-mm", "2", "--seeds", "1"]
     assert call("quality", *options, "--split", "test").exit_code == 0
-    everything = (tuple(TASKS), None, 3, Scale(), "validation", "auto")
+    everything = (None, None, 3, Scale(), "validation", "auto")
     chosen = (("k-space",), ["FLAIR", "T1w"], 1, Scale(spacing_mm=2.0, steps=7), "test", "auto")
     assert [arguments[2:] for arguments in calls] == [everything, chosen]
 

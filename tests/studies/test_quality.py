@@ -12,6 +12,7 @@ import torch
 
 from pipeline.errors import UsageError
 from pipeline.studies import quality
+from pipeline.studies.quality import _possible
 from pipeline.studies.quality_methods import (
     ADVERSARIAL,
     L1,
@@ -90,13 +91,18 @@ def test_what_is_finished_is_not_done_twice_and_other_settings_are_refused(
         quality(phantom_cohort, study, ("denoise",), None, 1, replace(TINY, noise=0.2), "validation", "cpu")
 
 
+def test_of_a_cohort_of_thick_slices_those_that_need_thin_ones_are_left_out(phantom_cohort: Path) -> None:
+    assert _possible(phantom_cohort, None, TINY, "validation") == list(TASKS)
+    assert _possible(phantom_cohort, None, Scale(), "validation") == ["denoise", "k-space"]
+
+
 def test_tasks_that_are_none_or_for_which_the_cohort_has_no_slices_are_refused(
     phantom_cohort: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match="--task: found sharpen, expected some of denoise, k-space, super-resolution"):
         quality(phantom_cohort, tmp_path / "a", ("sharpen",))
     thin = replace(TINY, thickest_mm=2.0)
-    with pytest.raises(UsageError, match="has no slice for super-resolution in the validation split"):
+    with pytest.raises(UsageError, match="no scan with slices of at most 2 mm for super-resolution in the training"):
         quality(phantom_cohort, tmp_path / "b", ("super-resolution",), None, 1, thin, "validation", "cpu")
 
 
