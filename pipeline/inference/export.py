@@ -21,6 +21,8 @@ from pipeline.errors import UsageError, first_line
 from pipeline.files import require_empty, sha256, write_json, written_aside
 from pipeline.inference.exported_config import NEEDED, inference_config
 from pipeline.inference.load import load_predictor, provenance
+from pipeline.inference.sampler import Sampler
+from pipeline.networks.dcgan import CLASSES
 from pipeline.preprocessing.grid import Grid
 
 # Of the range of a network's values, at least 1.
@@ -98,7 +100,8 @@ def export(bundle: Bundle, folder: Path, onnx: bool = True, trust: bool = False)
         write_json(aside / "configs" / "metadata.json", about)
         main = parts[0]
         write_json(
-            aside / "configs" / "inference.json", inference_config(main.kind, main.about, f"models/{main.name}.ts")
+            aside / "configs" / "inference.json",
+            inference_config(main.kind, main.about, main.shapes[0], f"models/{main.name}.ts"),
         )
         for name in COPIED:
             if (bundle.root / name).is_file():
@@ -149,15 +152,23 @@ def _shapes(bundle: Bundle, about: Mapping[str, Any], predictor: Any) -> tuple[t
             f"{path}: the network takes {', '.join(inputs) or 'nothing that it names'}, expected one input, image; a "
             "network of several cannot be exported"
         )
-    channels, pixels = inputs["image"]["num_channels"], inputs["image"]["spatial_shape"]
-    if not pixels:
-        return tuple((batch, channels) for batch in (2, 1, 3))
+    if isinstance(predictor, Sampler):
+        if predictor.condition == "mask":
+            raise UsageError(
+                f"{path}: the generator takes a mask beside noise, expected one input; it cannot be exported"
+            )
+        return tuple((batch, _length(predictor)) for batch in (2, 1, 3))
     grid = predictor.runner.grid
     if not isinstance(grid, Grid):
         raise UsageError(f"{path}: the network takes whole volumes, expected slices; it cannot be exported")
     height, width = grid.size
     larger = ((2, height, width), (1, height + grid.stride, width), (3, height, width + 2 * grid.stride))
-    return tuple((batch, channels, *size) for batch, *size in larger)
+    return tuple((batch, inputs["image"]["num_channels"], *size) for batch, *size in larger)
+
+
+def _length(sampler: Sampler) -> int:
+    """Numbers that a generator takes: its noise, and behind it one for each class."""
+    return sampler.latent + (len(CLASSES) if sampler.condition == "class" else 0)
 
 
 def _torchscript(part: _Part, folder: Path, about: Mapping[str, Any]) -> Exported:

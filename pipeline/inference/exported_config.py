@@ -7,21 +7,23 @@ from typing import Any
 NEEDED = ("nibabel", "pytorch-ignite")
 
 
-def inference_config(kind: str, data_format: Mapping[str, Any], weights: str) -> dict[str, Any]:
+def inference_config(kind: str, data_format: Mapping[str, Any], shape: tuple[int, ...], weights: str) -> dict[str, Any]:
     """A config with which `monai.bundle run` applies an exported network to images that are prepared for it.
 
     The images lie on the network's grid, in the range of values that metadata name: NIfTI volumes whose last axis
-    counts slices, with channels behind it where there are several. Of a scorer the answer is the mean over slices.
+    counts slices, with channels behind it where there are several. Of a scorer the answer is the mean over slices; a
+    sampler's noise is drawn.
 
     Args:
         kind: of the predictor, one of `pipeline.bundles.COMMANDS`.
         data_format: of the network, in the words of MONAI's metadata.
+        shape: of a batch of what the network takes, images (B, C, H, W) or noise (B, N).
         weights: file of the TorchScript module, from the bundle's root.
     """
-    reads_images = bool(data_format["inputs"]["image"]["spatial_shape"])
+    reads_images = len(shape) == 4
     classes = data_format["outputs"]["pred"]["type"] == "classification"
     return {
-        "imports": ["$import glob", "$import torch"],
+        "imports": ["$import glob", "$import monai", "$import torch"],
         "bundle_root": ".",
         "dataset_dir": "$@bundle_root + '/images'",
         "output_dir": "$@bundle_root + '/eval'",
@@ -31,10 +33,10 @@ def inference_config(kind: str, data_format: Mapping[str, Any], weights: str) ->
             "f": f"$@bundle_root + '/{weights}'",
             "map_location": "@device",
         },
-        **(_volumes() if reads_images else _latents(data_format["inputs"]["image"]["num_channels"])),
+        **(_volumes() if reads_images else _noise(shape[1])),
         "dataloader": {"_target_": "DataLoader", "dataset": "@dataset", "batch_size": 1},
         "inferer": _inferer(kind, reads_images, classes),
-        **(_table() if kind == "scorer" else _images()),
+        **(_table() if kind == "scorer" else _images(reads_images)),
         "evaluator": {
             "_target_": "SupervisedEvaluator",
             "device": "@device",
@@ -65,12 +67,12 @@ def _volumes() -> dict[str, Any]:
     }
 
 
-def _latents(length: int) -> dict[str, Any]:
+def _noise(length: int) -> dict[str, Any]:
     return {
         "count": 16,
         "seed": 0,
-        "latents": f"$torch.randn(@count, {length}, generator=torch.Generator().manual_seed(@seed))",
-        "dataset": {"_target_": "Dataset", "data": "$[{'image': latent} for latent in @latents]"},
+        "noise": f"$torch.randn(@count, {length}, generator=torch.Generator().manual_seed(@seed))",
+        "dataset": {"_target_": "Dataset", "data": "$[{'image': noise} for noise in @noise]"},
     }
 
 
@@ -84,17 +86,22 @@ def _inferer(kind: str, reads_images: bool, classes: bool) -> Any:
     return {"_target_": "SliceInferer", "roi_size": [-1, -1], "spatial_dim": 2, "sw_batch_size": 4}
 
 
-def _images() -> dict[str, Any]:
+def _images(volumes: bool) -> dict[str, Any]:
+    save = {
+        "_target_": "SaveImaged",
+        "keys": "pred",
+        "output_dir": "@output_dir",
+        "output_postfix": "pred",
+        # MONAI's writer fails where it is to leave alone what has no scan behind it; nothing is resampled here.
+        "resample": not volumes,
+        "separate_folder": False,
+    }
+    # It wants a third axis, and to be told of it.
+    as_volume = "$lambda image: monai.data.MetaTensor(image[..., None], meta={'spatial_shape': (*image.shape[1:], 1)})"
+    slices = {"_target_": "Lambdad", "keys": "pred", "func": as_volume}
     return {
         "handlers": [],
-        "postprocessing": {
-            "_target_": "SaveImaged",
-            "keys": "pred",
-            "output_dir": "@output_dir",
-            "output_postfix": "pred",
-            "resample": False,
-            "separate_folder": False,
-        },
+        "postprocessing": {"_target_": "Compose", "transforms": [save] if volumes else [slices, save]},
     }
 
 

@@ -187,6 +187,32 @@ def test_its_config_is_a_workflow_of_monai_that_applies_the_network(
     check_answer(bundle, volume, tmp_path / "out")
 
 
+@pytest.mark.usefixtures("without_shape_checks")
+@torch.inference_mode()
+def test_a_generator_takes_any_number_of_draws_and_its_folder_draws_for_itself(
+    call: Call, weighted: Callable[[str], Bundle], tmp_path: Path
+) -> None:
+    bundle, out = weighted("dcgan"), tmp_path / "out"
+    assert call("export", bundle.root, "-o", out).code == 0
+    session = onnxruntime.InferenceSession(out / "models" / "model.onnx", providers=["CPUExecutionProvider"])
+    (taken,) = session.get_inputs()
+    noise = torch.randn(16, taken.shape[1], generator=torch.Generator().manual_seed(0))
+    images = networks_of(bundle)["model"](noise)
+    assert taken.shape[0] == "batch"
+    np.testing.assert_allclose(session.run(None, {"image": noise.numpy()})[0], images, atol=1e-5)
+    workflow = ConfigWorkflow(
+        config_file=str(out / "configs" / "inference.json"),
+        meta_file=str(out / "configs" / "metadata.json"),
+        workflow_type="infer",
+        logging_file=False,
+        bundle_root=str(out),
+    )
+    workflow.initialize()
+    workflow.run()
+    drawn = [np.asarray(nib.load(out / "eval" / f"{n}_pred.nii.gz").dataobj) for n in range(16)]
+    np.testing.assert_allclose(np.squeeze(drawn), images[:, 0], atol=1e-5)
+
+
 @pytest.mark.parametrize("exported", ["unet_segmentation"], indirect=True)
 def test_monai_s_command_runs_it_where_this_package_cannot_be_imported(
     exported: tuple[Bundle, Path], tmp_path: Path
