@@ -28,6 +28,7 @@ from pipeline.bundles import (
     foreign_code,
     is_plain,
     read_config,
+    refuse_links,
 )
 from pipeline.errors import PipelineError, UsageError
 from pipeline.files import remove_left, remove_partials, require_empty, sha256, write_json, written_aside
@@ -319,7 +320,7 @@ def _fill_folder(
         overlay["in_channels"] = len(chosen["channels"])
     overlay |= chosen
     about = {"name": bundle.name, **_domains(cohort, settings)}
-    _refuse_links(bundle)
+    refuse_links(bundle)
     (folder / "configs").mkdir(parents=True)
     training = _laid_over(read_config(bundle.config("train")), overlay)
     inference = _laid_over(read_config(bundle.config("inference")), overlay)
@@ -333,6 +334,8 @@ def _fill_folder(
             write_json(target, training if source.stem == "train" else inference)
         elif source.name == "metadata.json":
             metadata = {key: value for key, value in read_config(source).items() if key != "without_weights"}
+            # What was measured are the bundle's own weights.
+            metadata["eval_metrics"] = {}
             write_json(target, {**metadata, **about, **_data_format(metadata, inference, overlay.get("classes"))})
         elif source.stem not in bundle.presets:
             shutil.copyfile(source, target)
@@ -474,18 +477,6 @@ def _classes(cohort: Cohort) -> list[str]:
     """Names of the classes that subjects have as target, as `SliceDataset` counts them; none where it is a number."""
     found = [subject.target for subject in cohort.subjects if subject.target is not None]
     return sorted({str(target) for target in found}) if any(isinstance(target, str) for target in found) else []
-
-
-def _refuse_links(bundle: Bundle) -> None:
-    """A link may lead to files that are not the bundle's, and would be copied into the run."""
-    links = [path for part in ("configs", "docs", "LICENSE") for path in _with_all_below(bundle.root / part)]
-    for path in links:
-        if path.is_symlink() and not path.resolve().is_relative_to(bundle.root.resolve()):
-            raise UsageError(f"{path}: is a link that leads out of the bundle, expected its files; put the file there")
-
-
-def _with_all_below(path: Path) -> list[Path]:
-    return [path, *path.rglob("*")] if path.is_dir() and not path.is_symlink() else [path]
 
 
 def _overlay(bundle: Bundle, presets: Sequence[str], overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from inspect import isclass, unwrap
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import nibabel as nib
 import pytest
 from hypothesis import settings
+from shape_checks import remove_shape_checks
 
 from pipeline.phantoms import brain_phantom
 from pipeline.phantoms.cluttered import scikit_digits
@@ -49,11 +49,7 @@ TINY: dict[str, Any] = {
 @pytest.fixture
 def without_shape_checks(monkeypatch: pytest.MonkeyPatch) -> None:
     """The networks as they are outside the tests: TorchScript does not see through what the checks wrap."""
-    modules = [module for name, module in sys.modules.items() if name.startswith("pipeline.networks")]
-    for owner in [*modules, *(value for module in modules for value in vars(module).values() if isclass(value))]:
-        for name, value in list(vars(owner).items()):
-            if hasattr(value, "__wrapped__"):
-                monkeypatch.setattr(owner, name, unwrap(value))
+    remove_shape_checks(monkeypatch)
 
 
 @pytest.fixture(scope="session")

@@ -109,6 +109,22 @@ def _is_bundle(name_or_path: str) -> bool:
     return name_or_path in known or (Path(name_or_path) / "configs" / "inference.json").is_file()
 
 
+def refuse_links(bundle: Bundle) -> None:
+    """Refuse links that lead out of a bundle whose files are to be copied: they may lead to anybody's.
+
+    Raises:
+        UsageError: if there is one.
+    """
+    links = [path for part in ("configs", "docs", "LICENSE") for path in _with_all_below(bundle.root / part)]
+    for path in links:
+        if path.is_symlink() and not path.resolve().is_relative_to(bundle.root.resolve()):
+            raise UsageError(f"{path}: is a link that leads out of the bundle, expected its files; put the file there")
+
+
+def _with_all_below(path: Path) -> list[Path]:
+    return [path, *path.rglob("*")] if path.is_dir() and not path.is_symlink() else [path]
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """A JSON config.
 

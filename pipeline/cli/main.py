@@ -33,6 +33,7 @@ COMMANDS = {
     "evaluate": "Measure healthiness and identity on a cohort's test patients.",
     "select": "Choose the best epoch of a training on validation patients.",
     "compare": "Put methods side by side in a table, with significance.",
+    "export": "Write a bundle's networks as TorchScript and ONNX, to use without this package.",
     "card": "Write measured performance into a bundle's model card.",
     "study": "Run the papers' experiments: data fraction, λ, enhancement, saliency, …",
     "rating": "Draw and read a blinded rating study.",
@@ -40,6 +41,10 @@ COMMANDS = {
     "doctor": "Check this machine, and say how to mend what is missing.",
     "bundles": "List the methods that can be trained and used.",
 }
+
+
+# They report their own progress as information, and errors that we report ourselves.
+LIBRARIES = ("highdicom", "ignite", "matplotlib", "monai", "nibabel", "onnx_ir", "onnxscript", "PIL", "pydicom")
 
 
 class LazyGroup(click.Group):
@@ -75,10 +80,8 @@ def cli(debug: bool, quiet: bool) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Lines())
     logging.basicConfig(level=logging.WARNING if quiet else logging.INFO, handlers=[handler])
-    # Libraries report their own progress as information, and errors that we report ourselves.
-    for library in ("highdicom", "ignite", "monai", "matplotlib", "nibabel", "PIL", "pydicom"):
+    for library in (*LIBRARIES, "pipeline.training.trainer.PlayerTrainer"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
-    logging.getLogger("pipeline.training.trainer.PlayerTrainer").setLevel(logging.CRITICAL)
     if not debug:
         warnings.simplefilter("ignore")
 

@@ -39,7 +39,7 @@ from pipeline.training.checkpoint import load_tensors
 
 pytestmark = pytest.mark.slow
 
-# By hand after MONAI's bundle specification: the zoo's own schema lies on the network.
+# Stricter than the schema of the zoo (test_zoo.py): what is written in each field, not only that it is there.
 TENSOR = {
     "type": "object",
     "required": [
