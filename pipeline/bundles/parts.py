@@ -27,6 +27,8 @@ COMMANDS = {
 }
 # The kind of each predictor by its class, which says so too: a list of bundles is told without importing torch.
 KINDS = {
+    "AnomalySegmenter": "segmenter",
+    "AnomalyScorer": "scorer",
     "Translator": "translator",
     "FoundFiller": "translator",
     "Filler": "filler",

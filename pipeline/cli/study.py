@@ -632,6 +632,54 @@ def _scale(iterations: int | None, spacing_mm: float | None) -> Any:
     return replace(scale, iterations=iterations or scale.iterations, spacing_mm=spacing_mm or scale.spacing_mm)
 
 
+@click.option("--data", required=True, metavar="COHORT", type=FOLDER, help="Made by `phs-pipeline preprocess`.")
+@click.option("-o", "--output", required=True, metavar="STUDY", type=FOLDER, help="Folder of the study.")
+@SEEDS
+@click.option("--epochs", type=click.IntRange(min=1), help="Length of each training.")
+@click.option(
+    "--preset", "presets", multiple=True, default=("laptop",), show_default=True, help="Of the bundle anogan."
+)
+@click.option("--set", "settings", multiple=True, metavar="ID=VALUE", help="Any setting of the bundle's train.json.")
+@click.option(
+    *("--source", "sources"),
+    multiple=True,
+    metavar="NAME=PATTERN",
+    help="Patients of one source of data, by their names in COHORT, e.g. open_ms=openms-*; may be given several times.",
+)
+@click.option(
+    *("-b", "--bundle", "translator"),
+    default="gvs",
+    show_default=True,
+    help="A translator whose difference is a control; `none` for none.",
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+def anomaly(
+    data: Path,
+    output: Path,
+    seeds: int,
+    epochs: int | None,
+    presets: tuple[str, ...],
+    settings: tuple[str, ...],
+    sources: tuple[str, ...],
+    translator: str,
+    device: str,
+) -> None:
+    """Find lesions with healthy slices alone: AnoGAN, f-AnoGAN, BiGAN, autoencoder, VAE (survey, Section 5.1).
+
+    Controls: the intensity, equalised and not, the distance to the mean healthy brain, and a translator's difference.
+    Thresholds are chosen on the validation patients, all figures are of the test patients. maps.png shows some.
+    """
+    from pipeline.bundles import find_bundle
+    from pipeline.studies import anomaly as study_of
+
+    named = dict(text.partition("=")[::2] for text in sources)
+    if not all(name and pattern for name, pattern in named.items()):
+        raise click.UsageError(f"--source: found {', '.join(sources)}, expected NAME=PATTERN, e.g. open_ms=openms-*")
+    control = None if translator == "none" else find_bundle(translator)
+    page = study_of(data, output, seeds, presets, _overrides(settings, epochs), named, control, device)
+    _say_study(page, output)
+
+
 def _a_dice(wanted: bool, seeds: int, given: dict[str, Any]) -> Any:
     """How to measure A-Dice; None where it is not wanted."""
     if not wanted:

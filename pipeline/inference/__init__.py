@@ -1,5 +1,6 @@
 """Scans in, products on the scan's own grid out: predictors, the run over many scans, and what is written."""
 
+from pipeline.inference.anomaly import AnomalyScorer, AnomalySegmenter
 from pipeline.inference.enhance import enhance
 from pipeline.inference.evaluator import PredictionEvaluator, SampleEvaluator, ScanDataset
 from pipeline.inference.fill_error import FillError
@@ -20,6 +21,8 @@ from pipeline.inference.segmenter import Segmenter
 from pipeline.inference.translator import Translator
 
 __all__ = [
+    "AnomalyScorer",
+    "AnomalySegmenter",
     "Draw",
     "FillError",
     "Filler",

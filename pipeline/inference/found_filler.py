@@ -8,6 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from pipeline.errors import UsageError
+from pipeline.inference.anomaly import AnomalySegmenter
 from pipeline.inference.change import SMALLEST_ML, amounts, without_specks
 from pipeline.inference.filler import Fill, Spread
 from pipeline.inference.inputs import Inputs, Seen, see
@@ -79,6 +81,9 @@ class FoundFiller:
         filler: of the same number of sequences: one.
         grow_mm: by how much what was found is grown, within head or body.
         threshold: a voxel is filled if its probability of lesion is at least this.
+
+    Raises:
+        UsageError: if the segmenter maps anomalies, which are no probabilities.
     """
 
     kind = "translator"
@@ -89,6 +94,11 @@ class FoundFiller:
     def __init__(
         self, segmenter: Segmenter, filler: AnyFiller, grow_mm: float = GROW_MM, threshold: float = THRESHOLD
     ) -> None:
+        if isinstance(segmenter, AnomalySegmenter):
+            raise UsageError(
+                "-b: found a bundle that maps differences to healthy slices, expected one that finds lesions with a "
+                "probability; write the mask with `phs-pipeline segment`, and fill it with `phs-pipeline fill --mask`"
+            )
         self.segmenter = segmenter
         self.filler = filler
         self.grow_mm = grow_mm

@@ -82,13 +82,18 @@ class Segmenter(NetworkPredictor):
         runner = kind(network, grid, device, inferer, batch_size, neighbours)
         super().__init__(runner, window, channels, slab or WHOLE)
         self.labels = check_names("labels", labels)
-        self.threshold = threshold
+        self._threshold = threshold
         self.flip_average = flip_average
 
     @property
     def settings(self) -> dict[str, Any]:
         """What a user may change of it, as records keep it."""
         return {**super().settings, "FlipAverage": self.flip_average}
+
+    @property
+    def threshold(self) -> float:
+        """A voxel belongs to a label if its value in the label's map is at least this."""
+        return self._threshold
 
     @property
     def main(self) -> tuple[str, ProductKind]:
@@ -156,8 +161,7 @@ class Segmenter(NetworkPredictor):
             figures.append(Figure(f"{label.capitalize()}Ml", label.capitalize(), volume, "ml", 1, leading=True))
             meaning = f"Where the network finds {label}: 1 {label}, 0 elsewhere"
             masks.append(Product(label, "mask", mask, "", f"{label} mask", meaning))
-            meaning = f"Probability of {label} by the network, not calibrated"
-            maps.append(Product(f"{label}probability", "map", probability, "1", f"probability of {label}", meaning))
+            maps.append(self._map(label, probability))
         return Result(
             scan=scan,
             products=(*masks, *maps),
@@ -168,5 +172,14 @@ class Segmenter(NetworkPredictor):
             figures=tuple(figures),
             facts={"Threshold": self.threshold},
             made=f"{' and '.join(self.labels).capitalize()} was segmented",
-            method=(THRESHOLDED.format(self.threshold, " or ".join(self.labels)),),
+            method=(self._told(),),
         )
+
+    def _map(self, label: str, values: NDArray[np.float32]) -> Product:
+        """What the mask was cut from."""
+        meaning = f"Probability of {label} by the network, not calibrated"
+        return Product(f"{label}probability", "map", values, "1", f"probability of {label}", meaning)
+
+    def _told(self) -> str:
+        """How it was done, for a methods section."""
+        return THRESHOLDED.format(self.threshold, " or ".join(self.labels))

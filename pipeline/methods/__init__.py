@@ -1,7 +1,9 @@
 """One file per method, readable beside its paper."""
 
 from pipeline.methods.adversarial_segmentation import AdversarialSegmentation
+from pipeline.methods.anogan import AnoGAN, BiGAN
 from pipeline.methods.ant_gan import ANTGAN
+from pipeline.methods.autoencoder import Autoencoder
 from pipeline.methods.base import Method, Player
 from pipeline.methods.conditional_gan import ConditionalGAN
 from pipeline.methods.cycle_gan import CycleGAN
@@ -30,7 +32,10 @@ __all__ = [
     "GVS",
     "VAGAN",
     "AdversarialSegmentation",
+    "AnoGAN",
+    "Autoencoder",
     "Autoencoding",
+    "BiGAN",
     "ConditionalGAN",
     "CycleGAN",
     "DomainAdaptation",

@@ -4,6 +4,13 @@ What `ckpt_export` compiles has its types twice: TorchScript knows no shapes, an
 the annotations where there is one, after the docstring, where mypy passes over it.
 """
 
+from pipeline.networks.anomaly import (
+    AnomalyScore,
+    JointDiscriminator,
+    LatentEncoder,
+    Reconstruction,
+    SearchedReconstruction,
+)
 from pipeline.networks.cycle_gan import PatchGANDiscriminator, PlainCycle
 from pipeline.networks.dcgan import (
     DCGANDiscriminator,
@@ -38,6 +45,7 @@ from pipeline.networks.va_gan import MapCritic, MapGenerator
 
 __all__ = [
     "AbsenceToPresence",
+    "AnomalyScore",
     "DCGANDiscriminator",
     "DCGANGenerator",
     "DomainDiscriminator",
@@ -53,6 +61,8 @@ __all__ = [
     "GenSegResidualDecoders",
     "GenSegSegmentor",
     "JohnsonGenerator",
+    "JointDiscriminator",
+    "LatentEncoder",
     "MLPDiscriminator",
     "MLPGenerator",
     "MapCritic",
@@ -64,9 +74,11 @@ __all__ = [
     "Pix2PixUNet",
     "PlainCycle",
     "PresenceToAbsence",
+    "Reconstruction",
     "ResidualUNet",
     "RestorationUNet",
     "ScoreResNet",
+    "SearchedReconstruction",
     "SegmentationCritic",
     "SourceDiscriminators",
     "SourceTranslators",

@@ -80,7 +80,7 @@ class DCGANGenerator(nn.Module):
     ) -> None:
         super().__init__()
         _check_condition(condition, joint)
-        steps, start = _halvings(size)
+        steps, start = halvings(size)
         channels = [filters * min(WIDEST, 2**step) for step in reversed(range(steps))]
         self.latent = latent + code_channels(condition)
         self.masked = condition == "mask"
@@ -257,7 +257,7 @@ class DCGANDiscriminator(NoiseDiscriminator):
     ) -> None:
         if norm not in ("batch", "instance", "none"):
             raise ValueError(f"norm is 'batch', 'instance' or 'none', found {norm!r}")
-        steps, start = _halvings(size)
+        steps, start = halvings(size)
         channels = [seen_channels(condition, joint), *(filters * min(WIDEST, 2**step) for step in range(steps))]
         layers: list[nn.Module] = []
         for step, (before, after) in enumerate(itertools.pairwise(channels)):
@@ -313,7 +313,7 @@ def seen_channels(condition: Condition, joint: bool) -> int:
     return 1 + joint + code_channels(condition) + (condition == "mask")
 
 
-def _halvings(size: Sequence[int]) -> tuple[int, tuple[int, int]]:
+def halvings(size: Sequence[int]) -> tuple[int, tuple[int, int]]:
     """How often the sides can be halved to no less than `SMALLEST_START`, and what is left of them."""
     height, width = size
     steps = 0

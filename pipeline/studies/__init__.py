@@ -1,5 +1,6 @@
 """The papers' experiments, each one function: train several times, measure, and put the results into one table."""
 
+from pipeline.studies.anomaly import anomaly
 from pipeline.studies.convergence import convergence
 from pipeline.studies.counterfeits import counterfeits
 from pipeline.studies.cross_modal import cross_modal
@@ -17,6 +18,7 @@ from pipeline.studies.sweep import sweep
 from pipeline.studies.volumes import volumes
 
 __all__ = [
+    "anomaly",
     "convergence",
     "counterfeits",
     "cross_modal",

@@ -5,6 +5,7 @@ from pipeline.training.distributed import rank, world_size
 from pipeline.training.handlers import Curves, ProgressBar
 from pipeline.training.trainer import PlayerTrainer
 from pipeline.training.validation import (
+    AnomalyValidation,
     FillValidation,
     PairedValidation,
     SampleValidation,
@@ -14,6 +15,7 @@ from pipeline.training.validation import (
 )
 
 __all__ = [
+    "AnomalyValidation",
     "CheckpointLoader",
     "CheckpointSaver",
     "Curves",

@@ -19,6 +19,7 @@ from torch.nn.functional import max_pool2d
 
 from pipeline.errors import UsageError
 from pipeline.metrics import psnr
+from pipeline.metrics.anomaly import Residual, anomaly_map, average_precision, best_threshold
 from pipeline.mosaic import difference, grey, mosaic, outlined, save_png
 from pipeline.networks.dcgan import Condition, class_of, with_class
 from pipeline.preprocessing.degraded import DegradedDataset
@@ -221,6 +222,70 @@ class SegmentationValidation(Validation):
         if x.min() < 0:
             x = (x - x.min()) / max(float(np.ptp(x)), SAME)
         return [grey(x), outlined(x, (output > 0).any(dim=0).float().numpy()), outlined(x, m)]
+
+
+class AnomalyValidation(Validation):
+    """Average precision of a detector's anomaly map over all pixels of the validation slices, lesions being positive.
+
+    The threshold with the best Dice over them is kept with the network's weights, as its `threshold`.
+
+    Args:
+        folder: the run's folder.
+        dataset: slices with and without lesion.
+        inferer: runs the network on a batch.
+        batch_size: slices at once.
+        every: epochs from one validation to the next.
+        residual: see `anomaly_map`.
+        smooth: likewise.
+    """
+
+    figure = "average_precision"
+    titles = ("input", "reconstruction", "anomaly", "found", "drawn")
+    legend = "reconstruction: SYNTHETIC - not for diagnosis"
+
+    def __init__(
+        self,
+        folder: Path | str,
+        dataset: SliceDataset,
+        inferer: Inferer,
+        batch_size: int = 8,
+        every: int = 1,
+        residual: Residual = "absolute",
+        smooth: int = 1,
+    ) -> None:
+        super().__init__(folder, dataset, inferer, batch_size, every=every)
+        self.residual, self.smooth = residual, smooth
+        self.threshold = 0.0
+
+    def validate(self, engine: PlayerTrainer) -> None:
+        """Run the main export over the validation slices, and give it the threshold that they chose."""
+        super().validate(engine)
+        threshold = engine.main_export.threshold
+        if isinstance(threshold, Tensor):
+            threshold.fill_(self.threshold)
+
+    def measure(self, outputs: list[tuple[Sample, Tensor]]) -> float:
+        """Of all pixels of head or body; nan where none of them is lesion."""
+        x, healthy = torch.stack([sample["image"] for sample, _ in outputs]), torch.stack([made for _, made in outputs])
+        tissue, drawn = x > AIR, torch.stack([sample["mask"] for sample, _ in outputs]) > 0
+        anomaly, lesion = anomaly_map(x, healthy, self.residual, self.smooth)[tissue], drawn[tissue]
+        if not lesion.any() or not anomaly.isfinite().all():
+            return math.nan
+        self.threshold, _ = best_threshold(anomaly, lesion)
+        return average_precision(anomaly, lesion)
+
+    def alarm(self, figure: float) -> str | None:
+        """Where there was nothing to choose a threshold by."""
+        return None if figure > 0 else "the validation slices chose no threshold, so that no mask can be made"
+
+    def row(self, sample: Sample, output: Tensor) -> list[Picture]:
+        """The anomaly twice as bright, with the outlines of what is found and drawn."""
+        x, healthy = sample["image"], output.nan_to_num()
+        anomaly = (anomaly_map(x[None], healthy[None], self.residual, self.smooth)[0] * (x > AIR))[0].numpy()
+        found = (anomaly >= max(self.threshold, SAME)).astype(np.float32)
+        brain = x[0].numpy()
+        return [grey(brain), grey(healthy[0].numpy()), grey(2 * anomaly), outlined(brain, found),
+                outlined(brain, sample["mask"][0].numpy())]  # fmt: skip
 
 
 def _by_label(sample: Sample, labels: int) -> Tensor:

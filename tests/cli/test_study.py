@@ -31,7 +31,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[Any, ...]]:
 
         return call
 
-    for name in ("sweep", "enhancement", "saliency", "healthiness", "convergence", "counterfeits", "volumes"):
+    names = ("sweep", "enhancement", "saliency", "healthiness", "convergence", "counterfeits", "volumes", "anomaly")
+    for name in names:
         monkeypatch.setattr(f"pipeline.studies.{name}", stand_in(name))
     return calls
 
@@ -157,3 +158,16 @@ def test_the_page_of_figures_names_every_study_and_no_other() -> None:
     for option in set(re.findall(r"(--[a-z][\w-]+)", page)):
         commands = [*study.commands.values(), evaluate, compare, enhance, phantom, preprocess, train]
         assert any(option in parameter.opts for command in commands for parameter in command.params), option
+
+
+def test_anomaly_is_asked_for_sources_and_a_control_by_name(asked: dict[str, tuple[Any, ...]]) -> None:
+    assert call("anomaly", "--source", "open_ms=openms-*", "--source", "lgg=sub-*", "--epochs", "3").exit_code == 0
+    *_, presets, overrides, sources, control, _ = asked["anomaly"]
+    assert (presets, overrides) == (("laptop",), {"epochs": 3})
+    assert sources == {"open_ms": "openms-*", "lgg": "sub-*"}
+    assert control.name == "gvs"
+    assert call("anomaly", "-b", "none").exit_code == 0
+    assert asked["anomaly"][-2] is None
+    refused = call("anomaly", "--source", "openms-*")
+    assert refused.exit_code == 2
+    assert "expected NAME=PATTERN" in refused.output

@@ -41,6 +41,8 @@ def method(request: pytest.FixtureRequest) -> Any:
             config[name] = [4] * len(value) if isinstance(value, list) else 4
         elif name.endswith("blocks"):
             config[name] = 1
+        elif name == "gan_steps":
+            config[name] = 100  # of those that are looked at
     if request.param == "Segmentation":
         config["neighbours"] = 0  # the batch has single slices
     torch.manual_seed(0)

@@ -12,7 +12,13 @@ from torch import Tensor, nn
 from pipeline.errors import UsageError
 from pipeline.preprocessing.grid import Grid
 from pipeline.preprocessing.hole_slices import HoleDataset
-from pipeline.training import FillValidation, PairedValidation, SampleValidation, SegmentationValidation
+from pipeline.training import (
+    AnomalyValidation,
+    FillValidation,
+    PairedValidation,
+    SampleValidation,
+    SegmentationValidation,
+)
 
 
 class Halves(nn.Module):
@@ -136,3 +142,54 @@ class TestSamples:
         assert engine.state.metrics["diversity"] == pytest.approx(spread, rel=0.15)
         assert (validation.alarm(engine.state.metrics["diversity"]) is not None) == collapsed
         assert (tmp_path / "panels" / "epoch_001.png").is_file()
+
+
+class Smooth(nn.Module):
+    """Reconstructs everything as 0.3, and has a threshold to be given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("threshold", torch.zeros(()))
+
+    def forward(self, image: Tensor) -> Tensor:
+        return torch.full_like(image, 0.3)
+
+
+def anomalies(*lesions: float, mask: bool = True) -> list[dict[str, Tensor]]:
+    """Slices of 0.3 with a quarter of a lesion's level, and air around."""
+    slices = []
+    for level in lesions:
+        image, lesion = torch.zeros(1, 8, 8), torch.zeros(1, 8, 8)
+        image[:, 2:6, 2:6] = 0.3
+        image[:, 2:4, 2:4] = level
+        lesion[:, 2:4, 2:4] = float(mask)
+        slices.append({"image": image, "mask": lesion})
+    return slices
+
+
+def validated(folder: Path, slices: list[dict[str, Tensor]]) -> tuple[AnomalyValidation, float, float]:
+    """The handler, its figure, and the threshold that the network was given."""
+    validation = AnomalyValidation(folder, slices, SimpleInferer(), residual="brighter")  # type: ignore[arg-type]
+    engine = SimpleNamespace(main_export=Smooth(), state=SimpleNamespace(device="cpu", metrics={}, epoch=1))
+    validation.validate(engine)  # type: ignore[arg-type]
+    return validation, engine.state.metrics["average_precision"], float(engine.main_export.threshold)
+
+
+def test_the_threshold_of_the_best_dice_on_validation_slices_is_kept_with_the_network(tmp_path: Path) -> None:
+    validation, figure, threshold = validated(tmp_path, anomalies(0.9, 0.8))
+    assert figure == pytest.approx(1.0)
+    assert threshold == pytest.approx(0.5)
+    assert validation.alarm(figure) is None
+    assert (tmp_path / "panels" / "epoch_001.png").is_file()
+
+
+def test_air_is_not_counted(tmp_path: Path) -> None:
+    _, figure, _ = validated(tmp_path, anomalies(0.3, 0.3))
+    assert figure == pytest.approx(0.25), "the lesion's share of the head, since nothing stands out"
+
+
+def test_without_drawn_lesions_there_is_no_threshold_and_that_is_said(tmp_path: Path) -> None:
+    validation, figure, threshold = validated(tmp_path, anomalies(0.9, mask=False))
+    assert figure != figure
+    assert threshold == 0
+    assert "chose no threshold" in (validation.alarm(figure) or "")
