@@ -30,7 +30,7 @@ class Scanner:
 
     Args:
         name: of the domain.
-        gamma: γ; below 1 grey tissue comes close to bright lesions.
+        gamma: γ; above 1 grey tissue becomes dark, below 1 it comes close to bright lesions.
         bias: b, largest logarithm of the bias field; it is drawn for each scan.
         noise: σ, in units of the intensity window.
         fwhm_mm: of the point spread; 0 leaves the resolution as it is.
@@ -82,6 +82,6 @@ def _polynomial(size: tuple[int, ...], draw: np.random.Generator) -> NDArray[np.
     return largest
 
 
-# Two protocols of one sequence: the second has flatter contrast, a stronger coil profile, more noise, less resolution.
+# Two protocols of one sequence: the second has steeper contrast, a stronger coil profile, more noise, less resolution.
 FIRST = Scanner("scanner A", bias=0.1, noise=0.01)
-SECOND = Scanner("scanner B", gamma=0.4, bias=0.3, noise=0.02, fwhm_mm=3.0)
+SECOND = Scanner("scanner B", gamma=3.0, bias=0.3, noise=0.02, fwhm_mm=3.0)
