@@ -15,42 +15,46 @@ class MapGenerator(nn.Module):
 
     Args:
         filters: F; the stages have F, F, 2F, 4F, 8F channels.
-        output: `shortcut`: y = tanh(x + M(x)) on images scaled to [−1, 1], as in VA-GAN; or `residual`:
-            y = x + M(x) in [0, 1], where the map starts at zero. tanh changes an image even where the map is zero.
+        output: `shortcut`: y = tanh(x + M(x)) on images scaled to [−1, 1], as in VA-GAN; `residual`:
+            y = x + M(x) in [0, 1], where the map starts at zero; or `image`: M(x) alone, squashed, for an image of
+            another contrast. tanh changes an image even where the map is zero.
+        in_channels: of the image; the map is added to the first.
     """
 
     output_type = "image"
 
-    def __init__(self, filters: int = 32, output: Literal["shortcut", "residual"] = "shortcut") -> None:
+    def __init__(
+        self, filters: int = 32, output: Literal["shortcut", "residual", "image"] = "shortcut", in_channels: int = 1
+    ) -> None:
         super().__init__()
-        check_output(output, ("shortcut", "residual"))
+        check_output(output, ("shortcut", "residual", "image"))
         self.output = output
         self.unet = BasicUNet(
             spatial_dims=2,
-            in_channels=1,
+            in_channels=in_channels,
             out_channels=1,
             features=(filters, filters, 2 * filters, 4 * filters, 8 * filters, filters),
         )
         if output == "residual":
             start_at_zero(self.unet.final_conv)
 
-    def map(self, image: Float[Tensor, "batch 1 height width"]) -> Float[Tensor, "batch 1 height width"]:
-        """M(x), unbounded, of the shape of the images (B, 1, H, W) in [0, 1]; H, W divisible by 16, at least 32."""
+    def map(self, image: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch 1 height width"]:
+        """M(x), unbounded, (B, 1, H, W), of images (B, C, H, W) in [0, 1]; H, W divisible by 16, at least 32."""
         # type: (Tensor) -> Tensor
         effect: Tensor = self.unet(2 * image - 1)
         return effect
 
     def apply_map(
-        self, image: Float[Tensor, "batch 1 height width"], effect: Float[Tensor, "batch 1 height width"]
+        self, image: Float[Tensor, "batch channel height width"], effect: Float[Tensor, "batch 1 height width"]
     ) -> Float[Tensor, "batch 1 height width"]:
         """The image that a map leads to: y, on the image's scale."""
         # type: (Tensor, Tensor) -> Tensor
         if self.output == "residual":
-            return image + effect
-        return as_output("shortcut", effect, image)
+            return image[:, :1] + effect
+        return as_output(self.output, effect, image[:, :1])
 
-    def forward(self, image: Float[Tensor, "batch 1 height width"]) -> Float[Tensor, "batch 1 height width"]:
-        """The pseudo-healthy image, shape (B, 1, H, W)."""
+    def forward(self, image: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch 1 height width"]:
+        """The image that M's map leads to, such as the pseudo-healthy one, shape (B, 1, H, W)."""
         # type: (Tensor) -> Tensor
         return self.apply_map(image, self.map(image))
 

@@ -23,6 +23,7 @@ from pipeline.reports.markdown import table
 from pipeline.studies.paired_slices import (
     DEFINITIONS,
     METRICS,
+    Output,
     Pairs,
     Sample,
     Scale,
@@ -56,7 +57,7 @@ class Case:
     strided: int = 2
     whole_image: bool = False
 
-    def method(self, scale: Scale, sources: int, output: str) -> PairedTranslation:
+    def method(self, scale: Scale, sources: int, output: Output) -> PairedTranslation:
         """With new networks."""
         discriminator = scale.discriminator(sources + 1, self.strided, self.whole_image) if self.lambda_gan else None
         return PairedTranslation(
@@ -145,7 +146,7 @@ def paired(
     )
     training, measured = (_pairs(cohort, part, scale, sources, target, noise) for part in ("training", split))
     place = pick_device(device)
-    output = "image" if noise is None else "residual"
+    output: Output = "image" if noise is None else "residual"
     results = [{"seed": None, "seconds": None, **row} for row in control_scores(training, measured)]
     images = {}
     for seed in range(seeds):

@@ -153,14 +153,28 @@ def test_a_residual_map_is_added_as_it_is():
     assert torch.equal(MapGenerator(filters=4, output="residual").apply_map(x, effect), x + effect)
 
 
-@pytest.mark.parametrize("output", ["image", "sigmoid", "", "Shortcut"])
+def test_an_image_of_another_contrast_is_the_map_alone_squashed():
+    x, effect = torch.rand(2, 3, 32, 32), torch.randn(2, 1, 32, 32)
+    network = MapGenerator(filters=4, output="image", in_channels=3)
+    torch.testing.assert_close(network.apply_map(x, effect), (effect.tanh() + 1) / 2)
+    assert network(x).shape == (2, 1, 32, 32)
+
+
+@pytest.mark.parametrize("output", ["shortcut", "residual"])
+def test_a_map_of_several_channels_is_added_to_the_first(output):
+    x, effect = torch.rand(2, 3, 32, 32), torch.randn(2, 1, 32, 32)
+    several, one = (MapGenerator(filters=4, output=output, in_channels=channels) for channels in (3, 1))
+    torch.testing.assert_close(several.apply_map(x, effect), one.apply_map(x[:, :1], effect))
+
+
+@pytest.mark.parametrize("output", ["sigmoid", "", "Shortcut"])
 def test_another_output_is_refused_with_its_value(output):
-    with pytest.raises(ValueError, match=f"one of shortcut, residual, found {output!r}"):
+    with pytest.raises(ValueError, match=f"one of shortcut, residual, image, found {output!r}"):
         MapGenerator(output=output)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("output", ["shortcut", "residual"])
+@pytest.mark.parametrize("output", ["shortcut", "residual", "image"])
 @pytest.mark.usefixtures("without_shape_checks")
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
 def test_it_scripts_and_the_script_gives_the_same_image(output):

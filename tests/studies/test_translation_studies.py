@@ -22,7 +22,7 @@ from pipeline.studies.misregistration import shifted
 from pipeline.studies.paired import CASES, noisy
 from pipeline.studies.paired_slices import Pairs, Scale
 
-TINY = Scale(4.0, iterations=1, filters=2, levels=3, discriminator_filters=2, batch_size=8, pool_size=2)
+TINY = Scale(4.0, iterations=1, filters=2, discriminator_filters=2, batch_size=8, pool_size=2)
 SPLITS = ["training"] * 4 + ["validation"] * 2
 
 
