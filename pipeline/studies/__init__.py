@@ -1,6 +1,7 @@
 """The papers' experiments, each one function: train several times, measure, and put the results into one table."""
 
 from pipeline.studies.anomaly import anomaly
+from pipeline.studies.conditional import Lengths, conditional
 from pipeline.studies.convergence import convergence
 from pipeline.studies.counterfeits import counterfeits
 from pipeline.studies.cross_modal import cross_modal
@@ -12,6 +13,7 @@ from pipeline.studies.healthiness import healthiness
 from pipeline.studies.misregistration import misregistration
 from pipeline.studies.paired import paired
 from pipeline.studies.quality import quality
+from pipeline.studies.objectives import objectives
 from pipeline.studies.saliency import saliency
 from pipeline.studies.segmentation import segmentation
 from pipeline.studies.sweep import sweep
@@ -19,6 +21,8 @@ from pipeline.studies.volumes import volumes
 
 __all__ = [
     "anomaly",
+    "Lengths",
+    "conditional",
     "convergence",
     "counterfeits",
     "cross_modal",
@@ -30,6 +34,7 @@ __all__ = [
     "misregistration",
     "paired",
     "quality",
+    "objectives",
     "saliency",
     "segmentation",
     "sweep",
