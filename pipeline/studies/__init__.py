@@ -14,6 +14,7 @@ from pipeline.studies.misregistration import misregistration
 from pipeline.studies.paired import paired
 from pipeline.studies.quality import quality
 from pipeline.studies.objectives import objectives
+from pipeline.studies.quality import quality
 from pipeline.studies.saliency import saliency
 from pipeline.studies.segmentation import segmentation
 from pipeline.studies.sweep import sweep
@@ -35,6 +36,7 @@ __all__ = [
     "paired",
     "quality",
     "objectives",
+    "quality",
     "saliency",
     "segmentation",
     "sweep",

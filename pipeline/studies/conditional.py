@@ -10,7 +10,7 @@ whom its segmentor does not know.
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -188,6 +188,7 @@ class _World:
     split: str
     lengths: Lengths
     device: str
+    read: dict[tuple[float, int, tuple[str, ...]], SliceDataset] = field(default_factory=dict)
 
     @cached_property
     def target(self) -> torch.device:
@@ -202,7 +203,11 @@ class _World:
         return SliceDataset(self.cohort, self.split, self.grid)
 
     def slices(self, fraction: float, seed: int, *labels: str) -> SliceDataset:
-        return SliceDataset(self.cohort, "training", self.grid, labels or ("pathological",), fraction, seed)
+        """Training slices, those with a lesion if no label is named; read once."""
+        key = (fraction, seed, labels or ("pathological",))
+        if key not in self.read:
+            self.read[key] = SliceDataset(self.cohort, "training", self.grid, key[2], fraction, seed)
+        return self.read[key]
 
     def pairs(self, fraction: float, seed: int) -> Pairs:
         """Real training slices with a lesion."""
