@@ -239,7 +239,7 @@ class _World:
         masks = None
         if arm == MASKED:
             rng = np.random.default_rng(seed)
-            masks = self.slices(fraction, seed).masks[:, 0]
+            masks = np.asarray(self.slices(fraction, seed).masks[:, 0], np.uint8)
             masks = masks[rng.integers(len(masks), size=self.lengths.drawn)]
             mirrored = rng.random(len(masks)) < 0.5
             masks[mirrored] = masks[mirrored, ::-1]

@@ -127,7 +127,7 @@ def objectives(
         },
     )
     target = pick_device(device)
-    games = [_Points(steps)] if steps else []
+    games: list[_Points | _Digits] = [_Points(steps)] if steps else []
     games += [_Digits(digit_steps, *of_digits.digit_sets(digits), folder / "classifier", target)] if digit_steps else []
 
     def result(name: str, seed: int, game: "_Points | _Digits") -> dict[str, Any]:
