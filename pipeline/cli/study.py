@@ -681,6 +681,7 @@ def _scale(iterations: int | None, spacing_mm: float | None) -> Any:
     return replace(scale, iterations=iterations or scale.iterations, spacing_mm=spacing_mm or scale.spacing_mm)
 
 
+@study.command()
 @click.option("--data", required=True, metavar="COHORT", type=FOLDER, help="Made by `phs-pipeline preprocess`.")
 @click.option("-o", "--output", required=True, metavar="STUDY", type=FOLDER, help="Folder of the study.")
 @SEEDS

@@ -11,9 +11,8 @@ from pipeline.studies.few_labels import few_labels
 from pipeline.studies.hallucination import hallucination
 from pipeline.studies.healthiness import healthiness
 from pipeline.studies.misregistration import misregistration
-from pipeline.studies.paired import paired
-from pipeline.studies.quality import quality
 from pipeline.studies.objectives import objectives
+from pipeline.studies.paired import paired
 from pipeline.studies.quality import quality
 from pipeline.studies.saliency import saliency
 from pipeline.studies.segmentation import segmentation
@@ -21,8 +20,8 @@ from pipeline.studies.sweep import sweep
 from pipeline.studies.volumes import volumes
 
 __all__ = [
-    "anomaly",
     "Lengths",
+    "anomaly",
     "conditional",
     "convergence",
     "counterfeits",
@@ -33,9 +32,8 @@ __all__ = [
     "hallucination",
     "healthiness",
     "misregistration",
-    "paired",
-    "quality",
     "objectives",
+    "paired",
     "quality",
     "saliency",
     "segmentation",
