@@ -80,6 +80,7 @@ LAYOUTS = (
     help="Shares of the patients.  [default: 0.7 0.15 0.15, or as the cohort says]",
 )
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of the split.")
+@click.option("--synthetic", is_flag=True, help="Take images that `sample` or another command made, too.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: all cores]")
 @click.option("--overwrite", is_flag=True, help="Replace a cohort made with other settings.")
 def preprocess(
@@ -100,6 +101,7 @@ def preprocess(
     min_lesion_mm2: float,
     split: tuple[float, float, float] | None,
     seed: int,
+    synthetic: bool,
     workers: int | None,
     overwrite: bool,
 ) -> None:
@@ -138,6 +140,7 @@ def preprocess(
         min_lesion_mm2=min_lesion_mm2,
         split=split,
         seed=seed,
+        synthetic=synthetic,
     )
     console = Console(stderr=True)
     shown = console.is_terminal and logger.isEnabledFor(logging.INFO)

@@ -137,6 +137,55 @@ def sweep(setting: str, **options: Any) -> None:
     _sweep(setting, **options)
 
 
+@study.command("objectives")
+@click.option("-o", "--output", required=True, metavar="STUDY", type=FOLDER, help="Folder of the study.")
+@click.option(
+    "--steps", default=2000, show_default=True, type=click.IntRange(min=0), help="On the mixture; 0 leaves it out."
+)
+@click.option(
+    "--digit-steps", default=600, show_default=True, type=click.IntRange(min=0), help="On digits; 0 leaves them out."
+)
+@click.option("--digits", metavar="FILE", type=FOLDER, help="MNIST as .npz.  [default: scikit-learn's digits]")
+@SEEDS
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+def objectives(output: Path, steps: int, digit_steps: int, digits: Path | None, seeds: int, device: str) -> None:
+    """Which objective saturates, and which collapses (survey, Table 1, Fig. 2); needs no cohort."""
+    from pipeline.studies import objectives as study_of
+
+    _say_study(study_of(output, steps, digit_steps, seeds, digits, device), output)
+
+
+@study.command("conditional")
+@WITHOUT_EPOCHS
+@click.option("--preset", "presets", multiple=True, help="Settings of dcgan to lay over the paper's, e.g. laptop.")
+@click.option("--set", "settings", multiple=True, metavar="ID=VALUE", help="Any setting of dcgan's train.json.")
+@click.option("--fractions", type=Numbers(), default="0.1,1", show_default=True, help="Shares of the patients.")
+@click.option("--steps", default=1500, show_default=True, type=click.IntRange(min=1), help="Of each generator.")
+@click.option("--iterations", default=600, show_default=True, type=click.IntRange(min=1), help="Of each segmentor.")
+@click.option("--drawn", default=1000, show_default=True, type=click.IntRange(2, 9999), help="Images of a generator.")
+def conditional(
+    data: Path,
+    output: Path,
+    device: str,
+    split: str,
+    seeds: int,
+    presets: tuple[str, ...],
+    settings: tuple[str, ...],
+    fractions: list[float],
+    steps: int,
+    iterations: int,
+    drawn: int,
+) -> None:
+    """Images of a class, for a mask, with a mask: what they show, and what they teach a segmentor (survey, Eq. 5)."""
+    overrides = _overrides(settings, None)
+
+    from pipeline.studies import Lengths
+    from pipeline.studies import conditional as study_of
+
+    lengths = Lengths(steps, iterations, drawn)
+    _say_study(study_of(data, output, fractions, seeds, lengths, presets, overrides, split, device), output)
+
+
 @study.command("few-labels")
 @TRAINING
 @click.option(
@@ -632,6 +681,7 @@ def _scale(iterations: int | None, spacing_mm: float | None) -> Any:
     return replace(scale, iterations=iterations or scale.iterations, spacing_mm=spacing_mm or scale.spacing_mm)
 
 
+@study.command()
 @click.option("--data", required=True, metavar="COHORT", type=FOLDER, help="Made by `phs-pipeline preprocess`.")
 @click.option("-o", "--output", required=True, metavar="STUDY", type=FOLDER, help="Folder of the study.")
 @SEEDS

@@ -43,6 +43,7 @@ from pipeline.preprocessing.splits import Split, split_patients
 from pipeline.preprocessing.window import Window, WindowRule
 from pipeline.scans import Scan, check_same_grid, on_grid_of, read_nifti
 from pipeline.scans.dicom import find_series, read_series
+from pipeline.scans.nifti import is_marked
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +72,7 @@ class Settings:
         lesion_labels: mask values that mean lesion; None: as the layout has it.
         healthy: scans without a mask, or with an empty one, are of healthy people.
         target: column that holds what a scorer learns to tell, or `LESION_AREA`, which is each slice's own.
+        synthetic: take images that `sample` or another command made, which are refused otherwise.
     """
 
     modality: str | None = None
@@ -83,6 +85,7 @@ class Settings:
     lesion_labels: tuple[int, ...] | None = None
     healthy: bool = False
     target: str | None = None
+    synthetic: bool = False
 
     @property
     def shares(self) -> tuple[float, float, float]:
@@ -373,6 +376,11 @@ def preprocess_case(case: Case, directory: Path, settings: Settings) -> _Finishe
     if (done := _finished(directory, record_file, key)) is not None:
         return done
     scan = _read(case.image, case.volumes.get("image"))
+    if is_marked(scan.header) and not settings.synthetic:
+        raise ScanError(
+            f"{case.image}: is synthetic, as its header says, expected a scan of a scanner; leave it out, or give "
+            "--synthetic if a training is meant to learn from what another made"
+        )
     lesion, notes = _lesion(case, scan, settings)
     intensities = scan.intensities()
     first, last = settings.slab.range(len(scan.axial(scan.stored)), scan.axial_spacing_mm[0])

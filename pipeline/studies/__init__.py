@@ -1,6 +1,7 @@
 """The papers' experiments, each one function: train several times, measure, and put the results into one table."""
 
 from pipeline.studies.anomaly import anomaly
+from pipeline.studies.conditional import Lengths, conditional
 from pipeline.studies.convergence import convergence
 from pipeline.studies.counterfeits import counterfeits
 from pipeline.studies.cross_modal import cross_modal
@@ -10,6 +11,7 @@ from pipeline.studies.few_labels import few_labels
 from pipeline.studies.hallucination import hallucination
 from pipeline.studies.healthiness import healthiness
 from pipeline.studies.misregistration import misregistration
+from pipeline.studies.objectives import objectives
 from pipeline.studies.paired import paired
 from pipeline.studies.quality import quality
 from pipeline.studies.saliency import saliency
@@ -18,7 +20,9 @@ from pipeline.studies.sweep import sweep
 from pipeline.studies.volumes import volumes
 
 __all__ = [
+    "Lengths",
     "anomaly",
+    "conditional",
     "convergence",
     "counterfeits",
     "cross_modal",
@@ -28,6 +32,7 @@ __all__ = [
     "hallucination",
     "healthiness",
     "misregistration",
+    "objectives",
     "paired",
     "quality",
     "saliency",

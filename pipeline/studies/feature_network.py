@@ -157,10 +157,11 @@ def _of_kinds(
         f"a residual network ({8 * filters} features) trained on the {len(slices)} real training slices to tell "
         f"{asked} ({len(slices.classes)} classes)"
     )
-    return FeatureNetwork(name, partial(_read, network), device)
+    return FeatureNetwork(name, partial(read_score_network, network), device)
 
 
-def _read(network: Any, images: Tensor) -> tuple[Tensor, Tensor]:
+def read_score_network(network: Any, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Features and logits of a network that ends in a linear layer `fc`."""
     features = network.features(images)
     return features, network.fc(features)
 
@@ -188,7 +189,7 @@ def of_photographs(weights: Path, device: torch.device) -> FeatureNetwork:
         return (grey.expand(-1, 3, -1, -1) - mean) / deviation
 
     name = f"ResNet-50 with ImageNet weights ({weights.name}, SHA-256 {sha256(weights)[:12]}…), trained on photographs"
-    return FeatureNetwork(name, lambda images: _read(network, sized(images)), device)
+    return FeatureNetwork(name, lambda images: read_score_network(network, sized(images)), device)
 
 
 class ImageNetResNet(ResNet):

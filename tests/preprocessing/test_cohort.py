@@ -28,6 +28,7 @@ from pipeline.preprocessing.cohort import Preprocessed, Settings, preprocess
 from pipeline.preprocessing.cohort_format import read_cohort, read_stored, stored_shape
 from pipeline.preprocessing.slab import Slab
 from pipeline.preprocessing.window import WindowRule
+from pipeline.scans.nifti import MARK
 
 WHOLE = Slab(thickness_mm=None)
 ALL_SLICES = Settings(slab=WHOLE)
@@ -294,6 +295,18 @@ class TestProblems:
         assert [problem.subject for problem in result.problems] == ["sub-04"]
         assert "sub-04_FLAIR.nii.gz: cannot be read (Permission denied)" in result.problems[0].reason
         assert len(result.subjects) == 5
+
+    def test_synthetic_images_are_left_out_unless_they_are_asked_for(self, cohort: Path, tmp_path: Path) -> None:
+        path = next(cohort.glob("sub-05/**/*_FLAIR.nii.gz"))
+        made = nib.load(path)
+        made.header["descrip"] = MARK
+        nib.save(nib.Nifti1Image(np.asarray(made.dataobj), made.affine, made.header), path)
+        without, told = run(cohort, tmp_path / "without"), replace(ALL_SLICES, synthetic=True)
+        assert len(run(cohort, tmp_path / "with", told).subjects) == len(without.subjects) + 1
+        ((subject, reason),) = [(problem.subject, problem.reason) for problem in without.problems]
+        assert subject == "sub-05"
+        assert "is synthetic, as its header says, expected a scan of a scanner" in reason
+        assert "give --synthetic" in reason
 
     def test_nothing_usable_names_the_reasons(self, tmp_path: Path) -> None:
         for name in ("sub-01", "sub-02", "sub-03"):
