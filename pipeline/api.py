@@ -7,7 +7,7 @@ warned of is the same. `from pipeline import synthesize` imports this module whe
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import nibabel as nib
 import numpy as np
@@ -32,10 +32,10 @@ from pipeline.scans.sources import open_sources
 
 __all__ = ["CohortScan", "Made", "evaluate", "fill", "load_predictor", "read_cohort", "synthesize"]
 
-Volume = str | Path | nib.Nifti1Image | NDArray[Any]
+Volume: TypeAlias = str | Path | nib.Nifti1Image | NDArray[Any]
 """A scan: a path (NIfTI, DICOM, …), an image of nibabel, or an array (X, Y, Z) beside an affine."""
 
-Progress = Callable[[int, int], None]
+Progress: TypeAlias = Callable[[int, int], None]
 """Called with how many are done, and how many there are."""
 
 IN_MEMORY = Path("scan in memory")
@@ -258,7 +258,7 @@ def _each(
     progress: Progress | None,
 ) -> Any:
     several = isinstance(scans, list | tuple)
-    volumes: list[Any] = list(scans) if several else [scans]
+    volumes: list[Any] = list(scans) if isinstance(scans, list | tuple) else [scans]
     drawn: list[Any] = list(masks) if isinstance(masks, list | tuple) else [masks]
     if masks is None:
         drawn = [None] * len(volumes)
