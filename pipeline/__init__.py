@@ -5,7 +5,9 @@ Data flows through the rooms in one direction:
 """
 
 import getpass
+import importlib
 import os
+from typing import Any
 
 try:
     getpass.getuser()
@@ -13,9 +15,23 @@ except (KeyError, OSError, ImportError):  # by Python version and system
     # A user id without an entry in passwd, as `docker run --user` gives: MONAI asks for a name when it is imported.
     os.environ["USER"] = str(os.getuid()) if hasattr(os, "getuid") else "nobody"
 
+# The calls of `pipeline.api`, whose imports take seconds.
+CALLS = ("evaluate", "fill", "load_predictor", "read_cohort", "synthesize")
+
 __version__ = "0.1.0"
 # What every table, record and report says.
 RESEARCH_ONLY = "Research use only, not for diagnosis."
 
 # Of the training of the segmentor that judges healthiness, where nobody asks for another number.
 JUDGE_ITERATIONS = 600
+
+
+def __getattr__(name: str) -> Any:
+    """The calls of `pipeline.api`, imported when one is first asked for."""
+    if name in CALLS:
+        return getattr(importlib.import_module("pipeline.api"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *CALLS])

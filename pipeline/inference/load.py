@@ -110,12 +110,14 @@ class Loaded:
         predictor: a `Predictor`.
         provenance: for sidecars.
         metadata: of the bundle; of two, that of the first, which sees the scan first, with the references of both.
+        bundles: which they were loaded from.
     """
 
     name: str
     predictor: Any
     provenance: dict[str, Any]
     metadata: dict[str, Any]
+    bundles: tuple[Bundle, ...]
 
 
 def load_parts(bundles: Sequence[Bundle], kind: str | None, device: str = "auto", trust: bool = False) -> Loaded:
@@ -132,7 +134,7 @@ def load_parts(bundles: Sequence[Bundle], kind: str | None, device: str = "auto"
     """
     if len(bundles) == 1:
         (bundle,) = bundles
-        return Loaded(bundle.name, *load_predictor(bundle, kind, device, trust=trust), bundle.metadata)
+        return Loaded(bundle.name, *load_predictor(bundle, kind, device, trust=trust), bundle.metadata, (bundle,))
     name = "+".join(bundle.name for bundle in bundles)
     if kind not in (None, FoundFiller.kind):
         raise UsageError(
@@ -147,9 +149,8 @@ def load_parts(bundles: Sequence[Bundle], kind: str | None, device: str = "auto"
     metadata = bundles[0].metadata
     references = [*metadata["references"], *bundles[1].metadata["references"]]
     both = {key: f"{first[key]}+{second[key]}" for key in first}
-    return Loaded(
-        name, FoundFiller(segmenter, filler), both, {**metadata, "references": list(dict.fromkeys(references))}
-    )
+    metadata = {**metadata, "references": list(dict.fromkeys(references))}
+    return Loaded(name, FoundFiller(segmenter, filler), both, metadata, tuple(bundles))
 
 
 def load_bundle_weights(bundle: Bundle, predictor: Predictor | Sampler, main: Path | None = None) -> None:

@@ -142,6 +142,13 @@ def derivative_name(name: str, product: str, kind: ProductKind = "image") -> str
     return f"{image}_number" if kind == "number" else image
 
 
+def stored_as(product: Product, scan: Scan) -> Scan:
+    """Whose slope and intercept turn a product's voxels into values: the scan's, or of masks and maps none."""
+    if product.kind in ("image", "difference"):
+        return scan
+    return Scan(product.voxels, 1.0, 0.0, scan.header, scan.origin)
+
+
 @dataclass(frozen=True)
 class Form:
     """In what form results are written.
@@ -298,10 +305,7 @@ class Outputs:
             written += self._write_dicom(product, scan, about)
         if not written or self.form.output_type == "both":
             path = self.path(product.name, product.kind, ".nii.gz")
-            if product.kind in ("image", "difference"):
-                write_nifti(path, product.voxels, scan, difference=product.kind == "difference")
-            else:
-                write_nifti(path, product.voxels, Scan(product.voxels, 1.0, 0.0, scan.header, scan.origin))
+            write_nifti(path, product.voxels, stored_as(product, scan), difference=product.kind == "difference")
             written.append(path)
         return written
 

@@ -199,6 +199,39 @@ def predict_scans(
     return outcome
 
 
+class DomainCheck:
+    """Compares a scan, as the network will see it, with those that the network was trained on; see `Inputs.check`.
+
+    Args:
+        trained_on: metadata of the bundle.
+        name: of the scan, in messages.
+        remedy: what makes the scan all the same.
+        force: make it all the same.
+
+    Attributes:
+        warnings: in what it is unlike.
+        features: what was seen of each scan.
+    """
+
+    def __init__(self, trained_on: Mapping[str, Any], name: str, remedy: str, force: bool) -> None:
+        self.trained_on, self.name, self.remedy, self.force = trained_on, name, remedy, force
+        self.warnings: list[str] = []
+        self.features: list[Features | None] = []
+
+    def __call__(self, seen: Scan, windowed: NDArray[np.float32]) -> list[str]:
+        """Gives notes.
+
+        Raises:
+            ScanError: if the scan is too unlike, and nobody insists.
+        """
+        findings = compare(seen, windowed, self.trained_on)
+        self.features.append(findings.features)
+        if findings.refusals and not self.force:
+            raise ScanError(f"{self.name}: {'; '.join(findings.refusals)}; {self.remedy} makes it all the same")
+        self.warnings.extend([*findings.refusals, *findings.warnings])
+        return findings.notes
+
+
 class _Work:
     """The steps of one scan, each called by the thread whose part it is."""
 
@@ -248,7 +281,7 @@ class _Work:
                     loaded.mask = read_nifti(mask, constant_ok=True) if mask else None
                     loaded.channels = {each: read_nifti(path) for each, path in channels.items()}
                     scan = source.read()
-                _refuse_synthetic(source, scan)
+                refuse_synthetic(source, scan)
                 if self.request.shared_mask:
                     with _enough_memory(source):
                         loaded.mask, loaded.notes = self.request.shared_mask.on(source, scan)
@@ -312,17 +345,7 @@ class _Work:
             return Record(name, "failed", error=str(loaded.error)), None, {}
         if loaded.scan is None:
             return Record(name, "skipped"), None, {}
-        warnings: list[str] = []
-        features: list[Features | None] = []
-
-        def check(seen: Scan, windowed: NDArray[np.float32]) -> list[str]:
-            findings = compare(seen, windowed, self.trained_on)
-            features.append(findings.features)
-            if findings.refusals and not self.request.force:
-                raise ScanError(f"{source.path}: {'; '.join(findings.refusals)}; --force makes it all the same")
-            warnings.extend([*findings.refusals, *findings.warnings])
-            return findings.notes
-
+        check = DomainCheck(self.trained_on, str(source.path), "--force", self.request.force)
         memory, start = PeakMemory(self.predictor.device), time.monotonic()
         try:
             with _enough_memory(source):
@@ -340,8 +363,10 @@ class _Work:
             **self.provenance,
             "Citations": self.metadata.get("references", []),
             "Device": str(self.predictor.device),
-            "Warnings": warnings,
-            "SkullStripped": _skull_stripped(result, features[0] if features and not self.request.brain else None),
+            "Warnings": check.warnings,
+            "SkullStripped": _skull_stripped(
+                result, check.features[0] if check.features and not self.request.brain else None
+            ),
         }
         numbers = {
             product.title: f"{product.value:.4g} {'' if product.units == '1' else product.units}".strip()
@@ -409,10 +434,23 @@ def _enough_memory(source: Source) -> Iterator[None]:
         ) from error
 
 
-def _refuse_synthetic(source: Source, scan: Scan) -> None:
-    """Results of ours say so in their header, those of others in the sidecar beside them; DICOM is refused before."""
+def refuse_marked(scan: Scan) -> None:
+    """Refuse a result of ours as a scan.
+
+    Raises:
+        ScanError: if its header says that it is one.
+    """
     if is_marked(scan.header):
-        raise ScanError(f"{source.path}: is synthetic already, as its header says, expected a scan of a scanner")
+        raise ScanError(f"{scan.origin}: is synthetic already, as its header says, expected a scan of a scanner")
+
+
+def refuse_synthetic(source: Source, scan: Scan) -> None:
+    """Results of ours say so in their header, those of others in the sidecar beside them; DICOM is refused before.
+
+    Raises:
+        ScanError: if it is one.
+    """
+    refuse_marked(scan)
     if not is_nifti(source.path):
         return
     sidecar = source.path.with_name(f"{stem(source.path)}.json")

@@ -80,6 +80,7 @@ def read_nifti(path: Path, constant_ok: bool = False, volume: int | None = None)
         raise ScanError(f"{path}: found a file of kind {kind}, expected NIfTI; convert it to .nii.gz first")
     volume = _volume_of(path, image, volume)
     _check_kind(path, image, several=volume is not None)
+    _check_size(path, image)
     _check_spacing(path, image)
     _check_units(path, image)
     try:
@@ -104,12 +105,46 @@ def read_nifti(path: Path, constant_ok: bool = False, volume: int | None = None)
         header=header,
         origin=path,
     )
-    if not constant_ok and scan.stored.min() == scan.stored.max():
-        raise ScanError(
-            f"{path}: found a constant volume (every voxel is {scan.stored.flat[0]}), expected an image; check the "
-            "conversion that made it"
-        )
+    if not constant_ok:
+        _check_varies(scan)
     return scan
+
+
+def from_image(image: nib.Nifti1Image, origin: Path, constant_ok: bool = False) -> Scan:
+    """A NIfTI image in memory as a scan.
+
+    Args:
+        image: one volume, as `read_nifti` reads it.
+        origin: by which messages name it.
+        constant_ok: as for `read_nifti`.
+
+    Raises:
+        ScanError: if it is no single volume of finite, real numbers in millimetres.
+    """
+    if not isinstance(image, nib.Nifti1Image):
+        raise ScanError(f"{origin}: found a {type(image).__name__}, expected an image of nibabel's NIfTI classes")
+    _check_kind(origin, image)
+    _check_units(origin, image)
+    proxy = image.dataobj if nib.is_proxy(image.dataobj) else None
+    stored = np.asanyarray(image.dataobj if proxy is None else proxy.get_unscaled())
+    scan = Scan(
+        stored=stored.reshape(stored.shape[:3]),
+        slope=1.0 if proxy is None else float(proxy.slope),
+        intercept=0.0 if proxy is None else float(proxy.inter),
+        header=image.header.copy(),
+        origin=origin,
+    )
+    if not constant_ok:
+        _check_varies(scan)
+    return scan
+
+
+def _check_varies(scan: Scan) -> None:
+    if scan.stored.min() == scan.stored.max():
+        raise ScanError(
+            f"{scan.origin}: found a constant volume (every voxel is {scan.stored.flat[0]}), expected an image; check "
+            "the conversion that made it"
+        )
 
 
 def _volume_of(path: Path, image: nib.Nifti1Image, volume: int | None) -> int | None:
@@ -141,6 +176,11 @@ def _check_kind(path: Path, image: nib.Nifti1Image, several: bool = False) -> No
             f"{path}: found an array of shape {shape}, expected a volume with three axes; check the conversion that "
             "made it"
         )
+
+
+def _check_size(path: Path, image: nib.Nifti1Image) -> None:
+    """Refuse a file that is too small for what its header claims, before that is read."""
+    dtype, shape = image.get_data_dtype(), image.shape
     claimed = _voxels(image).offset + int(np.prod(shape, dtype=object)) * dtype.itemsize
     size = path.stat().st_size
     if claimed > (size * DEFLATE_LIMIT if path.name.lower().endswith(".gz") else size):
@@ -201,12 +241,25 @@ def _check_spacing(path: Path, image: nib.Nifti1Image) -> None:
 def write_nifti(
     path: Path, stored: NDArray[np.generic], like: Scan, difference: bool = False, mark: bytes = MARK
 ) -> None:
-    """Write synthetic voxels on the grid of `like`: same shape, affine, qform and sform codes, units, NIfTI version.
+    """Write synthetic voxels on the grid of `like`, see `as_nifti`.
+
+    Args:
+        path: `.nii` or `.nii.gz`; appears whole or not at all.
+        stored: as for `as_nifti`, as all that follows.
+        like: see there.
+        difference: see there.
+        mark: see there.
+    """
+    with written_aside(path) as aside:
+        nib.save(as_nifti(stored, like, difference, mark), aside)
+
+
+def as_nifti(stored: NDArray[np.generic], like: Scan, difference: bool = False, mark: bytes = MARK) -> nib.Nifti1Image:
+    """Synthetic voxels on the grid of `like`: same shape, affine, qform and sform codes, units, NIfTI version.
 
     The header is marked; free text of the source, which may be a patient's, is left out.
 
     Args:
-        path: `.nii` or `.nii.gz`; appears whole or not at all.
         stored: shape (X, Y, Z), in the data type to write.
         like: the scan whose header is kept.
         difference: `stored` is the difference of two volumes in the stored units of `like`; its slope turns that
@@ -222,8 +275,7 @@ def write_nifti(
     header["cal_min"] = header["cal_max"] = 0
     header.extensions.clear()
     kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
-    image = kind(stored.reshape(header.get_data_shape()), None, header)
+    image = kind(stored.reshape(header.get_data_shape()), header.get_best_affine(), header)
     # Set after construction: nibabel then writes the stored values as they are.
     image.header.set_slope_inter(like.slope, 0.0 if difference else like.intercept)
-    with written_aside(path) as aside:
-        nib.save(image, aside)
+    return image
