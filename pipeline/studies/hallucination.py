@@ -36,15 +36,13 @@ from pipeline.studies.paired_slices import (
     Pairs,
     Sample,
     Scale,
+    Translations,
     Unpaired,
     about,
-    exports_of,
     read_pairs,
     settings_of,
-    translated,
-    write_pictures,
 )
-from pipeline.studies.study import mean_sd, once, open_study, over_seeds, write_study
+from pipeline.studies.study import mean_sd, open_study, over_seeds, write_study
 from pipeline.studies.training import trained
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -144,7 +142,7 @@ def hallucination(
     place = pick_device(device)
     detector = _detector(folder / "detector", training, measured, scale, place)
     results = [{"row": REAL, "share": None, "seed": None, **detected(detector.truth, detector.truth, measured)}]
-    images: dict[str, Tensor] = {}
+    rows = Translations(folder, measured, scale, place)
     for seed in range(seeds):
         halves = patient_halves(training, seed)
         for share in shares:
@@ -153,15 +151,10 @@ def hallucination(
                 (CYCLE, partial(scale.cycle_gan, training.size), Unpaired(sources.image, targets.target_image)),
                 (REGRESSION, scale.regression, pairs),
             ):
-                stem = f"{name.replace(', ', '_').replace(' ', '_')}_share={share:g}_seed={seed}"
-                exports = exports_of(folder / "trainings" / stem, build, data, scale, seed, place)
-                made = translated(next(iter(exports.values())), measured.image)
-                row = {"row": name, "share": share, "seed": seed, "slices": len(sources)}
-                result = partial(_measured, row, made, measured, detector, exports)
-                results.append(once(folder / "results" / f"{stem}.json", result))
-                if seed == 0 and (name == CYCLE or share == SOURCE_SHARE):
-                    images[f"{name.partition(',')[0]}, {share:.0%}"] = made
-    write_pictures(folder / "pictures.png", measured, images, LEGEND)
+                found = rows.result(_keys(name, share, seed), build, data, partial(_measured, measured, detector))
+                results.append({**found, "slices": len(sources)})
+    shown = {f"CycleGAN, {share:.0%}": _keys(CYCLE, share, 0) for share in shares}
+    rows.write_pictures(shown | {f"regression, {shares[-1]:.0%}": _keys(REGRESSION, shares[-1], 0)}, LEGEND)
     frame = over_seeds(results[1:], ["row", "share"], list(METRICS))
     page = _page(frame, results, f"{about(training, measured, scale, split, seeds)} Task: {source} → {target}.")
     write_study(folder, page, frame, results, lambda path: _figure(frame).savefig(path, dpi=150))
@@ -271,13 +264,15 @@ def _share(what: np.ndarray, among: np.ndarray) -> float | None:
     return float(what[among].mean()) if among.any() else None
 
 
-def _measured(
-    row: dict[str, Any], made: Tensor, measured: Pairs, detector: _Detector, exports: Mapping[str, nn.Module]
-) -> dict[str, Any]:
+def _keys(name: str, share: float, seed: int) -> dict[str, Any]:
+    return {"row": name, "share": share, "seed": seed}
+
+
+def _measured(measured: Pairs, detector: _Detector, made: Tensor, exports: Mapping[str, nn.Module]) -> dict[str, Any]:
     hidden = {}
     if "cycle" in exports:
         hidden["amplification"] = amplification(next(iter(exports.values())), exports["cycle"], measured)
-    return {**row, **detected(detector.marks(made), detector.truth, measured), **hidden}
+    return {**detected(detector.marks(made), detector.truth, measured), **hidden}
 
 
 def amplification(network: nn.Module, back: nn.Module, pairs: Pairs) -> float:

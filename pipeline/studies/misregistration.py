@@ -28,20 +28,18 @@ from pipeline.studies.paired_slices import (
     METRICS,
     Pairs,
     Scale,
+    Translations,
     Unpaired,
     about,
     control_scores,
-    exports_of,
     read_pairs,
-    scores,
     settings_of,
-    translated,
-    write_pictures,
 )
-from pipeline.studies.study import mean_sd, once, open_study, over_seeds, write_study
+from pipeline.studies.study import mean_sd, open_study, over_seeds, write_study
 
 SHIFTS = (0, 1, 2, 4)
 REGRESSION, BOTH, SELF, CYCLE = "regression (L1)", "pix2pix", "self-regularised, unpaired", "CycleGAN, unpaired"
+METHODS = (REGRESSION, BOTH, SELF, CYCLE)
 LEGEND = "SYNTHETIC - not for diagnosis; trained on the largest shift"
 
 
@@ -94,22 +92,17 @@ def misregistration(
         },
     )
     training, measured = (read_pairs(cohort, part, scale.spacing_mm, [source], target) for part in ("training", split))
-    place = pick_device(device)
+    rows = Translations(folder, measured, scale, pick_device(device))
     results: list[dict[str, Any]] = []
-    images: dict[str, Tensor] = {}
     for seed in range(seeds):
         for shift in shifts:
             moved = shifted(training, shift, seed)
             results += [{"shift": shift, "seed": seed, **row} for row in control_scores(moved, measured)]
             for name, (build, data) in _methods(scale, moved, lambda_self).items():
-                stem = f"{name.replace(', ', '_').replace(' ', '_')}_shift={shift:g}_seed={seed}"
-                network = next(iter(exports_of(folder / "trainings" / stem, build, data, scale, seed, place).values()))
-                made = translated(network, measured.image)
-                row = {"shift": shift, "seed": seed, "row": name}
-                results.append(once(folder / "results" / f"{stem}.json", partial(_scored, row, made, measured)))
-                if seed == 0 and shift == max(shifts):
-                    images[name] = made
-    write_pictures(folder / "pictures.png", measured, images, LEGEND)
+                keys = {"row": name, "shift": shift, "seed": seed}
+                results.append(rows.result(keys, build, data, rows.scores))
+    shown = {name: {"row": name, "shift": max(shifts), "seed": 0} for name in METHODS}
+    rows.write_pictures(shown, LEGEND)
     frame = over_seeds(results, ["row", "shift"], list(METRICS)).sort_values("shift", kind="stable")
     page = _page(frame, f"{about(training, measured, scale, split, seeds)} Task: {source} → {target}.", lambda_self)
     write_study(folder, page, frame, results, lambda path: _figure(frame).savefig(path, dpi=150))
@@ -154,10 +147,6 @@ def _methods(
         SELF: (partial(scale.self_regularised, lambda_self), unpaired),
         CYCLE: (partial(scale.cycle_gan, moved.size), unpaired),
     }
-
-
-def _scored(row: dict[str, Any], made: Tensor, measured: Pairs) -> dict[str, Any]:
-    return {**row, **scores(made, measured)}
 
 
 def _page(frame: pd.DataFrame, told: str, lambda_self: float) -> str:

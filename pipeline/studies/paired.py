@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import pandas as pd
@@ -27,16 +26,13 @@ from pipeline.studies.paired_slices import (
     Pairs,
     Sample,
     Scale,
+    Translations,
     about,
     control_scores,
-    exports_of,
     read_pairs,
-    scores,
     settings_of,
-    translated,
-    write_pictures,
 )
-from pipeline.studies.study import mean_sd, once, open_study, over_seeds, write_study
+from pipeline.studies.study import mean_sd, open_study, over_seeds, write_study
 
 LEGEND = "SYNTHETIC - not for diagnosis; the target's lesion outlined"
 
@@ -145,30 +141,18 @@ def paired(
         },
     )
     training, measured = (_pairs(cohort, part, scale, sources, target, noise) for part in ("training", split))
-    place = pick_device(device)
+    rows = Translations(folder, measured, scale, pick_device(device))
     output: Output = "image" if noise is None else "residual"
     results = [{"seed": None, "seconds": None, **row} for row in control_scores(training, measured)]
-    images = {}
     for seed in range(seeds):
         for name, case in CASES.items():
-            stem = f"{name.replace(', ', '_').replace(' ', '_')}_seed={seed}"
             build = partial(case.method, scale, training.image.shape[1], output)
-            start = perf_counter()
-            network = exports_of(folder / "trainings" / stem, build, training, scale, seed, place)["translator"]
-            row = {"row": name, "seed": seed, "seconds": perf_counter() - start}
-            made = translated(network, measured.image)
-            results.append(once(folder / "results" / f"{stem}.json", partial(_scored, row, made, measured)))
-            if seed == 0:
-                images[name] = made
-    write_pictures(folder / "pictures.png", measured, images, LEGEND)
+            results.append(rows.result({"row": name, "seed": seed}, build, training, rows.scores))
+    rows.write_pictures({name: {"row": name, "seed": 0} for name in CASES}, LEGEND)
     frame = over_seeds(results, ["row"], [*METRICS, "seconds"])
     page = _page(frame, f"{about(training, measured, scale, split, seeds)} {_task(sources, target, noise)}")
     write_study(folder, page, frame, results, lambda path: _figure(frame).savefig(path, dpi=150))
     return page
-
-
-def _scored(row: dict[str, Any], made: torch.Tensor, measured: Pairs) -> dict[str, Any]:
-    return {**row, **scores(made, measured)}
 
 
 def _pairs(cohort: Path, split: str, scale: Scale, sources: Sequence[str], target: str, noise: float | None) -> Pairs:

@@ -1,9 +1,11 @@
 """What the studies of translation share: pairs of slices in memory, small networks, and how a translation is scored."""
 
 import math
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from time import perf_counter
 from typing import Any, Literal
 
 import numpy as np
@@ -12,9 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from pipeline.bundles import read_config
 from pipeline.errors import UsageError
 from pipeline.evaluation.controls import HISTOGRAM, INTENSITY, SOURCE, fitted_histogram, fitted_intensities
 from pipeline.evaluation.volumes import cohort_grid
+from pipeline.files import written_aside
 from pipeline.methods import ConditionalGAN, CycleGAN, ImagePool, Method, PairedTranslation
 from pipeline.metrics import psnr, ssim
 from pipeline.metrics.contrast import lesion_difference, paired_contrast_sums
@@ -23,6 +27,7 @@ from pipeline.networks import MapGenerator, PatchGANDiscriminator
 from pipeline.preprocessing.foreground import AIR
 from pipeline.preprocessing.pairs import PairedDataset
 from pipeline.studies.pictures import spread
+from pipeline.studies.study import once
 from pipeline.studies.training import trained_exports
 from pipeline.training.single import Schedule
 
@@ -174,18 +179,6 @@ class Unpaired(Dataset[Sample]):
         return {"image": self.sources[index], "healthy": self.targets[int(torch.randint(len(self.targets), ()))]}
 
 
-def exports_of(
-    folder: Path,
-    build: Callable[[], Method],
-    dataset: Dataset[Sample],
-    scale: Scale,
-    seed: int,
-    device: torch.device,
-) -> dict[str, nn.Module]:
-    """The exports of a training in `folder`, which is done first if it is not."""
-    return trained_exports(folder, build, lambda: dataset, scale.iterations, seed, device, schedule=scale.schedule)
-
-
 @torch.inference_mode()
 def translated(network: nn.Module, images: Tensor) -> Tensor:
     """What a network makes of slices, in [0, 1], on the CPU."""
@@ -264,21 +257,98 @@ def _gradient(images: Tensor, inside: Tensor) -> float:
     return float(torch.cat((rows[both_rows], columns[both_columns])).mean())
 
 
-def write_pictures(path: Path, pairs: Pairs, images: dict[str, Tensor], legend: str) -> None:
-    """Write some slices with the largest lesions: source, what was made of it by name, and the target."""
+class Translations:
+    """The trainings of a study, each done once: its scores, and some of what it makes, are kept beside its weights.
+
+    Args:
+        folder: of the study; `results/` holds the scores, `shown/` slices of the first seed, `trainings/` the weights,
+            which are needed no more once the others are there.
+        measured: what the translators are measured on.
+        scale: of networks and trainings.
+        device: where to compute.
+    """
+
+    def __init__(self, folder: Path, measured: Pairs, scale: Scale, device: torch.device) -> None:
+        self.folder, self.measured, self.scale, self.device = folder, measured, scale, device
+        self.rows = shown_rows(measured)
+
+    def result(
+        self,
+        keys: dict[str, Any],
+        build: Callable[[], Method],
+        dataset: Dataset[Sample],
+        score: Callable[[Tensor, Mapping[str, nn.Module]], dict[str, Any]],
+    ) -> dict[str, Any]:
+        """A row of the results: the keys, the seconds that training took, and scores; trained first if it is not there.
+
+        Args:
+            keys: what tells the row apart, with `seed`.
+            build: makes the method.
+            dataset: training pairs, or what is made of them.
+            score: from translations of all that is measured, and the method's exports, to numbers.
+        """
+        stem = self.stem(keys)
+        path = self.folder / "results" / f"{stem}.json"
+        shown = self._shown(stem)
+        if not path.is_file() or (keys["seed"] == 0 and not shown.is_file()):
+            start = perf_counter()
+            place, scale = self.folder / "trainings" / stem, self.scale
+            exports = trained_exports(
+                place, build, lambda: dataset, scale.iterations, keys["seed"], self.device, schedule=scale.schedule
+            )
+            seconds = perf_counter() - start
+            made = translated(next(iter(exports.values())), self.measured.image)
+            if keys["seed"] == 0:
+                with written_aside(shown) as aside, aside.open("wb") as file:
+                    np.savez_compressed(file, made=made[self.rows].numpy())
+            once(path, lambda: {**keys, "seconds": seconds, **score(made, exports)})
+        return read_config(path)
+
+    def scores(self, made: Tensor, exports: Mapping[str, nn.Module]) -> dict[str, Any]:
+        """`METRICS` of translations of all that is measured, whatever made them."""
+        del exports
+        return scores(made, self.measured)
+
+    @staticmethod
+    def stem(keys: Mapping[str, Any]) -> str:
+        """What the files of a row are called."""
+        return re.sub(r"[^\w.=+-]+", "_", "_".join(f"{name}={value}" for name, value in keys.items()))
+
+    def _shown(self, stem: str) -> Path:
+        return self.folder / "shown" / f"{stem}.npz"
+
+    def write_pictures(self, columns: Mapping[str, Mapping[str, Any]], legend: str) -> None:
+        """Write `pictures.png`: source, what some rows of the first seed made of it, and the target, lesion outlined.
+
+        Args:
+            columns: keys of the rows by heading.
+            legend: below.
+        """
+        made = {}
+        for heading, keys in columns.items():
+            with np.load(self._shown(self.stem(keys))) as stored:
+                made[heading] = stored["made"][:, 0]
+        pictures = []
+        for place, row in enumerate(self.rows):
+            box = body_box(self.measured.foreground[row, 0].numpy())
+            source, target, mask = (
+                images[row, 0].numpy()[box]
+                for images in (self.measured.image, self.measured.target_image, self.measured.mask)
+            )
+            pictures.append(
+                [grey(source), *(grey(images[place][box]) for images in made.values()), outlined(target, mask)]
+            )
+        save_png(self.folder / "pictures.png", mosaic(["source", *made, "target"], pictures, legend))
+
+
+def shown_rows(pairs: Pairs) -> list[int]:
+    """For some patients the slice with the largest lesion."""
     areas = pairs.mask.sum(dim=(1, 2, 3))
-    largest = {patient: max(_rows(pairs, patient), key=lambda row: float(areas[row])) for patient in pairs.patients}
-    rows = []
-    for row in spread(list(largest.values())):
-        box = body_box(pairs.foreground[row, 0].numpy())
-        shown = [pairs.image[row, 0], *(made[row, 0] for made in images.values())]
-        target = outlined(pairs.target_image[row, 0].numpy()[box], pairs.mask[row, 0].numpy()[box])
-        rows.append([*(grey(image.numpy()[box]) for image in shown), target])
-    save_png(path, mosaic(["source", *images, "target"], rows, legend))
-
-
-def _rows(pairs: Pairs, patient: str) -> list[int]:
-    return [row for row, other in enumerate(pairs.patients) if other == patient]
+    largest: dict[str, int] = {}
+    for row, patient in enumerate(pairs.patients):
+        if patient not in largest or areas[row] > areas[largest[patient]]:
+            largest[patient] = row
+    return spread(list(largest.values()))
 
 
 def about(training: Pairs, measured: Pairs, scale: Scale, split: str, seeds: int) -> str:
