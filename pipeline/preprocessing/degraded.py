@@ -23,7 +23,7 @@ LABELS = ("healthy", "pathological", "excluded", "unknown")
 
 @dataclass(frozen=True)
 class Run:
-    """Slices of a scan without a gap, by their place in the dataset of clean slices.
+    """Slices of a scan, by their place in the dataset of clean slices.
 
     Attributes:
         subject: the scan.
@@ -77,7 +77,9 @@ class DegradedDataset(Dataset[dict[str, Tensor]]):
         fraction: float = 1.0,
         seed: int = 0,
     ) -> None:
-        self.clean = SliceDataset(cohort, split, grid, LABELS, fraction, seed, channels, neighbours)
+        self.clean = SliceDataset(
+            cohort, split, grid, LABELS, fraction, seed, channels, neighbours, unseen_lesions=True
+        )
         self.degradation, self.neighbours, self.fixed, self.seed = degradation, neighbours, fixed, seed
         self.runs = self._runs()
         self._items = [(run, place) for run in self.runs for place in range(run.first, run.end)]
@@ -100,17 +102,14 @@ class DegradedDataset(Dataset[dict[str, Tensor]]):
         return self.degradation.thickest_mm if isinstance(self.degradation, ThickSlices) else np.inf
 
     def _runs(self) -> list[Run]:
-        """Slices without a gap: where a lesion is too small for the grid, the clean dataset left its slice out."""
-        found, first = [], 0
-        for subject, places in zip(self.clean.subjects, self.clean.places, strict=True):
-            cuts = np.flatnonzero(np.diff(places) != 1) + 1
-            ends = [0, *cuts.tolist(), len(places)]
-            if subject.spacing_mm[0] <= self._thickest:
-                group = self.degradation.group if isinstance(self.degradation, ThickSlices) else 1
-                lengths = [(start, (end - start) // group * group) for start, end in pairwise(ends)]
-                found += [Run(subject, first + start, first + start + length) for start, length in lengths if length]
-            first += len(places)
-        return found
+        """The slices of each scan, as many as are in whole groups."""
+        group = self.degradation.group if isinstance(self.degradation, ThickSlices) else 1
+        ends = np.cumsum([0, *map(len, self.clean.places)]).tolist()
+        return [
+            Run(subject, first, first + (end - first) // group * group)
+            for subject, (first, end) in zip(self.clean.subjects, pairwise(ends), strict=True)
+            if subject.spacing_mm[0] <= self._thickest and end - first >= group
+        ]
 
     def _truth(self, first: int, end: int) -> Tensor:
         """Clean slices of the first channel in [0, 1], (S, H, W)."""

@@ -54,6 +54,7 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
         channels: which of the cohort's channels, by name, of the scans that have all of these; None: all channels,
             which each scan must then have; `image`: the only one, whatever its name.
         neighbours: slices above and below that are given with each as further channels, those of `labels`.
+        unseen_lesions: keep slices whose lesion is too small to be seen; they are examples of nothing but slices.
 
     Attributes:
         subjects: whose slices may be among them.
@@ -80,11 +81,12 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
         seed: int = 0,
         channels: Sequence[str] | None = None,
         neighbours: int = 0,
+        unseen_lesions: bool = False,
     ) -> None:
         if not 0 < fraction <= 1:
             raise UsageError(f"the fraction of training patients must be above 0 and at most 1, found {fraction}")
         self.grid = grid
-        self.neighbours = neighbours
+        self.neighbours, self.unseen_lesions = neighbours, unseen_lesions
         self.labels = tuple(labels)
         self.cohort = Path(cohort)
         content = read_cohort(self.cohort)
@@ -162,7 +164,9 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
         images = self.grid.images(stored, subject.pixel_mm).round().clamp(0, LEVELS)
         masks = self.grid.masks(lesions, subject.pixel_mm)
         pathological = torch.tensor([subject.labels[place] == "pathological" for place in wanted])
-        vanished = pathological & ~masks.flatten(1).any(dim=1) if subject.masks is not None else pathological & False
+        vanished = pathological & ~masks.flatten(1).any(dim=1)
+        if subject.masks is None or self.unseen_lesions:
+            vanished[:] = False
         kept = (~vanished).numpy()
         return Loaded(
             images.numpy().astype(np.uint16)[kept],

@@ -5,6 +5,7 @@ classical controls: how close to the truth they come (distortion), how like true
 Michaeli 2018 show that the two compete), and what becomes of lesions.
 """
 
+import itertools
 import logging
 import math
 import time
@@ -110,14 +111,15 @@ def quality(
     for name in tasks:
         setting = Setting(TASKS[name], cohort, folder, chosen, split, scale, where)
         judge = judge or _judge(setting)
-        pictures: dict[str, Tensor] = {}
-        for row in rows_of(setting):
-            for seed in range(seeds if row.seeded else 1):
-                logger.info("%s: %s, seed %d", name, row.name, seed)
-                path = folder / "results" / f"{name}_{_file(row.name)}_seed={seed}.json"
-                results.append(once(path, partial(_measured, setting, row, seed, judge)))
-            pictures[row.name] = _shown(setting, row)
-        _write_pictures(folder / f"pictures_{name}.png", setting, pictures)
+        rows = rows_of(setting)
+        # Seeds outermost: what is stopped has whole ones.
+        for seed, row in itertools.product(range(seeds), rows):
+            if seed and not row.seeded:
+                continue
+            logger.info("%s: %s, seed %d", name, row.name, seed)
+            path = folder / "results" / f"{name}_{_file(row.name)}_seed={seed}.json"
+            results.append(once(path, partial(_measured, setting, row, seed, judge)))
+        _write_pictures(folder / f"pictures_{name}.png", setting, {row.name: _shown(setting, row) for row in rows})
     frame = over_seeds(results, ["task", "restoration"], list(COLUMNS))
     assert judge is not None  # noqa: S101 (there is a task)
     page = _page(frame, results, setting, seeds, judge.name)

@@ -9,8 +9,9 @@ import torch
 
 from pipeline.errors import UsageError
 from pipeline.preprocessing.degradation import Degradation, Noise, ThickSlices, Undersampling
-from pipeline.preprocessing.degraded import DegradedDataset
+from pipeline.preprocessing.degraded import LABELS, DegradedDataset
 from pipeline.preprocessing.grid import Grid
+from pipeline.preprocessing.slices import SliceDataset
 
 GRID = Grid(4.0, (48, 48))
 SLICES = 12  # of each phantom, 10 mm thick
@@ -89,3 +90,11 @@ def test_a_whole_scan_is_its_slices_and_with_something_in_it_the_same_scan_with_
     difference = (changed["image"] - scan["image"])[:, neighbours].abs().amax(dim=(1, 2))
     assert difference[6] > 0.05
     assert difference[0] == 0
+
+
+def test_slices_whose_lesion_is_too_small_for_the_grid_are_restored_too(phantom_cohort: Path) -> None:
+    """All labels are taken, and a scan has no gap."""
+    coarse = Grid(20.0, (16, 16))
+    slices = DegradedDataset(phantom_cohort, "training", coarse, NOISE)
+    assert len(slices) == 4 * SLICES
+    assert len(SliceDataset(phantom_cohort, "training", coarse, LABELS)) < len(slices)
