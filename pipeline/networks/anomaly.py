@@ -269,8 +269,7 @@ class AnomalyScore(nn.Module):
 
 
 def resampled(image: Float[Tensor, "batch 1 _ _"], size: Sequence[int]) -> Float[Tensor, "batch 1 _ _"]:
-    """Images on another number of pixels; themselves where they have it."""
+    """Images on another number of pixels; those that have it keep their values."""
     # type: (Tensor, List[int]) -> Tensor
-    if image.shape[2] == size[0] and image.shape[3] == size[1]:
-        return image
+    # No question of sizes, whose answer an exported network would keep for ever.
     return interpolate(image, size=[size[0], size[1]], mode="bilinear", align_corners=False)
