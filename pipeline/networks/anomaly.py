@@ -15,34 +15,41 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from pipeline.networks.blocks import LEAK, normed
+from pipeline.networks.blocks import LEAK, rectifier
 from pipeline.networks.dcgan import WIDEST, halvings
 
 
 class LatentEncoder(nn.Module):
     """Image to latent code: 4×4 convolutions of stride 2 as in `DCGANDiscriminator`, then a linear layer.
 
-    With instance norm, so that no sample's code depends on the others of its batch.
+    No instance norm: an image's brightness is part of what its code has to tell.
 
     Args:
         latent: length of the code.
         size: of the images (H, W), as of `DCGANGenerator`.
         filters: channels of the first stage; each further one has twice as many, 8 times at most.
         variational: puts out a distribution N(μ, σ²) of codes; the code of an image is μ.
+        batch_norm: in all stages but the first.
     """
 
     def __init__(
-        self, latent: int = 128, size: Sequence[int] = (64, 64), filters: int = 64, variational: bool = False
+        self,
+        latent: int = 128,
+        size: Sequence[int] = (64, 64),
+        filters: int = 64,
+        variational: bool = False,
+        batch_norm: bool = True,
     ) -> None:
         super().__init__()
         self.latent, self.size, self.variational = latent, [int(side) for side in size], variational
         steps, end = halvings(size)
         channels = [1, *(filters * min(WIDEST, 2**step) for step in range(steps))]
-        layers = [
-            layer
-            for before, after in itertools.pairwise(channels)
-            for layer in normed(nn.Conv2d(before, after, 4, stride=2, padding=1), LEAK)
-        ]
+        layers: list[nn.Module] = []
+        for step, (before, after) in enumerate(itertools.pairwise(channels)):
+            layers.append(nn.Conv2d(before, after, 4, stride=2, padding=1))
+            if step and batch_norm:
+                layers.append(nn.BatchNorm2d(after))
+            layers.append(rectifier(LEAK))
         self.stages = nn.Sequential(*layers, nn.Flatten())
         self.last = nn.Linear(channels[-1] * math.prod(end), 2 * latent if variational else latent)
 
@@ -63,7 +70,7 @@ class LatentEncoder(nn.Module):
 class JointDiscriminator(nn.Module):
     """BiGAN's discriminator of pairs: whether a code was drawn and its image made, or an image found and encoded.
 
-    Image and code travel in one tensor, so that an objective's penalty sees both: see `pairs`.
+    Image and code travel in one tensor, so that an objective's penalty sees both: see `pairs`. No norm ties samples.
 
     Args:
         latent: length of the code.
@@ -75,7 +82,7 @@ class JointDiscriminator(nn.Module):
     def __init__(self, latent: int = 128, size: Sequence[int] = (64, 64), filters: int = 64, width: int = 256) -> None:
         super().__init__()
         self.latent, self.size = latent, [int(side) for side in size]
-        self.image_features = LatentEncoder(width, size, filters)
+        self.image_features = LatentEncoder(width, size, filters, batch_norm=False)
         self.both = nn.Sequential(nn.LeakyReLU(LEAK), nn.Linear(width + latent, width), nn.LeakyReLU(LEAK))
         self.last = nn.Linear(width, 1)
 
@@ -262,8 +269,7 @@ class AnomalyScore(nn.Module):
 
 
 def resampled(image: Float[Tensor, "batch 1 _ _"], size: Sequence[int]) -> Float[Tensor, "batch 1 _ _"]:
-    """Images on another number of pixels; themselves where they have it."""
+    """Images on another number of pixels; those that have it keep their values."""
     # type: (Tensor, List[int]) -> Tensor
-    if image.shape[2] == size[0] and image.shape[3] == size[1]:
-        return image
+    # No question of sizes, whose answer an exported network would keep for ever.
     return interpolate(image, size=[size[0], size[1]], mode="bilinear", align_corners=False)

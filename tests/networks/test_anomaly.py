@@ -54,11 +54,17 @@ def images() -> Tensor:
 @pytest.mark.parametrize(("size", "stages"), [((16, 16), 2), ((32, 48), 3)])
 def test_an_encoder_halves_to_four_pixels_a_side_and_codes_each_image_by_itself(size, stages) -> None:
     torch.manual_seed(0)
-    encoder = LatentEncoder(5, size, filters=2)
+    encoder = LatentEncoder(5, size, filters=2).eval()
     assert sum(isinstance(layer, nn.Conv2d) for layer in encoder.stages) == stages
     batch = torch.rand(3, 1, *size)
     assert encoder(batch).shape == (3, 5)
     torch.testing.assert_close(encoder(batch)[:1], encoder(batch[:1]))
+
+
+def test_an_encoder_tells_a_brighter_image_from_a_darker_one(images) -> None:
+    torch.manual_seed(0)
+    encoder = LatentEncoder(5, SIZE, filters=2).eval()
+    assert not torch.allclose(encoder(images / 2), encoder(images), atol=2e-3)
 
 
 def test_a_variational_encoder_s_code_is_the_mean_of_its_distribution(images) -> None:
