@@ -13,8 +13,8 @@ from pipeline.bundles import read_config
 from pipeline.errors import UsageError
 from pipeline.evaluation.controls import THRESHOLD
 from pipeline.studies import segmentation
+from pipeline.studies.arms import LESION_SLICES, MEASURES, measured, volumes_of
 from pipeline.studies.segmentation import ARMS, CRITICS
-from pipeline.studies.segmenters import LESION_SLICES, MEASURES, measured, volumes_of
 
 TINY = {"spacing_mm": 8.0, "filters": 4, "critic_filters": 4, "epochs": 1, "batch_size": 24}
 
