@@ -49,7 +49,7 @@ class SemiSupervisedGAN:
         self.latent, self.lambda_ = latent, lambda_
         self.networks: dict[str, nn.Module] = {"classifier": classifier}
         self.exports = {"classifier": classifier}
-        self.players = (Player("classifier", ("classifier",), self.classify),)
+        self.players: tuple[Player, ...] = (Player("classifier", ("classifier",), self.classify),)
         if generator is not None:
             self.networks["generator"] = generator
             self.players = (*self.players, Player("generator", ("generator",), self.generate))

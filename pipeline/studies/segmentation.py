@@ -100,18 +100,17 @@ def segmentation(
         cut = fitted_threshold(volume_of(item) for item in volumes_of(cohort, "training"))
         return {"arm": THRESHOLD, "seed": None, **measured(lambda item: {"prediction": cut(volume_of(item))}, items)}
 
+    results, picture = [], folder / "segmentations.png"
     # All arms with one seed, then with the next: a study that is stopped has compared them.
-    results = [
-        once(folder / "results" / f"{file_name(name)}_seed={seed}.json", partial(result, name, seed))
-        for seed in range(seeds)
-        for name in ARMS
-    ]
+    for seed in range(seeds):
+        results += [
+            once(folder / "results" / f"{file_name(name)}_seed={seed}.json", partial(result, name, seed))
+            for name in ARMS
+        ]
+        if not picture.is_file():
+            found = {name: partial(lambda name: prediction_of(run_of(name, 0), device), name) for name in ARMS}
+            write_found(picture, items, found)
     control = once(folder / "results" / f"{file_name(THRESHOLD)}.json", threshold)
-    write_found(
-        folder / "segmentations.png",
-        items,
-        {name: partial(lambda name: prediction_of(run_of(name, 0), device), name) for name in ARMS},
-    )
     frame = over_seeds([*results, control], ["arm"], [metric.name for metric in MEASURES])
     page = _page(frame, results, seeds, split, len(items), common)
     write_study(folder, page, frame, [*results, control], lambda path: _figure(frame).savefig(path, dpi=150))

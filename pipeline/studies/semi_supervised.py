@@ -173,11 +173,7 @@ def semi_supervised(
             results += [kept(name, share, seed, partial(result, name, name, share, seed)) for name in this.arms]
             results.append(kept(measure.control, share, seed, partial(control, share, seed)))
         results.append(kept(EVERY_LABEL, 1.0, seed, partial(result, SUPERVISED, EVERY_LABEL, 1.0, seed)))
-    if task == "segmentation":
-        shown = {
-            name: partial(lambda name: prediction_of(run_of(name, labels[0], 0), device), name) for name in this.arms
-        }
-        write_found(folder / "segmentations.png", measure.items, shown)
+        measure.show(folder, {name: partial(run_of, name, labels[0], 0) for name in this.arms})
     frame = over_seeds(results, ["arm", "labelled"], list(this.metrics))
     page = _page(frame, results, this, seeds, split, common)
     write_study(folder, page, frame, results, lambda path: _figure(frame, this).savefig(path, dpi=150))
@@ -210,6 +206,14 @@ class _Segmentation:
         self.cohort, self.device = cohort, device
         self.items: list[Item] = volumes_of(cohort, split)
 
+    def show(self, folder: Path, runs: Mapping[str, Callable[[], Bundle]]) -> None:
+        """Write what some runs find, if it is not there."""
+        if not (folder / "segmentations.png").is_file():
+            found = {
+                name: partial(lambda load: prediction_of(load(), self.device), load) for name, load in runs.items()
+            }
+            write_found(folder / "segmentations.png", self.items, found)
+
     def measured(self, run: Bundle) -> dict[str, Any]:
         return measured(prediction_of(run, self.device), self.items)
 
@@ -229,7 +233,9 @@ class _Classes:
     def __init__(self, cohort: Path, split: str, device: str, task: str) -> None:
         self.cohort, self.split, self.device = cohort, split, device
         self.kind = LesionPresenceDataset if task == "presence" else SliceDataset
-        self.items: list[Item] = []
+
+    def show(self, folder: Path, runs: Mapping[str, Callable[[], Bundle]]) -> None:
+        """Nothing: a class has no picture."""
 
     def measured(self, run: Bundle) -> dict[str, Any]:
         predictor, _ = load_predictor(run, "scorer", self.device)

@@ -75,7 +75,7 @@ def held_out_error(
         of_scans = [[index] for mine in of_scans for index in mine]
     means = torch.stack([torch.stack([answers[index] for index in mine]).mean(dim=0) for mine in of_scans])
     truths = torch.stack([torch.stack([targets[index] for index in mine]).mean() for mine in of_scans])
-    counts = {"scans": len(scans), **({"slices": len(of_scans)} if len(of_scans) > len(scans) else {})}
+    counted = len(of_scans) if len(of_scans) > len(scans) else None
     if classes:
         figures = {"accuracy": float((means.argmax(dim=1) == truths).float().mean())}
     else:
@@ -84,7 +84,8 @@ def held_out_error(
             "mean_absolute_error": float(errors.abs().mean()),
             "root_mean_squared_error": float(errors.square().mean().sqrt()),
         }
-    return HeldOut(split=split, patients=len(set(slices.patients)), **counts, **figures)
+    patients = len(set(slices.patients))
+    return HeldOut(split=split, patients=patients, scans=len(scans), slices=counted, **figures)
 
 
 def write_held_out(run: Path, error: HeldOut | None) -> None:
