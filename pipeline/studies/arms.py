@@ -1,7 +1,7 @@
 """The arms of a study, bundles that are trained with common settings; and how well its segmenters find lesions."""
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,8 +100,13 @@ def file_name(arm: str) -> str:
     return re.sub(r"\W+", "-", arm)
 
 
-def volumes_of(cohort: Path, split: str) -> list[Item]:
-    """All slices with and without lesion of a split's scans, on the scans' own pixels.
+def volumes_of(cohort: Path, split: str, patients: Collection[str] | None = None) -> Iterator[Item]:
+    """All slices with and without lesion of a split's scans, on the scans' own pixels, one scan at a time.
+
+    Args:
+        cohort: folder made by `preprocess`.
+        split: `training`, `validation` or `test`.
+        patients: whose scans; None: everybody's.
 
     Raises:
         UsageError: if no scan of the split has a lesion.
@@ -112,7 +117,11 @@ def volumes_of(cohort: Path, split: str) -> list[Item]:
             f"{cohort}: found no pathological slice in the {split} split, expected some; choose another split, or "
             "preprocess with other shares"
         )
-    return [of_volume(read_volume(cohort, record, *LABELS)) for record in records]
+    return (
+        of_volume(read_volume(cohort, record, *LABELS))
+        for record in records
+        if patients is None or record.patient in patients
+    )
 
 
 def prediction_of(run: Bundle, device: str) -> Predict:

@@ -83,7 +83,7 @@ def segmentation(
     """
     common = {**LAPTOP, **(overrides or {})}
     check_settings(overrides or {}, ARMS.values(), OF_STUDY)
-    items = volumes_of(cohort, split)
+    items = list(volumes_of(cohort, split))
     open_study(folder, settings_of("segmentation", cohort, common, split, ARMS.values()))
     common["size"] = list(cohort_grid(cohort, common["spacing_mm"]).size)
 

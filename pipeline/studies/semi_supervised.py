@@ -18,7 +18,7 @@ from pipeline.bundles import Bundle, read_config
 from pipeline.comparison.significance import ALPHA, holm, wilcoxon_signed_rank
 from pipeline.errors import UsageError
 from pipeline.evaluation.controls import THRESHOLD, fitted_threshold
-from pipeline.evaluation.predictions import Item, volume_of
+from pipeline.evaluation.predictions import volume_of
 from pipeline.evaluation.volumes import HEALTHY, PATHOLOGICAL, cohort_grid
 from pipeline.inference import load_predictor
 from pipeline.metrics import METRICS
@@ -204,7 +204,7 @@ class _Segmentation:
 
     def __init__(self, cohort: Path, split: str, device: str) -> None:
         self.cohort, self.device = cohort, device
-        self.items: list[Item] = volumes_of(cohort, split)
+        self.items = list(volumes_of(cohort, split))
 
     def show(self, folder: Path, runs: Mapping[str, Callable[[], Bundle]]) -> None:
         """Write what some runs find, if it is not there."""
@@ -219,8 +219,7 @@ class _Segmentation:
 
     def of_control(self, run: Bundle) -> dict[str, Any]:
         known = {patient for patient, label in zip(*_labelled(self.cohort, run), strict=True) if label}
-        shown = [volume_of(item) for item in volumes_of(self.cohort, "training") if item.patient in known]
-        cut = fitted_threshold(shown)
+        cut = fitted_threshold(volume_of(item) for item in volumes_of(self.cohort, "training", known))
         found = measured(lambda item: {"prediction": cut(volume_of(item))}, self.items)
         return {**found, "labelled_patients": sorted(known)}
 
