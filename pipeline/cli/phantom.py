@@ -8,7 +8,7 @@ import click
 from pipeline.cli.say import complain, progress, say
 
 SUBJECTS = 12
-VARIANTS = ("48-simple", "48-hard", "128")
+VARIANTS = ("48-simple", "48-hard", "128", "plain")
 # Options that only one kind has.
 OF_KIND = {
     "planted": ("healthy", "shapes", "copies", "split", "modality", "layout", "mass_effect"),
@@ -77,7 +77,7 @@ OF_KIND = {
 @click.option(
     "--variant",
     type=click.Choice(VARIANTS),
-    help=f"Cluttered MNIST: pixels, and how much clutter: 8, 24 or 80 pieces.  [default: {VARIANTS[0]}]",
+    help=f"Cluttered MNIST: pixels, and how much clutter: 8, 24, 80 or no pieces.  [default: {VARIANTS[0]}]",
 )
 @click.option(
     "--contrast",

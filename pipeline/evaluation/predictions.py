@@ -225,6 +225,12 @@ def _restore(restorer: Any, item: Item, untouched: bool = False) -> Fields:
 def _score(scorer: Any, item: Item) -> Fields:
     if item.slab is None:
         raise ValueError(f"{item.subject}: holds no slab, expected a scan as a whole")
+    classes = getattr(scorer, "classes", None)
+    if classes and ("label" not in item.given or len(classes) > 2):
+        raise UsageError(
+            f"{item.subject}: the bundle tells the classes {', '.join(classes)}, and an evaluation expects two "
+            "and a cohort with the targets 0 and 1; its accuracy on held-out patients stands in the run's held_out.json"
+        )
     slab, spacing_mm = item.slab
     names = getattr(scorer, "channels", ())
     # A bundle that takes any sequences takes all there are.

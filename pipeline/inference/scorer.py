@@ -111,7 +111,7 @@ class Scorer(NetworkPredictor):
             return ()
         if self.classes:
             right = None if known.accuracy is None else 100 * known.accuracy
-            return (Figure("HeldOutAccuracy", "Accuracy", right, "%", 0, f"of scans of {known.of_whom}"),)
+            return (Figure("HeldOutAccuracy", "Accuracy", right, "%", 0, f"of {known.counted} of {known.of_whom}"),)
         units = "" if self.units == "1" else self.units
         value = known.mean_absolute_error
         return (Figure("HeldOutError", "Mean absolute error", value, units, 2, f"on {known.of_whom}"),)

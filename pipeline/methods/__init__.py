@@ -22,6 +22,7 @@ from pipeline.methods.pool import ImagePool, ImagePools
 from pipeline.methods.regression import Regression
 from pipeline.methods.restoration import Restoration
 from pipeline.methods.segmentation import Segmentation
+from pipeline.methods.semi_supervised import SemiSupervisedGAN
 from pipeline.methods.va_gan import VAGAN
 
 __all__ = [
@@ -53,5 +54,6 @@ __all__ = [
     "Regression",
     "Restoration",
     "Segmentation",
+    "SemiSupervisedGAN",
     "UnpairedPHSGAN",
 ]

@@ -81,11 +81,12 @@ class AdversarialSegmentation:
 
     def criticise(self, batch: Batch, shared: Shared) -> Terms:
         """D plays."""
-        real, fake = self._shown(batch, shared)
+        # Zhang's real segmentations are S's own, too.
+        real, fake = (shown.detach() for shown in self._shown(batch, shared))
         if len(real) == 0:
             return {"critic": self._nothing("critic")}
         if self.feedback == "features":
-            return {"critic": -self._distance(real, fake.detach())}
+            return {"critic": -self._distance(real, fake)}
         return discriminator_terms(self.objective, self.D, real, fake, "critic")
 
     def segment(self, batch: Batch, shared: Shared) -> Terms:

@@ -11,6 +11,7 @@ from pipeline.networks.anomaly import (
     Reconstruction,
     SearchedReconstruction,
 )
+from pipeline.networks.class_discriminator import ClassDiscriminator
 from pipeline.networks.cycle_gan import PatchGANDiscriminator, PlainCycle
 from pipeline.networks.dcgan import (
     DCGANDiscriminator,
@@ -46,6 +47,7 @@ from pipeline.networks.va_gan import MapCritic, MapGenerator
 __all__ = [
     "AbsenceToPresence",
     "AnomalyScore",
+    "ClassDiscriminator",
     "DCGANDiscriminator",
     "DCGANGenerator",
     "DomainDiscriminator",

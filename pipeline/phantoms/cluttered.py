@@ -19,7 +19,7 @@ HALF = 127
 
 @dataclass(frozen=True)
 class Variant:
-    """One of the paper's three tasks.
+    """One of the paper's three tasks, or digits without clutter.
 
     Args:
         side: pixels of a picture.
@@ -30,7 +30,7 @@ class Variant:
     pieces: int
 
 
-VARIANTS = {"48-simple": Variant(48, 8), "48-hard": Variant(48, 24), "128": Variant(128, 80)}
+VARIANTS = {"48-simple": Variant(48, 8), "48-hard": Variant(48, 24), "128": Variant(128, 80), "plain": Variant(SIDE, 0)}
 
 
 @dataclass(frozen=True)

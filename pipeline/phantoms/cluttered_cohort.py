@@ -30,6 +30,18 @@ person, and its geometry is nominal. Prepare it with
 
     phs-pipeline preprocess FOLDER -o COHORT --modality image --whole --window 0 255 --target digit
 """
+PLAIN_README = """\
+Handwritten digits as they are
+
+sub-*/anat                   volumes whose slices are pictures of one digit
+participants.tsv             the split of a volume, and which digit it shows
+examples.png                 some of them
+
+Made by `phs-pipeline phantom --kind cluttered-mnist --variant plain`. A volume is no person, and its geometry is
+nominal. There are no masks: a digit is all that a picture holds. Prepare it with
+
+    phs-pipeline preprocess FOLDER -o COHORT --modality image --whole --window 0 255 --target digit --healthy
+"""
 SUFFIX = "image"
 PICTURES = 50  # with a digit in a volume, and as many without
 EXAMPLES = 6
@@ -44,6 +56,8 @@ def write_cluttered_cohort(
     progress: Callable[[int, int], None] | None = None,
 ) -> list[str]:
     """Write as many pictures with a digit as there are digits, and as many without, as a BIDS dataset.
+
+    Of the variant without clutter there are none without a digit, and no masks.
 
     Digits are split by chance into training, validation and test, as large as `preprocess` makes them by default. Each
     volume shows one of the ten; it depends on the arguments and its own name. Complete volumes are left alone.
@@ -77,9 +91,9 @@ def write_cluttered_cohort(
             f"{directory}: {len(order)} digits leave a split without any, expected some in each of "
             f"{', '.join(SPLITS)}; take more digits (--subjects)"
         )
-    write_descriptions(
-        directory, NAME, made_by, README, {"manual": "masks of the digits"}, licence="that of the digits"
-    )
+    plain = VARIANTS[variant].pieces == 0
+    readme, masks = (PLAIN_README, {}) if plain else (README, {"manual": "masks of the digits"})
+    write_descriptions(directory, "Digits" if plain else NAME, made_by, readme, masks, licence="that of the digits")
     volumes = {
         f"sub-{split}D{digit}V{number:02d}": (split, digit, shown[number * PICTURES :][:PICTURES])
         for split, fold in folds.items()
@@ -102,8 +116,10 @@ def write_cluttered_cohort(
 
 def _draw(
     digits: Digits, shown: NDArray[np.int64], fold: NDArray[np.int64], variant: str, seed: list[int]
-) -> tuple[Pictures, Pictures]:
-    """Pictures and masks, shape (2N, side, side): those with a digit, then those without."""
+) -> tuple[Pictures, Pictures | None]:
+    """Pictures and masks, shape (2N, side, side): those with a digit, then those without; or N digits without masks."""
+    if VARIANTS[variant].pieces == 0:
+        return digits.images[shown], None
     rng, others = np.random.default_rng(seed), digits.images[fold]
     present = [presence(rng, digits.images[index], others, VARIANTS[variant]) for index in shown]
     absent = [absence(rng, others, VARIANTS[variant]) for _ in shown]
@@ -119,7 +135,7 @@ def _names(label: str) -> tuple[str, str]:
     )
 
 
-def _write(directory: Path, label: str, pictures: Pictures, masks: Pictures) -> None:
+def _write(directory: Path, label: str, pictures: Pictures, masks: Pictures | None) -> None:
     mask, image = (directory / name for name in _names(label))
     source = f"bids:raw:{_names(label)[1]}"
     of_mask = {"Description": "Digits", "Sources": [source], "SpatialReference": source, "Type": "Lesion"}
@@ -128,6 +144,8 @@ def _write(directory: Path, label: str, pictures: Pictures, masks: Pictures) -> 
         (mask, masks, of_mask),
         (image, pictures, {"SeriesDescription": "SYNTHETIC pictures of digits"}),
     ):
+        if slices is None:
+            continue
         write_json(path.with_name(path.name.replace(".nii.gz", ".json")), sidecar)
         write_volume(path, _upside(slices).transpose(1, 2, 0), np.eye(4))
 
@@ -138,8 +156,10 @@ def _upside(slices: Pictures) -> Pictures:
     return turned
 
 
-def _examples(pictures: Pictures, masks: Pictures) -> Image.Image:
-    """GenSeg's Fig. 6: presence, masks, and unrelated absence."""
+def _examples(pictures: Pictures, masks: Pictures | None) -> Image.Image:
+    """GenSeg's Fig. 6: presence, masks, and unrelated absence; or digits alone."""
+    if masks is None:
+        return mosaic(["digits", *[""] * (len(pictures) - 1)], [[grey(each / 255) for each in _upside(pictures)]])
     columns = len(pictures) // 2
     rows = (pictures[:columns], 255 * masks[:columns], pictures[columns:])
     titles = ["presence, mask, absence", *[""] * (columns - 1)]

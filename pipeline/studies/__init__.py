@@ -16,6 +16,7 @@ from pipeline.studies.paired import paired
 from pipeline.studies.quality import quality
 from pipeline.studies.saliency import saliency
 from pipeline.studies.segmentation import segmentation
+from pipeline.studies.semi_supervised import semi_supervised
 from pipeline.studies.sweep import sweep
 from pipeline.studies.volumes import volumes
 
@@ -37,6 +38,7 @@ __all__ = [
     "quality",
     "saliency",
     "segmentation",
+    "semi_supervised",
     "sweep",
     "volumes",
 ]

@@ -12,20 +12,20 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.bundles import Bundle, find_bundle
+from pipeline.bundles import Bundle
 from pipeline.comparison.significance import ALPHA, holm, wilcoxon_signed_rank
 from pipeline.evaluation.controls import THRESHOLD, fitted_threshold
 from pipeline.evaluation.predictions import volume_of
 from pipeline.evaluation.volumes import cohort_grid
-from pipeline.files import sha256
-from pipeline.preprocessing.cohort_format import COHORT_FILE
 from pipeline.reports.markdown import count, table
-from pipeline.studies.segmenters import (
+from pipeline.studies.arms import (
     MEASURES,
     Arm,
     check_settings,
+    file_name,
     measured,
     prediction_of,
+    settings_of,
     volumes_of,
     write_found,
 )
@@ -82,9 +82,9 @@ def segmentation(
         UsageError: if a setting is none, the split has no lesion, or the folder holds another study.
     """
     common = {**LAPTOP, **(overrides or {})}
-    check_settings(overrides or {}, list(ARMS.values()), OF_STUDY)
-    items = volumes_of(cohort, split)
-    open_study(folder, study_settings("segmentation", cohort, common, split, ARMS))
+    check_settings(overrides or {}, ARMS.values(), OF_STUDY)
+    items = list(volumes_of(cohort, split))
+    open_study(folder, settings_of("segmentation", cohort, common, split, ARMS.values()))
     common["size"] = list(cohort_grid(cohort, common["spacing_mm"]).size)
 
     def run_of(name: str, seed: int) -> Bundle:
@@ -100,39 +100,21 @@ def segmentation(
         cut = fitted_threshold(volume_of(item) for item in volumes_of(cohort, "training"))
         return {"arm": THRESHOLD, "seed": None, **measured(lambda item: {"prediction": cut(volume_of(item))}, items)}
 
+    results, picture = [], folder / "segmentations.png"
     # All arms with one seed, then with the next: a study that is stopped has compared them.
-    results = [
-        once(folder / "results" / f"{file_name(name)}_seed={seed}.json", partial(result, name, seed))
-        for seed in range(seeds)
-        for name in ARMS
-    ]
+    for seed in range(seeds):
+        results += [
+            once(folder / "results" / f"{file_name(name)}_seed={seed}.json", partial(result, name, seed))
+            for name in ARMS
+        ]
+        if not picture.is_file():
+            found = {name: partial(lambda name: prediction_of(run_of(name, 0), device), name) for name in ARMS}
+            write_found(picture, items, found)
     control = once(folder / "results" / f"{file_name(THRESHOLD)}.json", threshold)
-    write_found(
-        folder / "segmentations.png",
-        items,
-        {name: partial(lambda name: prediction_of(run_of(name, 0), device), name) for name in ARMS},
-    )
     frame = over_seeds([*results, control], ["arm"], [metric.name for metric in MEASURES])
     page = _page(frame, results, seeds, split, len(items), common)
     write_study(folder, page, frame, [*results, control], lambda path: _figure(frame).savefig(path, dpi=150))
     return page
-
-
-def study_settings(name: str, cohort: Path, common: dict[str, Any], split: str, arms: dict[str, Arm]) -> dict[str, Any]:
-    """What all parts of a study of segmenters have in common, as `open_study` takes it."""
-    bundles = sorted({arm.bundle for arm in arms.values()})
-    return {
-        "study": name,
-        "cohort_sha256": sha256(cohort / COHORT_FILE),
-        "settings": common,
-        "split": split,
-        "bundle_configs_sha256": {bundle: sha256(find_bundle(bundle).config("train")) for bundle in bundles},
-    }
-
-
-def file_name(arm: str) -> str:
-    """An arm's name as part of a file's."""
-    return "".join(c if c.isalnum() else "-" for c in arm)
 
 
 def _page(

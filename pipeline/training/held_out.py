@@ -22,7 +22,9 @@ class HeldOut(BaseModel):
         split: of the cohort.
         patients, scans: how many.
         mean_absolute_error, root_mean_squared_error: of a number, in its units.
-        accuracy: of classes: share of scans whose most probable class is the right one.
+        accuracy: of classes: share of scans whose most probable class is the right one; or of slices, where these are
+            counted.
+        slices: how many, where slices of one scan have classes of their own; None where scans are counted.
     """
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
@@ -33,6 +35,12 @@ class HeldOut(BaseModel):
     mean_absolute_error: NonNegativeFloat | None = None
     root_mean_squared_error: NonNegativeFloat | None = None
     accuracy: NonNegativeFloat | None = None
+    slices: PositiveInt | None = None
+
+    @property
+    def counted(self) -> str:
+        """What the accuracy is a share of: `scans`, or `slices`."""
+        return "scans" if self.slices is None else "slices"
 
     @property
     def of_whom(self) -> str:
@@ -44,6 +52,8 @@ def held_out_error(
     slices: SliceDataset, split: Split, answers: Sequence[Tensor], targets: Sequence[Tensor], classes: bool = False
 ) -> HeldOut | None:
     """The error of a scorer's answers to all slices of a split, taken together by scan.
+
+    Where slices of one scan are of several classes, each slice counts for itself.
 
     Args:
         slices: of the split.
@@ -60,8 +70,12 @@ def held_out_error(
     scans: dict[str, list[int]] = {}
     for index, subject in enumerate(slices.subject_of):
         scans.setdefault(subject.subject, []).append(index)
-    means = torch.stack([torch.stack([answers[index] for index in mine]).mean(dim=0) for mine in scans.values()])
-    truths = torch.stack([torch.stack([targets[index] for index in mine]).mean() for mine in scans.values()])
+    of_scans = list(scans.values())
+    if classes and any(len({float(targets[index]) for index in mine}) > 1 for mine in of_scans):
+        of_scans = [[index] for mine in of_scans for index in mine]
+    means = torch.stack([torch.stack([answers[index] for index in mine]).mean(dim=0) for mine in of_scans])
+    truths = torch.stack([torch.stack([targets[index] for index in mine]).mean() for mine in of_scans])
+    counted = len(of_scans) if len(of_scans) > len(scans) else None
     if classes:
         figures = {"accuracy": float((means.argmax(dim=1) == truths).float().mean())}
     else:
@@ -70,7 +84,8 @@ def held_out_error(
             "mean_absolute_error": float(errors.abs().mean()),
             "root_mean_squared_error": float(errors.square().mean().sqrt()),
         }
-    return HeldOut(split=split, patients=len(set(slices.patients)), scans=len(scans), **figures)
+    patients = len(set(slices.patients))
+    return HeldOut(split=split, patients=patients, scans=len(scans), slices=counted, **figures)
 
 
 def write_held_out(run: Path, error: HeldOut | None) -> None:

@@ -32,7 +32,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[Any, ...]]:
         return call
 
     names = ("sweep", "enhancement", "saliency", "healthiness", "convergence", "counterfeits", "volumes", "anomaly")
-    for name in names:
+    for name in (*names, "segmentation", "semi_supervised"):
         monkeypatch.setattr(f"pipeline.studies.{name}", stand_in(name))
     return calls
 
@@ -129,6 +129,20 @@ def test_volumes_takes_the_shipped_filler_and_the_contrast_that_names_tell(asked
     fillers, *rest = asked["volumes"]
     assert [filler.name for filler in fillers] == ["harmonic", "fill"]
     assert rest[2:] == ["T2w", "test", "cpu"]
+
+
+def test_critics_are_trained_at_their_own_size_unless_told(asked: dict[str, tuple[Any, ...]]) -> None:
+    assert call("segmentation").exit_code == 0
+    assert asked["segmentation"] == (Path("COHORT"), Path("STUDY"), 3, {}, "validation", "auto")
+    assert call("segmentation", "--epochs", "2", "--set", "spacing_mm=1.0", "--seeds", "1").exit_code == 0
+    assert asked["segmentation"][2:4] == (1, {"epochs": 2, "spacing_mm": 1.0})
+
+
+def test_few_labels_are_for_masks_by_patients_unless_a_task_is_given(asked: dict[str, tuple[Any, ...]]) -> None:
+    assert call("semi-supervised").exit_code == 0
+    assert asked["semi_supervised"][2:5] == ("segmentation", [0.01, 0.05, 0.2], 3)
+    assert call("semi-supervised", "--task", "digits", "--labels", "0.1", "--set", "rate=0.001").exit_code == 0
+    assert asked["semi_supervised"][2:6] == ("digits", [0.1], 3, {"rate": 0.001})
 
 
 @pytest.mark.parametrize(

@@ -159,6 +159,16 @@ class TestScorer:
         assert "| accuracy ↑ |" in page
         assert not (tmp_path / "report" / "cases.png").exists()
 
+    @pytest.mark.parametrize(("classes", "target"), [(("healthy", "lesion"), 40.0), (("a", "b", "c"), 1.0)])
+    def test_a_classifier_is_not_held_against_what_it_does_not_tell(
+        self, cohort: Path, tmp_path: Path, classes: tuple[str, ...], target: float
+    ) -> None:
+        folder = with_targets(cohort, tmp_path / "cohort", lambda number, _: target * (number % 2))
+        scorer = Scores()
+        scorer.classes = classes  # type: ignore[attr-defined]
+        with pytest.raises(UsageError, match=f"tells the classes {', '.join(classes)}, and an evaluation expects two"):
+            evaluate(scorer, folder, SETTINGS)
+
     def test_of_scans_with_several_sequences_it_is_shown_those_that_it_takes(
         self, cohort: Path, tmp_path: Path
     ) -> None:

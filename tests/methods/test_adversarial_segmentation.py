@@ -7,10 +7,12 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.functional import softplus
+from torch.utils.data import DataLoader
 
 from pipeline.methods import AdversarialSegmentation
 from pipeline.networks import SegmentationCritic
 from pipeline.objectives import Wasserstein
+from pipeline.training import PlayerTrainer
 
 IMAGE, MASK = torch.full((4, 1, 32, 32), 0.5), torch.zeros(4, 1, 32, 32)
 MASK[:, :, 8:16, 8:16] = 1
@@ -109,6 +111,24 @@ class TestZhang:
         assert terms("critic", tells="labelled", labelled=labelled) == {"critic": 0}
         found = terms("segmentor", tells="labelled", labelled=labelled)
         assert found == ({"adversarial": 0} if share == 0 else {"ce": pytest.approx(math.log(2))})
+
+
+@pytest.mark.parametrize("tells", ["drawn", "labelled"])
+def test_the_engine_trains_both_players_on_what_they_share(tells):
+    torch.manual_seed(0)
+    samples = [{"image": IMAGE[n], "mask": MASK[n], "labelled": LABELLED[n]} for n in range(4)]
+    method = AdversarialSegmentation(nn.Conv2d(1, 1, 1), SegmentationCritic(filters=2), tells=tells)
+    trainer = PlayerTrainer(
+        device="cpu",
+        max_epochs=2,
+        train_data_loader=DataLoader(samples, batch_size=4),
+        method=method,
+        optimizers={name: torch.optim.Adam(network.parameters()) for name, network in method.networks.items()},
+    )
+    before = {name: [p.detach().clone() for p in net.parameters()] for name, net in method.networks.items()}
+    trainer.run()
+    for name, network in method.networks.items():
+        assert not any(torch.equal(*pair) for pair in zip(before[name], network.parameters(), strict=True)), name
 
 
 @pytest.mark.parametrize("tells", ["drawn", "labelled"])

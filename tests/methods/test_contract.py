@@ -64,6 +64,7 @@ def batch() -> dict[str, torch.Tensor]:
         "target": torch.tensor([[40.0], [60.0]]),
         "pathology": torch.zeros(2, 1),
         "target_image": torch.rand(2, 1, 32, 32),
+        "class": torch.ones(2, 1),
         "image_MR": torch.rand(2, 1, 32, 32),
         "target_MR": torch.tensor([[30.0], [50.0]]),
         "image_source": torch.rand(2, 1, 32, 32),

@@ -230,6 +230,18 @@ def test_the_command_writes_the_cohort_and_says_so_in_one_line(tmp_path):
     assert nib.load(first).shape[:2] == (128, 128)
 
 
+def test_without_clutter_there_are_the_digits_alone_and_no_masks(tmp_path):
+    labels = write_cluttered_cohort(tmp_path, digits(), "plain", seed=3)
+    assert not (tmp_path / "derivatives").exists()
+    shown = np.concatenate(
+        [np.asarray(nib.load(tmp_path / label / "anat" / f"{label}_image.nii.gz").dataobj) for label in labels], axis=2
+    )
+    assert shown.shape == (28, 28, COUNT)
+    # Each picture's brightness tells which digit it is; nothing else is in it.
+    assert sorted(shown.max(axis=(0, 1)).tolist()) == sorted(135 + np.arange(COUNT))
+    assert {len(np.unique(shown[..., n])) for n in range(COUNT)} == {2}
+
+
 def test_variants_on_the_command_line_are_those_there_are():
     option = next(parameter for parameter in phantom_command.params if parameter.name == "variant")
     assert list(option.type.choices) == list(VARIANTS)

@@ -13,8 +13,8 @@ from pipeline.bundles import read_config
 from pipeline.errors import UsageError
 from pipeline.evaluation.controls import THRESHOLD
 from pipeline.studies import segmentation
+from pipeline.studies.arms import LESION_SLICES, MEASURES, measured, volumes_of
 from pipeline.studies.segmentation import ARMS, CRITICS
-from pipeline.studies.segmenters import LESION_SLICES, MEASURES, measured, volumes_of
 
 TINY = {"spacing_mm": 8.0, "filters": 4, "critic_filters": 4, "epochs": 1, "batch_size": 24}
 
@@ -24,7 +24,7 @@ def go(cohort: Path, folder: Path, **settings: Any) -> str:
 
 
 def test_the_drawn_masks_are_perfect_and_what_is_all_lesion_has_the_dice_of_its_area(phantom_cohort: Path) -> None:
-    items = volumes_of(phantom_cohort, "validation")
+    items = list(volumes_of(phantom_cohort, "validation"))
     perfect = measured(lambda item: {"prediction": item.given["mask"]}, items)
     assert {metric.name: perfect[metric.name] for metric in MEASURES} == {m.name: m.perfect for m in MEASURES}
     everything = measured(lambda item: {"prediction": torch.ones_like(item.given["mask"])}, items)

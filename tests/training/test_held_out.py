@@ -12,7 +12,7 @@ from pipeline.errors import UsageError
 from pipeline.preprocessing.grid import Grid
 from pipeline.preprocessing.slices import SliceDataset
 from pipeline.training import ScoreValidation
-from pipeline.training.held_out import HELD_OUT_FILE, held_out_error, read_held_out, write_held_out
+from pipeline.training.held_out import HELD_OUT_FILE, HeldOut, held_out_error, read_held_out, write_held_out
 
 ALL = ("pathological", "healthy", "unknown")
 
@@ -49,6 +49,16 @@ def test_of_classes_it_is_the_share_of_scans_that_are_told_right(slices):
     known = held_out_error(slices, "test", answers, [torch.tensor([float(label)]) for label in right], classes=True)
     assert known.accuracy == 0.75
     assert known.mean_absolute_error is None
+
+
+def test_where_slices_of_a_scan_are_of_several_classes_each_counts_for_itself(slices):
+    """A lesion is seen in some slices of a scan; the mean over all of them is right about none."""
+    right = [float(index % 2) for index in range(len(slices))]
+    answers = [torch.tensor([1 - label, label]) for label in right]
+    answers[:6] = [answer.flip(0) for answer in answers[:6]]
+    known = held_out_error(slices, "test", answers, [torch.tensor([label]) for label in right], classes=True)
+    assert (known.accuracy, known.scans, known.slices) == (pytest.approx(42 / 48), 4, 48)
+    assert (known.counted, HeldOut(split="test", patients=1, scans=1).counted) == ("slices", "scans")
 
 
 def test_answers_that_are_no_numbers_leave_no_earlier_error_behind(slices, tmp_path):

@@ -1,6 +1,7 @@
-"""Segmenters of a study: trained as bundles with common settings, measured with the catalogue, and shown."""
+"""The arms of a study, bundles that are trained with common settings; and how well its segmenters find lesions."""
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ from pipeline.errors import UsageError
 from pipeline.evaluation.predictions import Item, Predict, kind_of, of_volume, volume_of
 from pipeline.evaluation.scores import score_methods, score_rows, score_volumes
 from pipeline.evaluation.volumes import HEALTHY, PATHOLOGICAL, read_volume, subjects_with
+from pipeline.files import sha256
 from pipeline.inference import load_predictor
 from pipeline.metrics import METRICS
 from pipeline.mosaic import mosaic, save_png
+from pipeline.preprocessing.cohort_format import COHORT_FILE
 from pipeline.studies.pictures import shown_slices, spread
 from pipeline.studies.training import run_trained
 
@@ -39,9 +42,15 @@ class Arm:
     presets: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
 
-    def known(self) -> set[str]:
-        """Settings that its bundle has."""
-        return set(read_config(find_bundle(self.bundle).config("train")))
+    @property
+    def source(self) -> Bundle:
+        """Its bundle."""
+        return find_bundle(self.bundle)
+
+    def takes(self) -> set[str]:
+        """Settings of its bundle that neither its presets nor its own settings choose."""
+        chosen = {name for preset in self.presets for name in read_config(self.source.config(preset))}
+        return set(read_config(self.source.config("train"))) - chosen - set(self.settings)
 
     def trained(self, cohort: Path, run: Path, common: Mapping[str, Any], own: Mapping[str, Any]) -> Bundle:
         """The finished run; trained first if it is not.
@@ -49,30 +58,55 @@ class Arm:
         Args:
             cohort: folder made by `preprocess`.
             run: its folder.
-            common: settings that all arms share, of which a bundle takes those that it has.
+            common: settings that all arms share, of which each takes what it does not choose itself.
             own: settings of this training.
         """
-        shared = {name: value for name, value in common.items() if name in self.known() and name not in self.settings}
-        return run_trained(find_bundle(self.bundle), cohort, run, self.presets, {**shared, **self.settings, **own})
+        takes = self.takes()
+        shared = {name: value for name, value in common.items() if name in takes}
+        return run_trained(self.source, cohort, run, self.presets, {**shared, **self.settings, **own})
 
 
-def check_settings(overrides: Mapping[str, Any], arms: Sequence[Arm], of_study: Sequence[str]) -> None:
-    """Refuse settings that no arm has, or that the study sets by itself.
+def check_settings(overrides: Mapping[str, Any], arms: Collection[Arm], of_study: Collection[str]) -> None:
+    """Refuse settings that no arm has, or that are the study's own.
 
     Raises:
         UsageError: if there are some.
     """
-    known = set().union(*(arm.known() for arm in arms))
-    own = {name for arm in arms for name in arm.settings} | set(of_study)
+    known = set().union(*(read_config(arm.source.config("train")) for arm in arms))
+    takes = set().union(*(arm.takes() for arm in arms)) - set(of_study)
     for name in overrides:
         if name not in known:
             raise UsageError(f"--set {name}: no method of this study has such a setting; see the bundles' train.json")
-        if name in own:
+        if name not in takes:
             raise UsageError(f"--set {name}: is set by the study itself; leave it out, and see its own options")
 
 
-def volumes_of(cohort: Path, split: str) -> list[Item]:
-    """All slices with and without lesion of a split's scans, on the scans' own pixels.
+def settings_of(
+    study: str, cohort: Path, common: Mapping[str, Any], split: str, arms: Collection[Arm]
+) -> dict[str, Any]:
+    """What all parts of a study have in common, as `open_study` takes it."""
+    bundles = {arm.bundle: sha256(arm.source.config("train")) for arm in arms}
+    return {
+        "study": study,
+        "cohort_sha256": sha256(cohort / COHORT_FILE),
+        "settings": dict(common),
+        "split": split,
+        "bundle_configs_sha256": bundles,
+    }
+
+
+def file_name(arm: str) -> str:
+    """An arm's name as part of a file's."""
+    return re.sub(r"\W+", "-", arm)
+
+
+def volumes_of(cohort: Path, split: str, patients: Collection[str] | None = None) -> Iterator[Item]:
+    """All slices with and without lesion of a split's scans, on the scans' own pixels, one scan at a time.
+
+    Args:
+        cohort: folder made by `preprocess`.
+        split: `training`, `validation` or `test`.
+        patients: whose scans; None: everybody's.
 
     Raises:
         UsageError: if no scan of the split has a lesion.
@@ -83,7 +117,11 @@ def volumes_of(cohort: Path, split: str) -> list[Item]:
             f"{cohort}: found no pathological slice in the {split} split, expected some; choose another split, or "
             "preprocess with other shares"
         )
-    return [of_volume(read_volume(cohort, record, *LABELS)) for record in records]
+    return (
+        of_volume(read_volume(cohort, record, *LABELS))
+        for record in records
+        if patients is None or record.patient in patients
+    )
 
 
 def prediction_of(run: Bundle, device: str) -> Predict:
