@@ -1,13 +1,17 @@
 """`phs-pipeline doctor`: checks of this machine, each with the command that mends what it found."""
 
+from dataclasses import asdict
+
 import click
 
-from pipeline.cli.say import say
+from pipeline.cli.options import json_option
+from pipeline.cli.say import say, say_json
 
 
 @click.command()
+@json_option
 @click.pass_context
-def doctor(context: click.Context) -> None:
+def doctor(context: click.Context, /, as_json: bool) -> None:
     """Check devices, memory, disk, permissions, weights and programs, one line each.
 
     A problem is told with the command that mends it. Optional programs that are missing are none. Exit code 0 without a
@@ -15,10 +19,15 @@ def doctor(context: click.Context) -> None:
     """
     from pipeline.doctor import examine
 
-    problems = 0
+    checks = []
     for check in examine():
-        problems += check.status == "problem"
-        say(str(check), always=check.status != "ok")
+        checks.append(check)
+        if not as_json:
+            say(str(check), always=check.status != "ok")
+    problems = sum(check.status == "problem" for check in checks)
+    if as_json:
+        say_json({"problems": problems, "checks": [asdict(check) for check in checks]})
     if problems:
         context.exit(1)
-    say("no problem found")
+    if not as_json:
+        say("no problem found")

@@ -40,6 +40,7 @@ COMMANDS = {
     "verify": "Tell whether files are ours, unchanged, and from what.",
     "doctor": "Check this machine, and say how to mend what is missing.",
     "bundles": "List the methods that can be trained and used.",
+    "completion": "Let the shell complete commands and options.",
 }
 
 

@@ -8,6 +8,7 @@ from click.core import ParameterSource
 
 from pipeline import JUDGE_ITERATIONS
 
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for other programs.")
 judge_iterations_option = click.option(
     "--judge-iterations",
     default=JUDGE_ITERATIONS,

@@ -1,8 +1,10 @@
 """The one place that prints: what commands tell a user, with nothing in it that a terminal would obey."""
 
+import json
 import logging
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import click
 
@@ -13,6 +15,11 @@ def say(text: str, always: bool = False) -> None:
     """Print a line of results, unless `phs-pipeline --quiet` was called and it is not `always` asked for."""
     if always or not click.get_current_context().find_root().params.get("quiet"):
         click.echo(printable(text))
+
+
+def say_json(content: Any) -> None:
+    """Print what a program is to read, quiet or not; JSON in ASCII holds nothing that a terminal would obey."""
+    click.echo(json.dumps(content, indent=2))
 
 
 def say_lines(text: str) -> None:

@@ -2,10 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.cli.say import complain, say
+from pipeline.cli.options import json_option
+from pipeline.cli.say import complain, say, say_json
+
+if TYPE_CHECKING:
+    from pipeline.inference.verify import Verdict
 
 
 @click.command()
@@ -22,8 +27,14 @@ from pipeline.cli.say import complain, say
     type=click.Path(path_type=Path),
     help="Whose signature they should bear: a public key, or a list of allowed signers.",
 )
+@json_option
 def verify(
-    files: tuple[Path, ...], source: Path | None, series: str | None, key: Path | None, signers: Path | None
+    files: tuple[Path, ...],
+    source: Path | None,
+    series: str | None,
+    key: Path | None,
+    signers: Path | None,
+    as_json: bool,
 ) -> None:
     """Tell whether each FILE is one of ours, unchanged, and what it was made from.
 
@@ -42,23 +53,31 @@ def verify(
 
     _refuse_absent([*files, *filter(None, (source, key, signers))], files if key or signers else ())
     register = Register(source_hashes(source, series) if source else None)
-    unsound = 0
     looked_at = [each for path in files for each in (path.is_dir() and sidecars_below(path)) or [path]]
+    verdicts = []
     for path in looked_at:
         verdict = register.verify(path)
-        unsound += not verdict.is_sound
-        head, *account = verdict.lines()
-        say(f"{path}: {head}", always=not verdict.is_sound)
-        for line in account:
-            say(f"  {line}")
-    differences = sum(_check(folder, signers) for folder in files) if signers else 0
+        verdicts.append(verdict)
+        if not as_json:
+            head, *account = verdict.lines()
+            say(f"{path}: {head}", always=not verdict.is_sound)
+            for line in account:
+                say(f"  {line}")
+    signatures = _check(files, signers, as_json) if signers else {}
+    if as_json:
+        told = [_told(path, verdict) for path, verdict in zip(looked_at, verdicts, strict=True)]
+        say_json({"files": told, "signed": signatures})
+    unsound = sum(not verdict.is_sound for verdict in verdicts)
+    differences = sum(len(signed["differences"]) for signed in signatures.values())
     if differences:
         raise ScanError(f"{differences} files are not as they were signed; see above")
     if unsound:
         raise ScanError(f"{unsound} of {len(looked_at)} are not as they were written, or not from that scan; see above")
     if key:
         for folder in files:
-            say(f"{folder}: signed {sign(folder, key)} files; give your public key to those who check")
+            signed = sign(folder, key)
+            if not as_json:
+                say(f"{folder}: signed {signed} files; give your public key to those who check")
 
 
 def _refuse_absent(paths: Sequence[Path], folders: Sequence[Path]) -> None:
@@ -72,12 +91,34 @@ def _refuse_absent(paths: Sequence[Path], folders: Sequence[Path]) -> None:
             raise UsageError(f"{path}: is no folder, expected a folder of results, which is signed as a whole")
 
 
-def _check(folder: Path, signers: Path) -> int:
-    """Say who signed a folder, and how many of its files are not as they were then."""
+def _told(path: Path, verdict: "Verdict") -> dict[str, Any]:
+    """A verdict as a program reads it."""
+    _, *account = verdict.lines()
+    return {
+        "file": str(path),
+        "sound": verdict.is_sound,
+        "standing": verdict.standing.name.lower(),
+        "meaning": verdict.standing.value,
+        "detail": verdict.detail,
+        "same_source": verdict.same_source,
+        "account": account,
+    }
+
+
+def _check(folders: Sequence[Path], signers: Path, as_json: bool) -> dict[str, dict[str, Any]]:
+    """By folder, who signed it and which of its files are not as they were then; said, unless it is for a program."""
     from pipeline.inference.signed import check
 
-    signed = check(folder, signers)
-    say(f"{folder}: signed by {signed.signer}, {signed.files} files")
-    for difference in signed.differences:
-        complain(f"{folder}/{difference}")
-    return len(signed.differences)
+    found = {}
+    for folder in folders:
+        signed = check(folder, signers)
+        found[str(folder)] = {
+            "signer": signed.signer,
+            "files": signed.files,
+            "differences": [str(difference) for difference in signed.differences],
+        }
+        if not as_json:
+            say(f"{folder}: signed by {signed.signer}, {signed.files} files")
+            for difference in signed.differences:
+                complain(f"{folder}/{difference}")
+    return found

@@ -1,5 +1,7 @@
 """`phs-pipeline doctor`, as a user calls it."""
 
+import json
+
 import pytest
 from click.testing import CliRunner
 
@@ -26,6 +28,16 @@ def test_it_prints_a_line_a_check_and_ends_with_1_if_there_is_a_problem(monkeypa
     lines = result.output.splitlines()
     assert lines[: len(found)] == [str(check) for check in found]
     assert lines[-1] == last
+
+
+@pytest.mark.parametrize(("found", "code"), [([FINE, SO_SO], 0), ([BAD, FINE], 1)])
+def test_a_program_reads_each_check(monkeypatch, found, code):
+    monkeypatch.setattr(pipeline.doctor, "examine", lambda: iter(found))
+    result = CliRunner().invoke(doctor, ["--json"])
+    assert result.exit_code == code
+    told = json.loads(result.output)
+    assert told["problems"] == code
+    assert [Check(**check) for check in told["checks"]] == found
 
 
 def test_the_real_machine_gets_an_answer_without_a_traceback(monkeypatch):

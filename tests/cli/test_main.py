@@ -29,6 +29,8 @@ def call(*arguments: str) -> int | str | None:
         *((["--help"], "Usage: phs-pipeline"), (["preprocess", "--help"], "Usage: phs-pipeline")),
         *((["train", "--help"], "Usage: phs-pipeline"), (["synthesize", "-h"], "Usage: phs-pipeline")),
         (["bundles"], "translators, for `phs-pipeline synthesize`:"),
+        (["bundles", "--json"], '"name": "gvs"'),
+        (["completion", "bash"], "_PHS_PIPELINE_COMPLETE=bash_complete"),
     ],
 )
 def test_help_and_the_list_of_bundles_import_nothing_heavy(arguments: list[str], said: str) -> None:

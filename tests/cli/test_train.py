@@ -162,6 +162,18 @@ def test_text_that_is_no_json_is_taken_as_text(phantom_cohort, tiny, tmp_path):
     assert json.loads((tmp_path / "run" / "configs" / "inference.json").read_text())["output"] == "residual"
 
 
+def test_bundles_are_told_to_programs_each_with_a_sentence_of_its_own():
+    told = json.loads(CliRunner().invoke(cli, ["bundles", "--json"]).output)
+    assert [bundle["name"] for bundle in told] == [bundle.name for bundle in list_bundles()]
+    assert len({bundle["description"] for bundle in told}) == len(told)
+    for about, bundle in zip(told, list_bundles(), strict=True):
+        assert (about["kind"], about["command"]) == (kind_of(bundle), COMMANDS[kind_of(bundle)])
+        assert about["weights"] == bundle.weights.is_file() == (about["without_weights"] is None)
+        assert about["presets"] == bundle.presets
+        assert Path(about["model_card"]).is_file()
+    assert next(about for about in told if about["name"] == "duiit")["further_kinds"] == ["modality translator"]
+
+
 def test_bundles_lists_methods_presets_and_whether_weights_are_there_by_the_command_that_uses_them():
     done = CliRunner().invoke(cli, ["bundles"])
     assert done.exit_code == 0

@@ -77,6 +77,23 @@ class TestOurs:
         assert verify(twin, options=("--quiet",)) == (0, "", "")
 
 
+class TestForPrograms:
+    def test_each_file_s_verdict_is_told_as_json(self, verify: Terminal, scan: Path, twin: Path) -> None:
+        code, out, err = verify(twin, scan, "--source", scan, "--json", options=("--quiet",))
+        assert code == 1
+        assert err.startswith("Error: 1 of 2 are not")
+        ours, not_ours = json.loads(out)["files"]
+        assert (ours["file"], ours["sound"], ours["standing"], ours["same_source"]) == (
+            str(twin),
+            True,
+            "unchanged",
+            True,
+        )
+        assert ours["meaning"] == "ours and unchanged"
+        assert any(line.startswith("model: gvs") for line in ours["account"])
+        assert (not_ours["file"], not_ours["sound"]) == (str(scan), False)
+
+
 class TestNotOurs:
     def test_ends_with_1_and_says_which(self, verify: Terminal, scan: Path, twin: Path) -> None:
         code, out, err = verify(twin, scan)

@@ -128,6 +128,17 @@ def test_a_terminal_shows_a_bar_with_losses(monkeypatch, caplog):
     assert caplog.messages == []
 
 
+@pytest.mark.parametrize(("asked", "coloured"), [("", True), ("1", False)])
+def test_a_bar_has_colours_unless_the_environment_asks_for_none(asked, coloured, monkeypatch, caplog):
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("NO_COLOR", asked)
+    with caplog.at_level(logging.INFO, LOGGER):
+        run(ProgressBar(), iterations=LOG_EVERY, epochs=1)
+    assert bool(re.search(r"\x1b\[(\d+;)*3[0-8][;m]", terminal.getvalue())) == coloured
+
+
 def test_an_error_stops_the_bar_and_is_still_raised(monkeypatch, caplog):
     monkeypatch.setattr("sys.stderr", Terminal())
     method = Dimming()
