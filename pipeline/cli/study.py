@@ -800,7 +800,9 @@ def samples(data: Path, output: Path, settings: tuple[str, ...], **options: Any)
 @click.option("-o", "--output", required=True, metavar="STUDY", type=FOLDER, help="Folder of the study.")
 @click.option("--count", default=1024, show_default=True, type=click.IntRange(min=8), help="Curves to learn from.")
 @click.option("--points", default=32, show_default=True, type=click.IntRange(min=16), help="Along each: 16, 32, 64, ….")
-@click.option("--iterations", default=6000, show_default=True, type=click.IntRange(min=1), help="Steps of the critic.")
+@click.option(
+    "--iterations", default=10_000, show_default=True, type=click.IntRange(min=1), help="Steps of the critic."
+)
 @SEEDS
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 def curves(output: Path, **options: Any) -> None:

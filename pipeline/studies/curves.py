@@ -80,7 +80,7 @@ def curves(
     folder: Path,
     count: int = 1024,
     points: int = 32,
-    iterations: int = 6000,
+    iterations: int = 10_000,
     seeds: int = 3,
     device: str = "auto",
 ) -> str:
@@ -118,7 +118,7 @@ def curves(
             iterations,
             seed,
             where,
-            schedule=Schedule(batch_size=32, rate=5e-4, betas=(0.5, 0.9), decay="late linear"),
+            schedule=Schedule(batch_size=32, rate=1e-3, betas=(0.0, 0.9), decay="late linear"),
         )
         return Generator(network, LATENT, where)
 

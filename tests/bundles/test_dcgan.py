@@ -8,6 +8,8 @@ from monai.bundle import ConfigParser
 from torch.optim import Adam
 
 from pipeline.bundles import find_bundle, read_config
+from pipeline.inference import load_predictor
+from pipeline.launch import train
 from pipeline.methods import GAN
 from pipeline.networks import (
     CodedGenerator,
@@ -74,6 +76,18 @@ def test_infogan_s_reader_learns_with_the_generator() -> None:
     (group,) = parser.get_parsed_content("optimizers")["generator"].param_groups
     learned = {id(weight) for name in ("generator", "reader") for weight in method.networks[name].parameters()}
     assert {id(weight) for weight in group["params"]} == learned
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["progressive", "infogan"])
+def test_a_run_of_a_family_is_a_sampler(preset: str, phantom_cohort: Path, tmp_path: Path) -> None:
+    """Those whose presets reach into the training's other parts: its length, and what the optimiser holds."""
+    settings = {"size": [32, 32], "spacing_mm": 8.0, "batch_size": 8, "epochs": 2, "amp": None, "device_name": "cpu"}
+    train(find_bundle("dcgan"), phantom_cohort, tmp_path / "run", ["laptop", preset], settings)
+    sampler, _ = load_predictor(find_bundle(str(tmp_path / "run")), "sampler", "cpu")
+    assert sampler.sample(3, seed=0).shape == (3, 32, 32)
+    if preset == "progressive":
+        assert float(sampler.network.grown) == 4  # type: ignore[arg-type]
 
 
 def test_growing_is_spread_over_the_whole_training(phantom_cohort: Path, tmp_path: Path) -> None:
