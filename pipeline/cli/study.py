@@ -765,6 +765,57 @@ def anomaly(
     _say_study(page, output)
 
 
+@study.command()
+@WITHOUT_EPOCHS
+@click.option(
+    "--seconds",
+    default=120.0,
+    show_default=True,
+    type=click.FloatRange(min=0, min_open=True),
+    help="Of each of the 6 trainings of a seed.",
+)
+@click.option(
+    *("--preset", "presets"),
+    multiple=True,
+    default=("laptop",),
+    show_default=True,
+    help="Settings of the bundle dcgan, laid under those of each family.",
+)
+@click.option("--set", "settings", multiple=True, metavar="ID=VALUE", help="Any setting of the bundle's train.json.")
+def samples(data: Path, output: Path, settings: tuple[str, ...], **options: Any) -> None:
+    """Families of generators at equal time: perceptron, DCGAN, Laplacian pyramid, progressive growing, InfoGAN.
+
+    FID, inception score, precision, recall and a copying test against real slices of other people; the latent space,
+    and whether a classifier of lesion presence learns more with made slices (survey, Sections 2.2, 2.4, 5.1). COHORT
+    has lesion masks. samples.png, nearest.png, walk.png, arithmetic.png and codes.png show images of seed 0. As it is,
+    a laptop takes less than an hour.
+    """
+    from pipeline.studies import samples as study_of
+
+    page = study_of(data, output, overrides=_overrides(settings, None), **options)
+    _say_study(page, output)
+
+
+@study.command()
+@click.option("-o", "--output", required=True, metavar="STUDY", type=FOLDER, help="Folder of the study.")
+@click.option("--count", default=1024, show_default=True, type=click.IntRange(min=8), help="Curves to learn from.")
+@click.option("--points", default=32, show_default=True, type=click.IntRange(min=16), help="Along each: 16, 32, 64, ….")
+@click.option(
+    "--iterations", default=10_000, show_default=True, type=click.IntRange(min=1), help="Steps of the critic."
+)
+@SEEDS
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+def curves(output: Path, **options: Any) -> None:
+    """A Wasserstein GAN of vessels' centrelines, simulated with known parameters, and its latent space.
+
+    Beside a point distribution model: how parameters are distributed, which of them the latent tells, and what moving
+    it does (survey, Section 5.1).
+    """
+    from pipeline.studies import curves as study_of
+
+    _say_study(study_of(output, **options), output)
+
+
 def _a_dice(wanted: bool, seeds: int, given: dict[str, Any]) -> Any:
     """How to measure A-Dice; None where it is not wanted."""
     if not wanted:

@@ -14,11 +14,14 @@ from pipeline.methods.gan import GAN
 from pipeline.methods.genseg import Autoencoding, GenSeg
 from pipeline.methods.genseg_pathologies import GenSegPathologies
 from pipeline.methods.gvs import GVS
+from pipeline.methods.info_gan import InfoGAN
 from pipeline.methods.inpainting import Inpainting
+from pipeline.methods.laplacian_gan import LaplacianGAN
 from pipeline.methods.multi_task import MultiTask
 from pipeline.methods.paired_translation import PairedTranslation
 from pipeline.methods.phs_gan import PairedPHSGAN, UnpairedPHSGAN
 from pipeline.methods.pool import ImagePool, ImagePools
+from pipeline.methods.progressive_gan import ProgressiveGAN
 from pipeline.methods.regression import Regression
 from pipeline.methods.restoration import Restoration
 from pipeline.methods.segmentation import Segmentation
@@ -44,13 +47,16 @@ __all__ = [
     "GenSegPathologies",
     "ImagePool",
     "ImagePools",
+    "InfoGAN",
     "Inpainting",
+    "LaplacianGAN",
     "Method",
     "MultiTask",
     "PairedPHSGAN",
     "PairedTranslation",
     "Player",
     "PredictionLoss",
+    "ProgressiveGAN",
     "Regression",
     "Restoration",
     "Segmentation",

@@ -12,6 +12,7 @@ from pipeline.networks.anomaly import (
     SearchedReconstruction,
 )
 from pipeline.networks.class_discriminator import ClassDiscriminator
+from pipeline.networks.codes import CodedGenerator, CodeReader
 from pipeline.networks.cycle_gan import PatchGANDiscriminator, PlainCycle
 from pipeline.networks.dcgan import (
     DCGANDiscriminator,
@@ -35,8 +36,10 @@ from pipeline.networks.genseg import (
     PresenceToAbsence,
 )
 from pipeline.networks.johnson import JohnsonGenerator
+from pipeline.networks.laplacian import LaplacianDiscriminator, LaplacianGenerator
 from pipeline.networks.phs_gan import FactorisedCycle, PHSDiscriminator, PHSGenerator
 from pipeline.networks.pix2pix import Pix2PixUNet
+from pipeline.networks.progressive import ProgressiveDiscriminator, ProgressiveGenerator
 from pipeline.networks.residual_unet import ResidualUNet
 from pipeline.networks.restoration import FeatureDecoder, FeatureEncoder, RestorationUNet
 from pipeline.networks.score_resnet import ScoreResNet
@@ -48,6 +51,8 @@ __all__ = [
     "AbsenceToPresence",
     "AnomalyScore",
     "ClassDiscriminator",
+    "CodeReader",
+    "CodedGenerator",
     "DCGANDiscriminator",
     "DCGANGenerator",
     "DomainDiscriminator",
@@ -64,6 +69,8 @@ __all__ = [
     "GenSegSegmentor",
     "JohnsonGenerator",
     "JointDiscriminator",
+    "LaplacianDiscriminator",
+    "LaplacianGenerator",
     "LatentEncoder",
     "MLPDiscriminator",
     "MLPGenerator",
@@ -76,6 +83,8 @@ __all__ = [
     "Pix2PixUNet",
     "PlainCycle",
     "PresenceToAbsence",
+    "ProgressiveDiscriminator",
+    "ProgressiveGenerator",
     "Reconstruction",
     "ResidualUNet",
     "RestorationUNet",

@@ -5,6 +5,7 @@ from pipeline.studies.conditional import Lengths, conditional
 from pipeline.studies.convergence import convergence
 from pipeline.studies.counterfeits import counterfeits
 from pipeline.studies.cross_modal import cross_modal
+from pipeline.studies.curves import curves
 from pipeline.studies.domain_adaptation import domain_adaptation
 from pipeline.studies.enhancement import enhancement
 from pipeline.studies.few_labels import few_labels
@@ -15,6 +16,7 @@ from pipeline.studies.objectives import objectives
 from pipeline.studies.paired import paired
 from pipeline.studies.quality import quality
 from pipeline.studies.saliency import saliency
+from pipeline.studies.samples import samples
 from pipeline.studies.segmentation import segmentation
 from pipeline.studies.semi_supervised import semi_supervised
 from pipeline.studies.sweep import sweep
@@ -27,6 +29,7 @@ __all__ = [
     "convergence",
     "counterfeits",
     "cross_modal",
+    "curves",
     "domain_adaptation",
     "enhancement",
     "few_labels",
@@ -37,6 +40,7 @@ __all__ = [
     "paired",
     "quality",
     "saliency",
+    "samples",
     "segmentation",
     "semi_supervised",
     "sweep",

@@ -14,11 +14,13 @@ from torch.nn.functional import interpolate
 from torch.utils.data import Dataset
 
 from pipeline.errors import UsageError
+from pipeline.evaluation.volumes import HEALTHY, PATHOLOGICAL
 from pipeline.files import sha256
 from pipeline.methods.duiit import PredictionLoss
 from pipeline.methods.multi_task import MultiTask
 from pipeline.metrics.generation import frechet_distance, inception_score
 from pipeline.networks import ScoreResNet
+from pipeline.preprocessing.augmentation import Augmentation
 from pipeline.preprocessing.slices import SliceDataset
 from pipeline.studies.training import trained
 from pipeline.training.checkpoint import load_tensors
@@ -81,26 +83,31 @@ class PlaceDataset(Dataset[dict[str, Tensor]]):
     """Slices whose target is their kind: which quarter of their slab they are of, and whether they have a lesion.
 
     Args:
-        slices: of scans with labels.
+        slices: healthy and pathological ones.
+        augment: what moves and brightens each slice as it is taken; None leaves them.
     """
 
-    def __init__(self, slices: SliceDataset) -> None:
-        self._slices = slices
-        found = [
-            (min(QUARTERS - 1, QUARTERS * place // len(subject.labels)), subject.labels[place])
+    classes = tuple(
+        f"quarter {quarter + 1}, {label}" for quarter in range(QUARTERS) for label in (HEALTHY, PATHOLOGICAL)
+    )
+
+    def __init__(self, slices: SliceDataset, augment: Augmentation | None = None) -> None:
+        self._slices, self._augment = slices, augment
+        self.kinds = [
+            2 * min(QUARTERS - 1, QUARTERS * place // len(subject.labels)) + (subject.labels[place] == PATHOLOGICAL)
             for subject, places in zip(slices.subjects, slices.places, strict=True)
             for place in places
         ]
-        kinds = sorted(set(found))
-        self.classes = [f"quarter {quarter + 1}, {label}" for quarter, label in kinds]
-        self._kinds = [kinds.index(kind) for kind in found]
 
     def __len__(self) -> int:
         return len(self._slices)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         """`image` (1, H, W), and `target` (1,), the index of a class."""
-        return {"image": self._slices[index]["image"], "target": torch.tensor([float(self._kinds[index])])}
+        image, mask = (self._slices[index][name] for name in ("image", "mask"))
+        if self._augment is not None:
+            image, _ = self._augment(image, mask)
+        return {"image": image, "target": torch.tensor([float(self.kinds[index])])}
 
 
 def of_cohort(
@@ -124,6 +131,8 @@ def of_places(
 ) -> FeatureNetwork:
     """A network trained on a cohort's real slices to tell where in the slab each is and whether it has a lesion.
 
+    Slices are turned, bent and brightened a little as it learns: there are few people to learn from.
+
     Args:
         folder: of the training, see `trained`.
         slices: training slices.
@@ -132,7 +141,8 @@ def of_places(
         device: where to compute.
     """
     asked = "which quarter of the slab each is of and whether it has a lesion"
-    return _of_kinds(folder, PlaceDataset(slices), asked, filters, iterations, device)
+    moved = Augmentation(rotation_degrees=10, warp_px=2, flips=False)
+    return _of_kinds(folder, PlaceDataset(slices, moved), asked, filters, iterations, device)
 
 
 def _of_kinds(
@@ -146,7 +156,7 @@ def _of_kinds(
     loss = PredictionLoss("classification", "mean")
     network = trained(
         folder,
-        lambda: MultiTask(ScoreResNet(filters=filters, blocks=1, classes=slices.classes), loss=loss),
+        lambda: MultiTask(ScoreResNet(filters=filters, blocks=1, classes=list(slices.classes)), loss=loss),
         lambda: slices,
         iterations,
         0,

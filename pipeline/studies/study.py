@@ -1,7 +1,7 @@
 """A study's folder: the settings it was made with, its finished parts, and the table that it ends in."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from pipeline.files import PARTIAL, sha256, table_csv, write_json, write_text, w
 from pipeline.inference import Translator, load_predictor
 from pipeline.launch import check_unseen
 from pipeline.preprocessing.cohort_format import COHORT_FILE
+from pipeline.reports.markdown import table
 
 SETTINGS = "study.json"
 
@@ -111,6 +112,26 @@ def mean_sd(row: pd.Series, metric: str, digits: int, missing: str = "–") -> s
         return missing
     deviation = row[f"{metric}_sd"]
     return f"{row[metric]:.{digits}f}" + ("" if pd.isna(deviation) else f" ± {deviation:.{digits}f}")
+
+
+def by_row(frame: pd.DataFrame, column: str) -> dict[str, float]:
+    """A column of a table, by its `row`."""
+    return dict(zip(frame["row"].astype(str), frame[column].astype(float), strict=True))
+
+
+def rows_of(frame: pd.DataFrame, names: Sequence[str], columns: Mapping[str, tuple[str, int]]) -> str:
+    """Some rows of a table over seeds in Markdown, by their `row`.
+
+    Args:
+        frame: as of `over_seeds`.
+        names: of the rows.
+        columns: heading and digits of each metric.
+    """
+    cells = {
+        str(row["row"]): [mean_sd(row, metric, digits) for metric, (_, digits) in columns.items()]
+        for _, row in frame.iterrows()
+    }
+    return table(["", *(heading for heading, _ in columns.values())], [[name, *cells[name]] for name in names])
 
 
 def judged_by(scale: Scale) -> str:

@@ -1,5 +1,6 @@
 """The bundle's defaults are Radford's settings; each preset changes what it says and goes on from the others."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,8 +8,21 @@ from monai.bundle import ConfigParser
 from torch.optim import Adam
 
 from pipeline.bundles import find_bundle, read_config
+from pipeline.inference import load_predictor
+from pipeline.launch import train
 from pipeline.methods import GAN
-from pipeline.networks import DCGANDiscriminator, DCGANGenerator, MLPDiscriminator, MLPGenerator
+from pipeline.networks import (
+    CodedGenerator,
+    CodeReader,
+    DCGANDiscriminator,
+    DCGANGenerator,
+    LaplacianDiscriminator,
+    LaplacianGenerator,
+    MLPDiscriminator,
+    MLPGenerator,
+    ProgressiveDiscriminator,
+    ProgressiveGenerator,
+)
 from pipeline.objectives import NonSaturating
 
 
@@ -44,6 +58,8 @@ def test_the_settings_are_radford_s() -> None:
         ("masked", "mask", False, [DCGANGenerator, DCGANDiscriminator]),
         ("joint", "none", True, [DCGANGenerator, DCGANDiscriminator]),
         ("mlp", "none", False, [MLPGenerator, MLPDiscriminator]),
+        ("laplacian", "none", False, [LaplacianGenerator, LaplacianDiscriminator]),
+        ("infogan", "none", False, [CodedGenerator, DCGANDiscriminator, CodeReader]),
     ],
 )
 def test_a_preset_over_the_laptop_s_is_the_game_that_it_is_named_for(
@@ -52,6 +68,42 @@ def test_a_preset_over_the_laptop_s_is_the_game_that_it_is_named_for(
     method: Any = parsed("laptop", preset).get_parsed_content("method")
     assert (method.condition, method.joint) == (condition, joint)
     assert [type(network) for network in method.networks.values()] == networks
+
+
+def test_infogan_s_reader_learns_with_the_generator() -> None:
+    parser = parsed("laptop", "infogan")
+    method: Any = parser.get_parsed_content("method")
+    (group,) = parser.get_parsed_content("optimizers")["generator"].param_groups
+    learned = {id(weight) for name in ("generator", "reader") for weight in method.networks[name].parameters()}
+    assert {id(weight) for weight in group["params"]} == learned
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["progressive", "infogan"])
+def test_a_run_of_a_family_is_a_sampler(preset: str, phantom_cohort: Path, tmp_path: Path) -> None:
+    """Those whose presets reach into the training's other parts: its length, and what the optimiser holds."""
+    settings = {"size": [32, 32], "spacing_mm": 8.0, "batch_size": 8, "epochs": 2, "amp": None, "device_name": "cpu"}
+    train(find_bundle("dcgan"), phantom_cohort, tmp_path / "run", ["laptop", preset], settings)
+    sampler, _ = load_predictor(find_bundle(str(tmp_path / "run")), "sampler", "cpu")
+    assert sampler.sample(3, seed=0).shape == (3, 32, 32)
+    if preset == "progressive":
+        assert float(sampler.network.grown) == 4  # type: ignore[arg-type]
+
+
+def test_growing_is_spread_over_the_whole_training(phantom_cohort: Path, tmp_path: Path) -> None:
+    folders = {"dataset_dir": str(phantom_cohort), "output_dir": str(tmp_path)}
+    parser = parsed("laptop", "progressive", epochs=7, batch_size=10, **folders)
+    method: Any = parser.get_parsed_content("method")
+    steps = len(parser.get_parsed_content("train::dataloader"))
+    assert method.growth.iterations == 7 * steps
+    assert [type(method.networks[name]) for name in ("generator", "discriminator")] == [
+        ProgressiveGenerator,
+        ProgressiveDiscriminator,
+    ]
+    assert method.G.coarsest == (4, 4)
+    for optimizer in parser.get_parsed_content("optimizers").values():
+        # Karras et al. 2018, Section A.1.
+        assert (optimizer.defaults["lr"], optimizer.defaults["betas"]) == (1e-3, (0.0, 0.99))
 
 
 def test_a_penalty_of_single_samples_refuses_what_ties_them_together() -> None:

@@ -45,6 +45,8 @@ def method(request: pytest.FixtureRequest) -> Any:
             config[name] = 100  # of those that are looked at
     if request.param == "Segmentation":
         config["neighbours"] = 0  # the batch has single slices
+    if request.param == "ProgressiveGAN":
+        config["method"] = {**config["method"], "iterations": 9}  # of no cohort's length
     torch.manual_seed(0)
     return ConfigParser({**config, "size": [32, 32]}).get_parsed_content("method")
 

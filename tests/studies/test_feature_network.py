@@ -6,7 +6,10 @@ import pytest
 import torch
 
 from pipeline.errors import UsageError
-from pipeline.studies.feature_network import ImageNetResNet, of_photographs, quality
+from pipeline.preprocessing.augmentation import Augmentation
+from pipeline.preprocessing.grid import Grid
+from pipeline.preprocessing.slices import SliceDataset
+from pipeline.studies.feature_network import ImageNetResNet, PlaceDataset, of_photographs, quality
 
 
 def test_weights_of_photographs_are_torchvisions(tmp_path: Path) -> None:
@@ -43,3 +46,21 @@ def test_images_are_compared_with_as_many_real_ones() -> None:
     same, dark = quality(network, real[:20], real[10:], 2), quality(network, real[:20] / 4, real[10:], 2)
     assert same["images"] == dark["images"] == 20
     assert same["fid"] < 0.1 * dark["fid"]
+
+
+def test_the_kind_of_a_slice_is_its_quarter_of_the_slab_and_whether_it_has_a_lesion(phantom_cohort: Path) -> None:
+    slices = SliceDataset(phantom_cohort, "training", Grid(4.0, (48, 64)), ("healthy", "pathological"))
+    kinds = PlaceDataset(slices)
+    assert kinds.classes[:3] == ("quarter 1, healthy", "quarter 1, pathological", "quarter 2, healthy")
+    places = [place for of_subject in slices.places for place in of_subject]
+    for index, place in enumerate(places):
+        quarter, present = divmod(kinds.kinds[index], 2)
+        assert quarter == place // 3  # of 12 slices
+        assert present == bool(slices.masks[index].any())
+    sample = kinds[0]
+    assert torch.equal(sample["image"], slices[0]["image"])
+    assert sample["target"].tolist() == [kinds.kinds[0]]
+    moved = PlaceDataset(slices, Augmentation(flips=False))[0]
+    assert moved["image"].shape == sample["image"].shape
+    assert not torch.equal(moved["image"], sample["image"])
+    assert torch.equal(moved["target"], sample["target"])
