@@ -4,26 +4,27 @@ Their usual names, FID and IS, are of features of an Inception network trained o
 that knows them may be taken; figures of different networks, and of different numbers of images, do not compare.
 """
 
-import warnings
-
 import torch
 from ignite.metrics import InceptionScore
-from monai.metrics.fid import get_fid_score
 from torch import Tensor, nn
 
 
 def frechet_distance(generated: Tensor, real: Tensor) -> float:
-    """Fréchet distance between Gaussians fitted to two sets of features (Heusel et al. 2017); 0 if they are equal.
+    """Fréchet distance between Gaussians fitted to two sets of features (Heusel et al. 2017, Eq. 6); 0 if equal.
+
+    ‖μ_g − μ_r‖² + tr(Σ_g + Σ_r − 2 (Σ_g Σ_r)^½). The last trace is that of (Σ_g^½ Σ_r Σ_g^½)^½, a symmetric matrix, so
+    that covariances of features which are always 0, or of more features than images, have their root, too.
 
     Args:
         generated: features (N, F), N at least 2.
         real: features (M, F), M at least 2.
     """
-    with warnings.catch_warnings():
-        # Features that are always 0, or more of them than images, make the covariances singular: they have a root all
-        # the same, and the distance is exact.
-        warnings.filterwarnings("ignore", "Matrix is singular")
-        return float(get_fid_score(generated, real))
+    mean_g, mean_r = generated.double().mean(0), real.double().mean(0)
+    cov_g, cov_r = (torch.atleast_2d(features.double().T.cov()) for features in (generated, real))
+    values, vectors = torch.linalg.eigh(cov_g)
+    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
+    common = torch.linalg.eigvalsh(root @ cov_r @ root).clamp(min=0).sqrt().sum()
+    return float((mean_g - mean_r).square().sum() + cov_g.trace() + cov_r.trace() - 2 * common)
 
 
 def inception_score(probabilities: Tensor, splits: int = 10) -> tuple[float, float]:
