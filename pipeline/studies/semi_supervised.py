@@ -89,7 +89,7 @@ TASKS: dict[str, Task] = {
             ZHANG: Arm(ADVERSARIAL, ("semi_supervised",)),
             GENSEG: Arm("genseg", settings=GENSEG_SETTINGS),
         },
-        {"spacing_mm": 4.0, "filters": 8, "critic_filters": 8, "epochs": 4, "batch_size": 8, "average_decay": 0.99},
+        {"spacing_mm": 4.0, "filters": 8, "critic_filters": 8, "epochs": 2, "batch_size": 8, "average_decay": 0.99},
         "patients",
         {
             LESION_SLICES: ("Dice, pooled over slices with a lesion ↑", 3),
