@@ -25,6 +25,8 @@ TOLD = (
     "validation patients."
 )
 
+RELATIVE = "an anomaly score has no scale of its own; compare it with those of other scans by the same weights"
+
 
 class AnomalySegmenter(Segmenter):
     """Marks what a network of healthy images reconstructs otherwise.
@@ -140,6 +142,7 @@ class AnomalyScorer(Scorer):
     """
 
     output_types = frozenset({"image"})
+    without_error = RELATIVE
 
     def __init__(
         self,

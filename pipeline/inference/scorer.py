@@ -48,6 +48,7 @@ class Scorer(NetworkPredictor):
 
     kind = "scorer"
     output_types = frozenset({"regression", "classification"})
+    without_error = UNMEASURED  # what to know of an answer whose error is not known
 
     def __init__(
         self,
@@ -154,7 +155,7 @@ class Scorer(NetworkPredictor):
             products=tuple(products),
             region=seen.region_on_scan(region),
             window=seen.window,
-            notes=[*seen.notes, *seen.told(notes), *([] if self.held_out else [UNMEASURED])],
+            notes=[*seen.notes, *seen.told(notes), *([] if self.held_out else [self.without_error])],
             steps=seen.steps,
             figures=tuple(
                 Figure(

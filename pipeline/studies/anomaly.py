@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from scipy.stats import spearmanr
 from torch import Tensor
 
 from pipeline.bundles import Bundle, find_bundle, read_config
@@ -32,6 +33,7 @@ from pipeline.studies.anomaly_maps import (
     Setting,
     Slices,
     controls,
+    ranks,
     searching,
     trained_network,
 )
@@ -57,6 +59,7 @@ METRICS = {
     "best_dice": ("Dice at the best threshold for these patients", 3),
     "auroc": ("AUROC of slices with lesion ↑", 3),
 }
+BRIGHT = 0.9  # rank of intensity from which on pixels are bright
 SHOWN_BRIGHTEST = 99.5  # percentile of a map that pictures show white
 
 
@@ -134,7 +137,7 @@ def anomaly(
     frame = over_seeds(
         [{**each, **group, "group": name} for each in results for name, group in each["groups"].items()],
         ["arm", "group"],
-        [*METRICS, "error", "milliseconds"],
+        [*METRICS, "bright_precision", "correlation", "error", "milliseconds"],
     )
     page = _page(frame, results, data(), seeds)
     page += f"\n\n{_reductions(bundle, trained(F_ANOGAN, 0), data())}"
@@ -173,7 +176,9 @@ def measured(detect: Detect, data: "_Data") -> dict[str, Any]:
 
     Returns:
         `threshold`; `groups`, of all patients and of each source: the metrics of `METRICS`, and `share`, of pixels that
-        are lesion; and `patients`, the average precision of each patient with a lesion.
+        are lesion; `patients`, the average precision of each patient with a lesion; `correlation`, that of the map's
+        ranks with those of the equalised intensity; and `bright_precision`, the average precision among the pixels that
+        are bright by these, with `bright_share`, of them that are lesion.
     """
     chosen = detect(data.validation)
     threshold, _ = best_threshold(*_pixels(chosen, data.validation))
@@ -184,7 +189,16 @@ def measured(detect: Detect, data: "_Data") -> dict[str, Any]:
         maps, lesions = _pixels(found, slices, torch.from_numpy(slices.patients == patient))
         if lesions.any():
             patients[patient] = average_precision(maps, lesions)
-    return {"threshold": threshold, "groups": groups, "patients": patients}
+    rank, (maps, lesions) = ranks(slices)[slices.tissue], _pixels(found, slices)
+    bright = rank >= BRIGHT
+    return {
+        "threshold": threshold,
+        "groups": groups,
+        "patients": patients,
+        "correlation": _number(float(spearmanr(maps.numpy(), rank.numpy()).statistic)),
+        "bright_precision": _number(average_precision(maps[bright], lesions[bright])),
+        "bright_share": float(lesions[bright].float().mean()),
+    }
 
 
 def _pixels(found: Found, slices: Slices, members: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -228,7 +242,7 @@ def _page(frame: pd.DataFrame, results: Sequence[dict[str, Any]], data: _Data, s
         f"{over}; controls have one result. Best of a column in bold. A map that knows nothing has an average "
         "precision of the lesions' share, and an AUROC of 0.5."
     )
-    parts.append(_verdict(frame, results))
+    parts += [_verdict(frame, results), _beyond(frame, results[0]["bright_share"])]
     return "\n\n".join(parts)
 
 
@@ -249,6 +263,20 @@ def _inversion(frame: pd.DataFrame) -> str:
         if not pd.isna(row["error"])
     ]
     return table(["inversion", "mean absolute error, % of the window ↓", "milliseconds a slice ↓"], rows)
+
+
+def _beyond(frame: pd.DataFrame, share: float) -> str:
+    """What maps know that intensities do not."""
+    rows = [
+        [row["arm"], mean_sd(row, "correlation", 2), mean_sd(row, "bright_precision", 3)]
+        for _, row in frame[frame["group"] == POOLED].iterrows()
+    ]
+    headings = ["detector", "rank correlation with the equalised intensity", "average precision among bright pixels ↑"]
+    return (
+        f"### What the maps know beyond brightness\n\n{table(headings, rows)}\n\nBright: the brightest tenth of each "
+        f"scan's head or body, of which {100 * share:.1f} % is lesion. A map that is an intensity in disguise has a "
+        "correlation close to 1, and tells lesions from what is as bright no better than the intensity does."
+    )
 
 
 def _verdict(frame: pd.DataFrame, results: Sequence[dict[str, Any]]) -> str:

@@ -199,14 +199,20 @@ def intensity(slices: Slices) -> Found:
     return _of_maps(slices, slices.setting.compared(slices.images, torch.zeros_like(slices.images)))
 
 
-def equalised(slices: Slices) -> Found:
-    """The intensity's rank among those of the scan's head or body (Meissen et al. 2021): no window, no scanner."""
-    ranks, tissue = torch.zeros_like(slices.images), slices.tissue
+def ranks(slices: Slices) -> Tensor:
+    """The rank of each pixel's intensity among those of its scan's head or body, in (0, 1], 0 in air."""
+    found, tissue = torch.zeros_like(slices.images), slices.tissue
     for scan in slices.by_scan():
         values = slices.images[scan][tissue[scan]]
-        rank = values.argsort().argsort().float()
-        ranks[scan] = torch.zeros_like(slices.images[scan]).masked_scatter(tissue[scan], (rank + 1) / len(rank))
-    return _of_maps(slices, slices.setting.compared(ranks, torch.zeros_like(ranks)) * tissue)
+        order = values.argsort().argsort().float()
+        found[scan] = torch.zeros_like(slices.images[scan]).masked_scatter(tissue[scan], (order + 1) / len(order))
+    return found
+
+
+def equalised(slices: Slices) -> Found:
+    """The intensity's rank (Meissen et al. 2021): no window, no scanner."""
+    found = ranks(slices)
+    return _of_maps(slices, slices.setting.compared(found, torch.zeros_like(found)) * slices.tissue)
 
 
 def mean_brain(setting: Setting) -> Detect:

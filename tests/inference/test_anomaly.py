@@ -57,6 +57,7 @@ def test_a_scan_s_score_is_the_mean_over_its_slices(scan: Scan) -> None:
     slices = slices[slices > 0]  # beyond the head there is nothing to score
     assert (result.main.name, result.main.kind) == ("anomalyscore", "number")
     assert result.main.value == pytest.approx(float(slices.mean()), abs=1e-5)
+    assert any("compare it with those of other scans" in note for note in result.notes)
     assert list(scorer.networks) == ["network_def"]
     assert isinstance(scorer.networks["network_def"], Grey)
 

@@ -141,6 +141,17 @@ def test_the_mean_brain_is_that_of_healthy_training_slices_of_the_same_height(se
     torch.testing.assert_close(mean_brain(setting)(healthy).maps[0], expected)
 
 
+def test_an_intensity_correlates_with_its_ranks_and_an_unrelated_map_does_not(setting: Setting) -> None:
+    data = SimpleNamespace(validation=setting.slices("validation"), test=setting.slices("test"))
+    torch.manual_seed(0)
+
+    def noise(slices: Slices) -> Found:
+        return Found(torch.rand(slices.images.shape) * slices.tissue, torch.rand(len(slices.images)))
+
+    assert measured(intensity, data)["correlation"] > 0.99  # type: ignore[arg-type]
+    assert abs(measured(noise, data)["correlation"]) < 0.1  # type: ignore[arg-type]
+
+
 def test_a_slice_s_score_of_a_control_is_the_mean_of_its_map_over_the_head(slices: Slices) -> None:
     found = intensity(slices)
     assert found.scores[0] == pytest.approx(float(slices.images[0][slices.tissue[0]].mean()))
@@ -172,6 +183,9 @@ def test_the_threshold_is_chosen_on_validation_patients_and_held_against_the_tes
     everyone = found["groups"][POOLED]
     assert everyone["dice"] == 0
     assert (everyone["average_precision"], everyone["best_dice"], everyone["auroc"]) == (1, 1, 1)
+    assert found["bright_precision"] == 1
+    assert 0 < found["bright_share"] < found["groups"][POOLED]["share"] * 10
+    assert -1 <= found["correlation"] <= 1
     assert found["patients"] == dict.fromkeys(found["patients"], 1)
     assert len(found["patients"]) == 1
 
