@@ -8,7 +8,7 @@ BIN = $(VENV)/bin
 TESTS = PYTHONWARNINGS="ignore:builtin type:DeprecationWarning" \
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
-.PHONY: demo test quick lint types tests clean
+.PHONY: demo test quick lint types tests processes clean
 
 demo: $(VENV)/.installed
 	$(BIN)/phs-pipeline demo -o $(DEMO)
@@ -29,6 +29,10 @@ types: $(VENV)/.installed
 
 tests: $(VENV)/.installed
 	$(TESTS)
+
+# Every bundle trained by two processes, of which `tests` tries one.
+processes: $(VENV)/.installed
+	PHS_EVERY_BUNDLE=1 $(BIN)/python -m pytest tests/bundles/test_processes.py
 
 # Done again when the pinned versions or the dependencies change.
 $(VENV)/.installed: pyproject.toml constraints.txt

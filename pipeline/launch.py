@@ -37,6 +37,16 @@ from pipeline.preprocessing.cohort_format import COHORT_FILE, Cohort, known_pati
 from pipeline.preprocessing.domain import describe
 from pipeline.preprocessing.pairs import DRAWN
 from pipeline.training.checkpoint import CHECKPOINT
+from pipeline.training.distributed import (
+    gathered,
+    joined,
+    local_rank,
+    lost_another,
+    of_first,
+    on_gpu,
+    rank,
+    world_size,
+)
 from pipeline.training.trainer import PlayerTrainer
 
 RECORD = "run.json"
@@ -79,35 +89,51 @@ def train(
     Raises:
         UsageError: if the settings, the cohort or the folder do not allow it, or the configs hold code from elsewhere.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UsageError(
-            f"{run}: phs-pipeline train is one process; for several, start torchrun with MONAI's bundle command as "
-            f"{bundle.config('multi_gpu_train')} says"
-        )
     read_cohort(cohort)  # a folder that is none is refused before anything is written
     overrides = overrides or {}
     if not bundle.trainable:
         raise UsageError(f"{bundle.name}: has nothing to train, it can be used as it is")
-    if resume:
-        _check_resumable(run, bundle, cohort, presets, overrides)
-        with _alone(run):
-            remove_left(run)
-            go_on = (run / "models" / CHECKPOINT).is_file()
-            longer = _longer(run, overrides.get("epochs"))
-            settings = {**_machine(overrides), **longer, "resume": go_on}
-            workflow = _prepared(run, run, run, cohort, settings, trust)
-            if longer:
-                write_json(run / "configs" / "train.json", {**read_config(run / "configs" / "train.json"), **longer})
-            _play(workflow, run, bundle, cohort, go_on)
-        return
-    require_empty(run, remedy="give --resume to go on with it, or another folder")
-    remove_partials([run])
+    with joined(str(overrides.get("device_name", "auto"))):
+        if resume:
+            _check_resumable(run, bundle, cohort, presets, overrides)
+            _resume(bundle, cohort, run, overrides, trust)
+        else:
+            _start(bundle, cohort, run, presets, overrides, trust)
+
+
+def _start(
+    bundle: Bundle, cohort: Path, run: Path, presets: Sequence[str], overrides: Mapping[str, Any], trust: bool
+) -> None:
+    """Train in a new folder, which the first process makes."""
+    first = rank() == 0
+    if first:
+        require_empty(run, remedy="give --resume to go on with it, or another folder")
+        remove_partials([run])
     # Written aside: a run's folder holds all of its configs, and what was built from them, or is not there.
-    with written_aside(run) as aside:
-        _fill_folder(bundle, aside, presets, overrides, cohort)
-        workflow = _prepared(aside, bundle.root, run, cohort, {**_machine(overrides), "resume": False}, trust)
-    with _alone(run):
+    with written_aside(run) if first else contextlib.nullcontext(run) as aside:
+        if first:
+            _fill_folder(bundle, aside, presets, overrides, cohort)
+        workflow = _prepared(of_first(aside), bundle.root, run, cohort, {**_machine(overrides), "resume": False}, trust)
+        gathered(True)  # all have read it before it is renamed
+    with _alone(run) if first else contextlib.nullcontext():
         _play(workflow, run, bundle, cohort, resumed=False)
+
+
+def _resume(bundle: Bundle, cohort: Path, run: Path, overrides: Mapping[str, Any], trust: bool) -> None:
+    """Go on in a run's folder, with as many processes as there are now."""
+    first = rank() == 0
+    with _alone(run) if first else contextlib.nullcontext():
+        if first:
+            remove_left(run)
+        longer, go_on = of_first(
+            (_longer(run, overrides.get("epochs")), (run / "models" / CHECKPOINT).is_file()) if first else None
+        )
+        settings = {**_machine(overrides), **longer, "resume": go_on}
+        workflow = _prepared(run, run, run, cohort, settings, trust)
+        gathered(True)  # all have read the configs before they are written
+        if longer and first:
+            write_json(run / "configs" / "train.json", {**read_config(run / "configs" / "train.json"), **longer})
+        _play(workflow, run, bundle, cohort, go_on)
 
 
 class _RunRecord(BaseModel):
@@ -161,7 +187,14 @@ def check_unseen(bundle: Bundle, cohort: Path, split: str) -> None:
 
 def _machine(overrides: Mapping[str, Any]) -> dict[str, Any]:
     """What a run is told anew each time, and not as its configs say."""
-    return {key: value for key, value in overrides.items() if key == "device_name"}
+    machine = {key: value for key, value in overrides.items() if key == "device_name"}
+    if world_size() == 1:
+        return machine
+    # As `multi_gpu_train.json` has it for MONAI's command: what is drawn beside each process's share is its own.
+    seeded = {"initialize": ["$monai.utils.set_determinism(seed=@seed + rank())"]}
+    if on_gpu():
+        return {**seeded, "device_name": f"cuda:{local_rank()}"}
+    return {**seeded, "device_name": "cpu"}
 
 
 def _prepared(
@@ -190,27 +223,33 @@ def _play(workflow: ConfigWorkflow, run: Path, bundle: Bundle, cohort: Path, res
     """Train, and record what was run and whether it came to its end."""
     try:
         _decide(workflow.trainer, run)
-        _write_record(run, bundle, cohort, workflow, resumed, finished=False)
+        if rank() == 0:
+            _write_record(run, bundle, cohort, workflow, resumed, finished=False)
         workflow.run()
     except Exception as error:
-        if not resumed and not (run / "models" / CHECKPOINT).is_file():
+        if rank() == 0 and not resumed and not (run / "models" / CHECKPOINT).is_file():
             shutil.rmtree(run, ignore_errors=True)  # nothing was trained: the corrected command may use the folder
         ours = _ours(error)
         if ours is not None:
             raise ours from error
         reason = _first_cause(error)
+        if lost_another(error):
+            raise UsageError(
+                f"{run}: another process of this training is gone ({reason[:EXCERPT]}); give --resume to go on"
+            ) from error
         raise UsageError(
             f"{run}: the training stopped with an error ({reason[:EXCERPT]}); correct the settings"
         ) from error
     workflow.finalize()
-    _write_record(run, bundle, cohort, workflow, None, finished=True)
+    if rank() == 0:
+        _write_record(run, bundle, cohort, workflow, None, finished=True)
 
 
 def _decide(trainer: PlayerTrainer, run: Path) -> None:
     """Choose precision and memory format where the settings leave that open; a resumed run keeps the choice."""
     # Its configs hold it, not only its checkpoint: a run that starts over computes as it began, too.
     trainer.decide()
-    if trainer.step_seconds:
+    if trainer.step_seconds and rank() == 0:
         path = run / "configs" / "train.json"
         write_json(path, {**read_config(path), **asdict(trainer.speed)})
 
@@ -266,6 +305,12 @@ def _check_counts(settings: Mapping[str, Any], named: Path) -> None:
         value = settings.get(name, 1)
         if is_plain(value) and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
             raise UsageError(f"{named}: {name} is {value!r}, expected a whole number of at least 1")
+    batch = settings.get("batch_size", 1)
+    if is_plain(batch) and batch % world_size():
+        raise UsageError(
+            f"{named}: batch_size is {batch}, expected a multiple of the {world_size()} processes that share a batch; "
+            f"give --set batch_size={world_size() * -(-batch // world_size())}, or other processes"
+        )
 
 
 def _build(folder: Path, named: Path, config: Mapping[str, Any], settings: dict[str, Any]) -> ConfigWorkflow:

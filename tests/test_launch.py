@@ -453,10 +453,11 @@ def test_a_folder_that_is_no_cohort_is_refused(go, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_several_processes_are_sent_to_torchrun(go, tmp_path, monkeypatch):
+def test_one_of_several_processes_that_does_not_know_the_others_is_sent_to_torchrun(go, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UsageError, match=r"one process; for several, start torchrun .*multi_gpu_train\.json"):
+    with pytest.raises(UsageError, match=r"WORLD_SIZE is 2, expected .*RANK.*; start torchrun, or give --gpus"):
         go(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_trained_run_gives_a_twin_of_a_scan(laptop_run, phantom_scans):

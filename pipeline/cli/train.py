@@ -1,6 +1,8 @@
 """`phs-pipeline train`: train a bundle on a preprocessed cohort."""
 
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,13 @@ from pipeline.cli.say import say
 @click.option("--set", "settings", multiple=True, metavar="ID=VALUE", help="Any setting of the bundle's train.json.")
 @click.option("--deterministic", is_flag=True, help="Float32 and fixed algorithms: the same bits each time.")
 @click.option("--resume", is_flag=True, help="Go on with a run that was stopped.")
+@click.option(
+    "--gpus",
+    default=1,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Processes that share each batch, one a GPU.",
+)
 @click.option("--trust-bundle", is_flag=True, help="Execute the code in untrusted configs.")
 def train(
     bundle: str,
@@ -34,6 +43,7 @@ def train(
     settings: tuple[str, ...],
     deterministic: bool,
     resume: bool,
+    gpus: int,
     trust_bundle: bool,
 ) -> None:
     """Train BUNDLE (a name from `phs-pipeline bundles`) on a cohort made by `phs-pipeline preprocess`.
@@ -43,6 +53,9 @@ def train(
 
     BUNDLE may also be a folder. Configs execute code: expressions that are exactly those of a bundle that comes with
     phs-pipeline are trusted, others only with --trust-bundle. Read them first.
+
+    With --gpus processes share each batch, on the CPU where there is no GPU. On several machines torchrun starts
+    `-m pipeline.cli train …` itself. A run goes on with any number of processes that divides its batch.
     """
     overrides: dict[str, Any] = {}
     for setting in settings:
@@ -56,9 +69,34 @@ def train(
     from pipeline.bundles import find_bundle
     from pipeline.launch import train as launch
 
+    if gpus > 1:
+        from pipeline.training.processes import run_processes
+
+        code = run_processes([sys.executable, "-m", "pipeline.cli", *_of_each(click.get_current_context())], gpus)
+        raise click.exceptions.Exit(code)
     launch(find_bundle(bundle), data, output, presets, overrides, resume, trust_bundle)
+    if os.environ.get("RANK", "0") != "0":
+        return
     say(f"{output / 'models' / 'model.pt'}: trained; look at {output / 'curves.png'} and {output / 'panels'}")
     say(f"next: phs-pipeline evaluate -b {output} --data {data} -o REPORT")
+
+
+def _of_each(context: click.Context) -> list[str]:
+    """The arguments of this command for each of its processes."""
+    above = context.find_root().params
+    arguments = [f"--{name}" for name in ("debug", "quiet") if above.get(name)] + ["train"]
+    for parameter in context.command.params:
+        value = context.params.get(parameter.name or "")
+        if parameter.name == "gpus" or value in (None, False, ()):
+            continue
+        if isinstance(parameter, click.Argument):
+            arguments.append(str(value))
+        elif value is True:
+            arguments.append(parameter.opts[-1])
+        else:
+            for each in value if isinstance(value, tuple) else [value]:
+                arguments += [parameter.opts[-1], str(each)]
+    return arguments
 
 
 def _value(text: str) -> Any:

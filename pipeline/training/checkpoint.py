@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 from ignite.engine import Events
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from pipeline.errors import UsageError
 from pipeline.files import require_regular, written_aside
-from pipeline.training.distributed import rank
-from pipeline.training.random_state import random_states, set_random_states
+from pipeline.training.distributed import gathered, rank
+from pipeline.training.random_state import draw_apart, random_states, set_random_states
 from pipeline.training.speed import Speed
 from pipeline.training.trainer import PlayerTrainer
 
@@ -78,8 +78,7 @@ class CheckpointSaver:
 
     def attach(self, engine: PlayerTrainer) -> None:
         """Save after each epoch; in distributed training the first process saves for all."""
-        if rank() == 0:
-            engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
 
     def save(self, engine: PlayerTrainer) -> None:
         """Write the files.
@@ -87,6 +86,11 @@ class CheckpointSaver:
         Raises:
             UsageError: if the weights are no longer finite; the last checkpoint stays.
         """
+        state = training_state(engine)
+        if rank() == 0:
+            self._write(engine, state)
+
+    def _write(self, engine: PlayerTrainer, state: dict[str, Any]) -> None:
         epoch = engine.state.epoch
         networks = (*engine.exports.values(), *engine.method.networks.values())
         if not all(all_finite(network.state_dict()) for network in networks):
@@ -100,7 +104,7 @@ class CheckpointSaver:
             if self.keep_every and epoch % self.keep_every == 0:
                 save_tensors(self.folder / export_file(name, epoch), module.state_dict())
             save_tensors(self.folder / export_file(name), module.state_dict())
-        save_tensors(self.folder / CHECKPOINT, training_state(engine))
+        save_tensors(self.folder / CHECKPOINT, state)
 
 
 class CheckpointLoader:
@@ -129,7 +133,11 @@ class CheckpointLoader:
 
 
 def training_state(engine: PlayerTrainer) -> dict[str, Any]:
-    """Networks, optimisers, schedules, precision, loss scaler, counters and random states."""
+    """Networks, optimisers, schedules, precision, loss scaler, counters and random states.
+
+    All processes call it together: of those after the first, `processes` has what they do not share with it.
+    """
+    _, *others = gathered(_of_process(engine))
     return {
         "networks": {name: network.state_dict() for name, network in engine.method.networks.items()},
         "averages": {name: average.state_dict() for name, average in engine.averages.items()},
@@ -141,7 +149,21 @@ def training_state(engine: PlayerTrainer) -> dict[str, Any]:
         "max_epochs": engine.state.max_epochs,
         "iteration": engine.state.iteration,
         "random": random_states(),
+        **({"processes": others} if others else {}),
     }
+
+
+def _of_process(engine: PlayerTrainer) -> dict[str, Any]:
+    """What each process has for itself: random states, and pools of images, which have no parameters."""
+    pools = {name: network.state_dict() for name, network in engine.method.networks.items() if _is_pool(network)}
+    return {
+        "random": random_states(),
+        "pools": {name: {key: value.cpu() for key, value in pool.items()} for name, pool in pools.items()},
+    }
+
+
+def _is_pool(network: nn.Module) -> bool:
+    return not any(True for _ in network.parameters())
 
 
 def restore(engine: PlayerTrainer, state: dict[str, Any], path: Path) -> None:
@@ -169,8 +191,9 @@ def restore(engine: PlayerTrainer, state: dict[str, Any], path: Path) -> None:
         if engine.loss_scaler.is_enabled():
             engine.loss_scaler.load_state_dict(state["loss_scaler"])
         engine.state.epoch = epoch
-        engine.state.iteration = iteration
-        set_random_states(state["random"])
+        # On another number of processes an epoch may have another number of steps.
+        engine.state.iteration = epoch * engine.state.epoch_length if engine.state.epoch_length else iteration
+        _restore_process(engine, state)
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise UsageError(
@@ -179,6 +202,16 @@ def restore(engine: PlayerTrainer, state: dict[str, Any], path: Path) -> None:
         ) from error
     if not all(all_finite(network.state_dict()) for network in engine.method.networks.values()):
         raise UsageError(f"{path}: found weights that are NaN or infinite, expected numbers; train anew")
+
+
+def _restore_process(engine: PlayerTrainer, state: dict[str, Any]) -> None:
+    """Each process goes on with what it drew from; one that was not there before draws apart from the first."""
+    own = [state, *state.get("processes", [])][rank() : rank() + 1]
+    set_random_states(own[0]["random"] if own else state["random"])
+    for name, pool in (own[0].get("pools", {}) if own else {}).items():
+        engine.method.networks[name].load_state_dict(pool)
+    if not own:
+        draw_apart(rank())
 
 
 def _whole(number: Any, most: int | None = None) -> int:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from monai.utils import set_determinism
 
 
 def random_states() -> dict[str, Any]:
@@ -28,3 +29,8 @@ def set_random_states(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def draw_apart(number: int) -> None:
+    """Set all generators to states of their own that follow from torch's present state and a process's number."""
+    set_determinism(seed=(int(torch.randint(2**31, ())) + number) % 2**32)

@@ -18,7 +18,15 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from pipeline.methods.base import Method, Player
-from pipeline.training.distributed import average_gradients, of_first, rank, share_weights
+from pipeline.training.distributed import (
+    average_gradients,
+    gathered,
+    of_first,
+    rank,
+    share_statistics,
+    share_weights,
+    world_size,
+)
 from pipeline.training.random_state import random_states, set_random_states
 from pipeline.training.speed import PLAIN, Speed, candidates, fastest
 
@@ -109,8 +117,10 @@ class PlayerTrainer(Trainer):
             }
         self.add_event_handler(Events.EPOCH_STARTED, self._note_rates)
         self.add_event_handler(Events.EPOCH_COMPLETED, self._step_schedules)
+        self.add_event_handler(Events.EPOCH_COMPLETED, self._share_statistics)
         for handler in train_handlers:
             handler.attach(self)
+        self.add_event_handler(Events.COMPLETED, self._agree)
         # After the handlers: a checkpoint that they load decides.
         self.add_event_handler(Events.STARTED, self.decide)
 
@@ -177,6 +187,20 @@ class PlayerTrainer(Trainer):
     def _note_rates(self) -> None:
         # The rates of this epoch: the schedules have stepped on when an epoch's handlers run.
         self.state.rates = {name: float(opt.param_groups[0]["lr"]) for name, opt in self.optimizers.items()}
+
+    def _agree(self) -> None:
+        """Raise RuntimeError if the processes of one training end with different weights."""
+        if world_size() == 1:
+            return
+        parameters = (p for network in self.method.networks.values() for p in network.parameters())
+        sums = [float(p.detach().double().sum()) for p in parameters]
+        if any(of_process != sums for of_process in gathered(sums)):
+            raise RuntimeError("the processes of this training ended with different weights")
+
+    def _share_statistics(self) -> None:
+        # Pools of images have no parameters: each process has its own.
+        trained = [network for network in self.method.networks.values() if any(True for _ in network.parameters())]
+        share_statistics([*trained, *self.averages.values()])
 
     def _step_schedules(self) -> None:
         with warnings.catch_warnings():

@@ -27,7 +27,7 @@ from pipeline.preprocessing.foreground import AIR
 from pipeline.preprocessing.hole_slices import HoleDataset
 from pipeline.preprocessing.pairs import PairedDataset
 from pipeline.preprocessing.slices import SliceDataset
-from pipeline.training.distributed import rank
+from pipeline.training.distributed import gathered, rank, world_size
 from pipeline.training.held_out import held_out_error, write_held_out
 from pipeline.training.trainer import PlayerTrainer
 
@@ -44,7 +44,7 @@ Picture = NDArray[np.uint8]
 
 
 class Validation(ABC):
-    """Runs the main export over the validation slices on the first process, after every so many epochs and the last.
+    """Runs the main export over the validation slices, after every so many epochs and the last.
 
     A subclass says what its figure is called, how it is computed, and what a row of its panel shows. The figure goes to
     `engine.state.metrics`, the panel to `panels/epoch_NNN.png`. With no validation slices nothing is done.
@@ -95,9 +95,10 @@ class Validation(ABC):
         """What to say of a training that ends with a figure at which its result is of no use."""
 
     def attach(self, engine: PlayerTrainer) -> None:
-        """Validate on the first process."""
-        if rank() == 0 and len(self.dataset):
+        """Validate in all processes, each on its share; the first one measures, draws and says."""
+        if len(self.dataset):
             engine.add_event_handler(Events.EPOCH_COMPLETED, self._validate_in_turn)
+        if len(self.dataset) and rank() == 0:
             engine.add_event_handler(Events.COMPLETED, self._warn)
 
     def _validate_in_turn(self, engine: PlayerTrainer) -> None:
@@ -116,6 +117,8 @@ class Validation(ABC):
     def validate(self, engine: PlayerTrainer) -> None:
         """Run the main export over the validation slices."""
         outputs = list(self._outputs(engine.main_export.eval(), engine.state.device))
+        if rank() > 0:
+            return
         engine.state.metrics[self.figure] = self.measure(outputs)
         if self.titles:
             rows = [self.row(*outputs[index]) for index in self.shown]
@@ -125,11 +128,16 @@ class Validation(ABC):
             )
 
     def _outputs(self, network: nn.Module, device: torch.device) -> Iterator[tuple[Sample, Tensor]]:
-        for first in range(0, len(self.dataset), self.batch_size):
+        samples: dict[int, Sample] = {}
+        outputs: dict[int, Tensor] = {}
+        for first in range(rank() * self.batch_size, len(self.dataset), world_size() * self.batch_size):
             indices = range(first, min(first + self.batch_size, len(self.dataset)))
-            samples = [self.dataset[index] for index in indices]
-            images = torch.stack([sample[self.takes] for sample in samples]).to(device)
-            yield from zip(samples, self.inferer(images, network).float().cpu(), strict=True)
+            samples |= {index: self.dataset[index] for index in indices}
+            images = torch.stack([samples[index][self.takes] for index in indices]).to(device)
+            outputs |= zip(indices, self.inferer(images, network).float().cpu(), strict=True)
+        made = {index: output for part in gathered(outputs) for index, output in part.items()}
+        for index in range(len(self.dataset)):
+            yield samples.get(index) or self.dataset[index], made[index]
 
 
 class TranslationValidation(Validation):

@@ -200,3 +200,24 @@ def test_bundles_lists_methods_presets_and_whether_weights_are_there_by_the_comm
         == (heads["modality translators, for `phs-pipeline translate`:"])
     )
     assert "harmonic (0.1.0, weights none: it solves Laplace's equation, and has nothing to train)" in done.output
+
+
+def test_gpus_starts_the_same_command_once_for_each_without_the_option(monkeypatch):
+    started = []
+    monkeypatch.setattr(
+        "pipeline.training.processes.run_processes", lambda command, count: started.append((command, count)) or 3
+    )
+    options = ["--preset", "laptop", "--set", "lambda=20", "--set", "sources=[1]", "--epochs", "2", "--resume"]
+    with pytest.raises(SystemExit) as done:
+        main(["--quiet", "train", "gvs", "--data", "COHORT", "-o", "RUN", *options, "--gpus", "4"])
+    assert done.value.code == 3
+    ((command, count),) = started
+    assert count == 4
+    assert command[:4] == [sys.executable, "-m", "pipeline.cli", "--quiet"]
+    assert command[4:] == [
+        *("train", "gvs", "--data", "COHORT", "--output", "RUN"),
+        *options[:2],
+        *options[6:8],
+        *options[2:6],
+        "--resume",
+    ]

@@ -1,5 +1,6 @@
 """Two processes end with the same weights as one that sees the whole batch."""
 
+import csv
 import os
 import runpy
 import subprocess
@@ -21,7 +22,8 @@ from torch.optim import SGD
 from torch.utils.data import DataLoader, DistributedSampler
 from pipeline.methods import GVS
 from pipeline.networks import JohnsonGenerator, UNetSegmentor
-from pipeline.training import CheckpointSaver, Curves, PlayerTrainer, rank, world_size
+from monai.inferers import SimpleInferer
+from pipeline.training import CheckpointSaver, Curves, PlayerTrainer, TranslationValidation, rank, world_size
 
 folder, processes = sys.argv[1], int(sys.argv[2])
 if processes > 1:
@@ -43,7 +45,11 @@ trainer = PlayerTrainer(
     ),
     method=method,
     optimizers={name: SGD(network.parameters(), lr=0.05) for name, network in method.networks.items()},
-    train_handlers=[Curves(folder), CheckpointSaver(folder)],
+    train_handlers=[
+        TranslationValidation(folder, samples[:5], SimpleInferer(), batch_size=2),  # shares of two batches and of one
+        Curves(folder),
+        CheckpointSaver(folder),
+    ],
 )
 trainer.run()
 torch.save({n: network.state_dict() for n, network in method.networks.items()}, f"{folder}/rank{rank()}.pt")
@@ -90,5 +96,11 @@ def test_two_processes_train_as_one_does(tmp_path, monkeypatch):
         for key, value in network.items():
             assert torch.equal(value, other[name][key]), f"{name}.{key} differs between the processes"
             torch.testing.assert_close(value, alone[name][key], rtol=1e-6, atol=1e-9)
+    figures = [
+        [float(row["validation/psnr_normal"]) for row in csv.DictReader((tmp_path / name / "curves.csv").open())]
+        for name in ("one", "two")
+    ]
+    assert len(figures[0]) == 2
+    assert figures[1] == pytest.approx(figures[0], rel=1e-5)
     # The first process alone writes.
     assert {"model.pt", "checkpoint.pt", "curves.csv"} <= {path.name for path in (tmp_path / "two").iterdir()}
