@@ -24,6 +24,7 @@ def translating_run(make_run: Callable[..., Path]) -> Callable[..., Path]:
         networks = SourceTranslators(sources, filters=2, residual_blocks=1)
         torch.nn.init.constant_(networks[sources[-1]].last.bias, 3.0)
         settings = {"translator_filters": 2, "residual_blocks": 1, "spacing_mm": 1.0, "size": [48, 48]}
+        settings |= {"target_modality": "CT", "upsampling": "transposed"}
         window = {"fixed_window": [0, 1000], "slab_mm": None}
         folder = make_run("duiit", networks, sources=list(sources), **settings, **window)
         (folder / "models" / "model.pt").rename(folder / "models" / "translators.pt")
