@@ -130,6 +130,7 @@ def test_all_families_and_controls_are_measured_and_a_stopped_study_goes_on(
         ({"overrides": {"epochs": 3}}, "--set epochs: is set by the study itself"),
         ({"presets": ["mlp"]}, "--preset mlp: is an arm of the study itself"),
         ({"presets": ["tiny"]}, "--preset tiny: found none of that name"),
+        ({"overrides": {"widths": 3}}, "--set widths: found no such setting of dcgan"),
     ],
 )
 def test_what_cannot_be_studied_is_refused_before_anything_is_written(
