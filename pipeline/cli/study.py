@@ -772,7 +772,7 @@ def anomaly(
     default=120.0,
     show_default=True,
     type=click.FloatRange(min=0, min_open=True),
-    help="Of each of the 6 trainings of a seed.",
+    help="Of each of the 6 trainings of a seed; the processor's on a CPU.",
 )
 @click.option(
     *("--preset", "presets"),

@@ -140,7 +140,7 @@ class ProgressiveGenerator(Growing):
         self,
         latent: int = 100,
         size: Sequence[int] = (64, 64),
-        filters: Sequence[int] = (64, 64, 32, 32, 16),
+        filters: Sequence[int] = (128, 64, 32, 16, 8),
         condition: Condition = "none",
         joint: bool = False,
     ) -> None:
@@ -193,7 +193,7 @@ class ProgressiveDiscriminator(Growing):
     def __init__(
         self,
         size: Sequence[int] = (64, 64),
-        filters: Sequence[int] = (64, 64, 32, 32, 16),
+        filters: Sequence[int] = (128, 64, 32, 16, 8),
         condition: Condition = "none",
         joint: bool = False,
         minibatch_deviation: bool = True,

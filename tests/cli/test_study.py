@@ -119,6 +119,21 @@ def test_quality_takes_all_tasks_and_sizes_of_a_laptop_unless_told(monkeypatch: 
     assert [arguments[2:] for arguments in calls] == [everything, chosen]
 
 
+def test_samples_and_curves_take_a_laptop_s_time_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[dict[str, Any]] = []
+    for name in ("samples", "curves"):
+        monkeypatch.setattr(f"pipeline.studies.{name}", lambda *_, **options: calls.append(options) or "table")
+    assert call("samples").exit_code == 0
+    assert call("samples", "--seconds", "9", "--set", "latent=7", "--preset", "conditional").exit_code == 0
+    assert CliRunner().invoke(study, ["curves", "-o", "STUDY", "--points", "16", "--seeds", "1"]).exit_code == 0
+    common = {"seeds": 3, "split": "validation", "device": "auto"}
+    assert calls == [
+        {**common, "seconds": 120.0, "presets": ("laptop",), "overrides": {}},
+        {**common, "seconds": 9.0, "presets": ("conditional",), "overrides": {"latent": 7}},
+        {"count": 1024, "points": 16, "iterations": 10_000, "seeds": 1, "device": "auto"},
+    ]
+
+
 def test_volumes_takes_the_shipped_filler_and_the_contrast_that_names_tell(asked: dict[str, tuple[Any, ...]]) -> None:
     assert call("volumes").exit_code == 0
     (filler,), *rest = asked["volumes"]

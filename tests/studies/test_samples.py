@@ -63,7 +63,7 @@ def test_the_time_is_the_same_for_all_whatever_an_epoch_takes(
         now[0] += taken[family] * steps / 6
 
     monkeypatch.setattr(Families, "_train", train)
-    monkeypatch.setattr(families_module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(families_module.time, "process_time", lambda: now[0])
     slices: Any = range(48)
     assert [chosen.steps(family, slices) for family in taken] == [50 * 6, 20 * 6]
     before = now[0]
@@ -130,6 +130,7 @@ def test_all_families_and_controls_are_measured_and_a_stopped_study_goes_on(
         ({"overrides": {"epochs": 3}}, "--set epochs: is set by the study itself"),
         ({"presets": ["mlp"]}, "--preset mlp: is an arm of the study itself"),
         ({"presets": ["tiny"]}, "--preset tiny: found none of that name"),
+        ({"overrides": {"widths": 3}}, "--set widths: found no such setting of dcgan"),
     ],
 )
 def test_what_cannot_be_studied_is_refused_before_anything_is_written(
