@@ -117,7 +117,7 @@ def _write_seg_nrrd(path: Path, mask: Mask) -> None:
     lps = RAS_FROM_LPS @ scan.affine
     spacing = nib.affines.voxel_sizes(lps)
     # ITK counts axes from the slowest.
-    image = SimpleITK.GetImageFromArray((scan.stored > 0).astype(np.uint8).T)
+    image = SimpleITK.GetImageFromArray((scan.intensities() > 0).astype(np.uint8).T)
     image.SetSpacing(spacing.tolist())
     image.SetOrigin(lps[:3, 3].tolist())
     image.SetDirection((lps[:3, :3] / spacing).ravel().tolist())
