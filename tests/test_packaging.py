@@ -12,6 +12,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from pipeline import __version__
+
 ROOT = Path(__file__).parents[1]
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 
@@ -69,6 +71,26 @@ def test_the_wheel_states_the_licence_of_everything_in_it(wheel: Path) -> None:
     for bundle in weighted:
         assert "CC BY-NC-SA 4.0" in texts[f"bundles/{bundle}/docs/data_license.txt"]
     assert "CC-BY-NC-SA-4.0" in licences
+
+
+@pytest.mark.slow
+def test_the_wheel_says_what_an_index_shows(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (path,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        about = message_from_bytes(archive.read(path))
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert about["Author"] == "phs-pipeline developers"
+    assert f"name: {about['Author']}" in citation
+    assert about["Version"] == __version__
+    assert f"version: {__version__}" in citation
+    assert (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").startswith(f"# Changelog\n\n## {__version__} ")
+    assert about["Summary"].endswith(".")
+    assert about["Description-Content-Type"] == "text/markdown"
+    classifiers = about.get_all("Classifier", [])
+    assert {f"Programming Language :: Python :: {python}" for python in PYTHONS} <= set(classifiers)
+    # An expression of the licence takes the place of classifiers, and an index refuses both.
+    assert not [name for name in classifiers if name.startswith("License ::")]
+    assert {"augmentation", "controls", "excel", "export"} <= set(about.get_all("Provides-Extra", []))
 
 
 @pytest.mark.slow

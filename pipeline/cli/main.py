@@ -37,6 +37,7 @@ COMMANDS = {
     "card": "Write measured performance into a bundle's model card.",
     "study": "Run the papers' experiments: data fraction, λ, enhancement, saliency, …",
     "rating": "Draw and read a blinded rating study.",
+    "view": "Show pages of results in the browser, or masks in other viewers.",
     "verify": "Tell whether files are ours, unchanged, and from what.",
     "doctor": "Check this machine, and say how to mend what is missing.",
     "bundles": "List the methods that can be trained and used.",
