@@ -160,9 +160,9 @@ def objectives(output: Path, steps: int, digit_steps: int, digits: Path | None, 
 @click.option("--preset", "presets", multiple=True, help="Settings of dcgan to lay over the paper's, e.g. laptop.")
 @click.option("--set", "settings", multiple=True, metavar="ID=VALUE", help="Any setting of dcgan's train.json.")
 @click.option("--fractions", type=Numbers(), default="0.1,1", show_default=True, help="Shares of the patients.")
-@click.option("--steps", default=1500, show_default=True, type=click.IntRange(min=1), help="Of each generator.")
-@click.option("--iterations", default=600, show_default=True, type=click.IntRange(min=1), help="Of each segmentor.")
-@click.option("--drawn", default=1000, show_default=True, type=click.IntRange(2, 9999), help="Images of a generator.")
+@click.option("--steps", default=800, show_default=True, type=click.IntRange(min=1), help="Of each generator.")
+@click.option("--iterations", default=300, show_default=True, type=click.IntRange(min=1), help="Of each segmentor.")
+@click.option("--drawn", default=600, show_default=True, type=click.IntRange(2, 9999), help="Images of a generator.")
 def conditional(
     data: Path,
     output: Path,

@@ -52,7 +52,9 @@ WARP_MM = 5.0
 # Fewer pixels than these are no finding.
 LEAST_PIXELS = 3
 SHOWN = 6
-OF_STUDY = ("fraction", "seed", "epochs", "condition", "joint", "labels", "validate_every", "workers")
+# Of a generator: each epoch ends in weights and curves that are written.
+EPOCH_STEPS = 50
+OF_STUDY = ("fraction", "seed", "epochs", "repeats", "condition", "joint", "labels", "validate_every", "workers")
 METRICS = {
     "found_pathological": ("lesion found where one is asked for", 2),
     "found_healthy": ("where none is", 2),
@@ -101,9 +103,9 @@ class Lengths:
         drawn: images of each generator.
     """
 
-    steps: int = 1500
-    iterations: int = 600
-    drawn: int = 1000
+    steps: int = 800
+    iterations: int = 300
+    drawn: int = 600
 
 
 def conditional(
@@ -217,14 +219,16 @@ class _World:
     def run(self, arm: str, fraction: float, seed: int) -> Bundle:
         """A trained generator; as many steps with few patients as with many."""
         labels = self.settings["labels"] if arm in (CLASS, NONE) else ["pathological"]
-        count = len(self.slices(fraction, seed, *labels))
-        epochs = math.ceil(self.lengths.steps / math.ceil(count / self.settings["batch_size"]))
+        count, batch = len(self.slices(fraction, seed, *labels)), self.settings["batch_size"]
+        repeats = math.ceil(min(EPOCH_STEPS, self.lengths.steps) * batch / count)
+        epochs = math.ceil(self.lengths.steps / math.ceil(count * repeats / batch))
         name = f"{_file_name(arm)}_fraction={fraction:g}_seed={seed}"
         own = {
             **self.overrides,
             "fraction": fraction,
             "seed": seed,
             "epochs": epochs,
+            "repeats": repeats,
             "validate_every": epochs,
             # A process for a batch of small images in memory costs more than the batch.
             "workers": 0,

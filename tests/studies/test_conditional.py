@@ -12,6 +12,7 @@ from pipeline.errors import UsageError
 from pipeline.inference import load_predictor
 from pipeline.studies import Lengths, conditional
 from pipeline.studies.conditional import ARMS, LESSONS, Pairs
+from pipeline.training.checkpoint import load_tensors
 
 SMALL = {"spacing_mm": 8.0, "size": [32, 32], "filters": 2, "discriminator_filters": 2, "batch_size": 8}
 
@@ -60,10 +61,11 @@ def test_generators_are_runs_of_the_bundle_that_sample_takes(folder: Path) -> No
     run = find_bundle(str(folder / "runs" / "for_masks_fraction=1_seed=0"))
     assert load_predictor(run, "sampler", "cpu")[0].condition == "mask"
     settings = read_config(run.config("train"))
-    # Four patients have enough slices for two steps an epoch.
-    steps = json.loads((run.root / "run.json").read_text())["epochs"]
-    assert steps == settings["epochs"] == settings["validate_every"]
-    assert 1 <= steps <= 4
+    # Four steps of eight, in one epoch: the slices of four patients come again in it.
+    assert settings["epochs"] == settings["validate_every"] == 1
+    assert settings["repeats"] >= 1
+    steps = load_tensors(run.root / "models" / "checkpoint.pt")["iteration"]
+    assert 4 <= steps <= 8
 
 
 def test_real_slices_come_again_where_they_are_fewer() -> None:
