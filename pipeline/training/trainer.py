@@ -27,6 +27,7 @@ from pipeline.training.distributed import (
     share_weights,
     world_size,
 )
+from pipeline.training.draws import DrawnByIndex, drawn_by_index
 from pipeline.training.random_state import random_states, set_random_states
 from pipeline.training.speed import PLAIN, Speed, candidates, fastest
 
@@ -47,7 +48,8 @@ class PlayerTrainer(Trainer):
         device: where to train.
         max_epochs: number of epochs.
         train_data_loader: batches as the method expects them (a dict of tensors); shuffled by a
-            `DistributedSampler`, whose order depends on its seed and the epoch alone.
+            `DistributedSampler`, whose order depends on its seed and the epoch alone. With workers, what its dataset
+            draws depends on these and the index alone, too, not on how many there are.
         method: what to play.
         optimizers: one for each player, by the player's name.
         schedulers: learning-rate schedules by the player's name, stepped once an epoch.
@@ -94,7 +96,7 @@ class PlayerTrainer(Trainer):
         super().__init__(
             device=device,
             max_epochs=max_epochs,
-            data_loader=train_data_loader,
+            data_loader=drawn_by_index(train_data_loader),
             decollate=False,
             non_blocking=True,
         )
@@ -115,7 +117,7 @@ class PlayerTrainer(Trainer):
             self.averages = {
                 name: AveragedModel(module, multi_avg_fn=average) for name, module in method.exports.items()
             }
-        self.add_event_handler(Events.EPOCH_STARTED, self._note_rates)
+        self.add_event_handler(Events.EPOCH_STARTED, self._begin_epoch)
         self.add_event_handler(Events.EPOCH_COMPLETED, self._step_schedules)
         self.add_event_handler(Events.EPOCH_COMPLETED, self._share_statistics)
         for handler in train_handlers:
@@ -184,7 +186,9 @@ class PlayerTrainer(Trainer):
         """The first of the exports."""
         return next(iter(self.exports.values()))
 
-    def _note_rates(self) -> None:
+    def _begin_epoch(self) -> None:
+        if isinstance(self.data_loader.dataset, DrawnByIndex):
+            self.data_loader.dataset.epoch = self.state.epoch
         # The rates of this epoch: the schedules have stepped on when an epoch's handlers run.
         self.state.rates = {name: float(opt.param_groups[0]["lr"]) for name, opt in self.optimizers.items()}
 
