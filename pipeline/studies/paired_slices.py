@@ -89,9 +89,9 @@ class Scale:
             identity=0.0,
         )
 
-    def regression(self, in_channels: int = 1, output: Output = "image") -> PairedTranslation:
+    def regression(self) -> PairedTranslation:
         """The L1 term alone."""
-        return PairedTranslation(self.generator(in_channels, output), lambda_gan=0.0)
+        return PairedTranslation(self.generator(), lambda_gan=0.0)
 
     def self_regularised(self, weight: float) -> ConditionalGAN:
         """Eq. 8 with least squares."""
@@ -351,12 +351,12 @@ def shown_rows(pairs: Pairs) -> list[int]:
     return spread(list(largest.values()))
 
 
-def about(training: Pairs, measured: Pairs, scale: Scale, split: str, seeds: int) -> str:
-    """What the table was measured on, in a sentence."""
+def about(training: Pairs, measured: Pairs, scale: Scale, split: str, seeds: int, what: str = "Trained on") -> str:
+    """What the table was measured on, in a sentence that begins with what was done with the training slices."""
     height, width = training.size
     patients = [len(set(pairs.patients)) for pairs in (training, measured)]
     return (
-        f"Trained on {len(training)} slices of {patients[0]} patients, measured on {len(measured)} of {patients[1]} "
+        f"{what} {len(training)} slices of {patients[0]} patients, measured on {len(measured)} of {patients[1]} "
         f"{split} patients, {height}×{width} pixels of {scale.spacing_mm:g} mm; mean ± standard deviation over "
         f"{seeds} training{'s' if seeds > 1 else ''} of {scale.iterations} iterations of {scale.batch_size} slices, "
         f"U-Net of {scale.filters} filters. The papers' networks are larger and are trained for longer."
