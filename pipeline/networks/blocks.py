@@ -53,21 +53,25 @@ def normed(convolution: nn.Conv2d | nn.ConvTranspose2d, slope: float = 0.0) -> t
     return convolution, nn.InstanceNorm2d(convolution.out_channels, affine=True), rectifier(slope)
 
 
-def strided_stages(in_channels: int, filters: int, stages: int = 4, norm: bool = False) -> nn.ModuleList:
-    """4×4 convolutions of stride 2 with leaky ReLU, of F, 2F, 4F, … channels, as a discriminator of any size begins.
+def halving_stages(
+    in_channels: int, filters: int, stages: int = 4, norm: bool = False, pooled: bool = False
+) -> nn.ModuleList:
+    """Convolutions that halve the sides, with leaky ReLU, of F, 2F, 4F, … channels, as a discriminator begins.
 
     Args:
         in_channels: of the image.
         filters: F.
         stages: how many.
         norm: instance norm, in all but the first.
+        pooled: 3×3 convolutions and 2×2 means, whose gradients have no raster, instead of 4×4 ones of stride 2.
     """
     channels = (in_channels, *(filters * 2**number for number in range(stages)))
     made = []
     for number, (before, after) in enumerate(itertools.pairwise(channels)):
-        convolution = nn.Conv2d(before, after, 4, stride=2, padding=1)
+        kernel, stride = (3, 1) if pooled else (4, 2)
+        convolution = nn.Conv2d(before, after, kernel, stride=stride, padding=1)
         layers = normed(convolution, LEAK) if norm and number else (convolution, rectifier(LEAK))
-        made.append(nn.Sequential(*layers))
+        made.append(nn.Sequential(*layers, *([nn.AvgPool2d(2)] if pooled else [])))
     return nn.ModuleList(made)
 
 

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pipeline.networks.blocks import strided_stages
+from pipeline.networks.blocks import halving_stages
 
 
 class ClassDiscriminator(nn.Module):
@@ -31,7 +31,7 @@ class ClassDiscriminator(nn.Module):
         super().__init__()
         if len(classes) < 2:
             raise ValueError(f"classes are at least two names, found {list(classes)}")
-        self.stages = strided_stages(in_channels, filters)
+        self.stages = halving_stages(in_channels, filters)
         self.dropout = nn.Dropout(dropout)
         self.last = nn.Linear(8 * filters, len(classes))
 

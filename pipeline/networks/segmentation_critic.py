@@ -6,14 +6,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pipeline.networks.blocks import strided_stages
+from pipeline.networks.blocks import halving_stages
 
 # What it is shown of images of C channels, as channels.
 CHANNELS = {"product": lambda C: 2 * C, "masked": lambda C: C, "pair": lambda C: C + 1}
 
 
 class SegmentationCritic(nn.Module):
-    """Four 4×4 convolutions of stride 2 with leaky ReLU, then a score of the whole image.
+    """Four convolutions that halve the sides, with leaky ReLU, then a score of the whole image.
 
     A drawn mask is 0 or 1 and a predicted one anything between, by which alone a critic can tell them; how much of that
     it is shown is up to `sees` (survey, Section 5.4).
@@ -25,6 +25,8 @@ class SegmentationCritic(nn.Module):
             (SegAN, Xue et al. 2018); `pair`: x beside y.
         norm: `none`, so that the amount of lesion counts, or `instance` in all stages but the first, which bounds the
             features.
+        halving: `strided`, or `pooled`: 3×3 convolutions and 2×2 means, so that what it tells a segmentor has no
+            raster.
     """
 
     def __init__(
@@ -33,14 +35,19 @@ class SegmentationCritic(nn.Module):
         filters: int = 32,
         sees: Literal["product", "masked", "pair"] = "product",
         norm: Literal["none", "instance"] = "none",
+        halving: Literal["strided", "pooled"] = "strided",
     ) -> None:
         super().__init__()
         if sees not in CHANNELS:
             raise ValueError(f"sees is one of {', '.join(CHANNELS)}, found {sees!r}")
         if norm not in ("none", "instance"):
             raise ValueError(f"norm is 'none' or 'instance', found {norm!r}")
+        if halving not in ("strided", "pooled"):
+            raise ValueError(f"halving is 'strided' or 'pooled', found {halving!r}")
         self.sees = sees
-        self.stages = strided_stages(CHANNELS[sees](in_channels), filters, norm=norm == "instance")
+        self.stages = halving_stages(
+            CHANNELS[sees](in_channels), filters, norm=norm == "instance", pooled=halving == "pooled"
+        )
         self.last = nn.Conv2d(8 * filters, 1, 1)
 
     def shown(

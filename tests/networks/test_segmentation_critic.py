@@ -24,7 +24,7 @@ def test_what_the_critic_is_shown_of_two_sequences(sees, channels):
     torch.testing.assert_close(shown, by_hand[sees])
 
 
-@pytest.mark.parametrize("option", [{"sees": "both"}, {"norm": "batch"}])
+@pytest.mark.parametrize("option", [{"sees": "both"}, {"norm": "batch"}, {"halving": "cropped"}])
 def test_a_critic_that_is_none_is_refused(option):
     with pytest.raises(ValueError, match="found"):
         SegmentationCritic(**option)
