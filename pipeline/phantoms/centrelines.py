@@ -106,6 +106,12 @@ def measured(curve: NDArray[np.floating]) -> Centreline:
     return Centreline(**{name: float(value) for name, (value,) in parameters(curve[None]).items()})
 
 
+def off_surface_mm(curves: NDArray[np.floating]) -> NDArray[np.float64]:
+    """How far the points of curves (N, 4, points) lie from the heart's surface in the mean, in mm, shape (N,)."""
+    distance: NDArray[np.float64] = np.abs(np.linalg.norm(curves[:, :3].astype(float), axis=1) - HEART_MM).mean(axis=1)
+    return distance
+
+
 def largest_gap(curve: NDArray[np.floating]) -> float:
     """The longest step between neighbouring points, in steps of the mean length: 1 of an even curve."""
     steps = np.linalg.norm(np.diff(curve[:3].astype(float)), axis=0)

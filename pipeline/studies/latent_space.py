@@ -154,19 +154,23 @@ def told(codes: Tensor, probabilities: Tensor) -> float:
     return round(float((share[seen] * (share[seen] / apart[seen]).log2()).sum()), 6)
 
 
-def explained(latents: Tensor, values: Tensor) -> float:
-    """Share of the variance of a number that a linear function of the latents tells, on latents it was not fitted to.
+def explained(latents: Tensor, values: Tensor, squares: bool = False) -> float:
+    """Share of the variance of a number that a function of the latents tells, on latents it was not fitted to.
 
     Ridge regression, fitted to the first half.
 
     Args:
         latents: shape (N, latent).
         values: shape (N,).
+        squares: of squares and products of two numbers of a latent too, not of the numbers alone.
 
     Returns:
         R², at most 1; 0 or below where the latents tell nothing.
     """
     half = len(latents) // 2
+    if squares:
+        upper = torch.triu_indices(latents.shape[1], latents.shape[1])
+        latents = torch.cat((latents, latents[:, upper[0]] * latents[:, upper[1]]), dim=1)
     centre, mean = latents[:half].mean(dim=0), values[:half].mean()
     x, y = (latents - centre).double(), (values - mean).double()
     penalty = torch.eye(x.shape[1], dtype=torch.float64)

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.phantoms.centrelines import SCALE, CentrelineDataset, as_curves, centreline, largest_gap, measured
+from pipeline.phantoms.centrelines import (
+    SCALE,
+    CentrelineDataset,
+    as_curves,
+    centreline,
+    largest_gap,
+    measured,
+    off_surface_mm,
+)
 
 DRAWN = [centreline(seed) for seed in range(200)]
 
@@ -26,6 +34,14 @@ def test_points_are_equally_far_from_each_other_and_vessels_taper() -> None:
         assert steps == pytest.approx(known.length_mm / 31, rel=0.03)
         assert curve[3, 0] == pytest.approx(2 * curve[3, -1], rel=1e-5)
         assert largest_gap(curve) < 1.03
+
+
+def test_vessels_lie_on_the_heart_s_surface_and_what_leaves_it_is_measured() -> None:
+    curves = np.stack([curve for curve, _ in DRAWN])
+    assert off_surface_mm(curves).max() < 0.1
+    away = curves.copy()
+    away[:, :3] *= 50 / 45
+    assert off_surface_mm(away) == pytest.approx(5, abs=0.1)
 
 
 def test_a_hole_is_seen() -> None:

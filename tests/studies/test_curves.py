@@ -32,6 +32,7 @@ def test_curves_of_the_same_kind_are_near_in_every_parameter_and_others_in_none(
     far = _quality("", 0, noise, DATA.curves, HELD_OUT.curves)
     for name in NAMES:
         assert near[f"off_{name}"] < 0.3 < far[f"off_{name}"] + 1e-9
+    assert near["surface"] < 0.1 < far["surface"]
     assert near["gap"] == pytest.approx(1, abs=0.02)
     assert far["gap"] > 1.5
     assert (near["copying"], far["copying"]) == (1.0, 0.0)

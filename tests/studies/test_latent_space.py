@@ -100,4 +100,6 @@ def test_what_is_linear_in_the_latent_is_explained_and_noise_is_not() -> None:
     latents = FIRST.draw(600, 0)
     assert explained(latents, 3 * latents[:, 1] - latents[:, 2] + 5) > 0.99
     assert explained(latents, torch.randn(600, generator=torch.Generator().manual_seed(1))) < 0.05
-    assert explained(latents, latents[:, 0] ** 2) < 0.1
+    square = latents[:, 0] ** 2 - latents[:, 1] * latents[:, 2]
+    assert explained(latents, square) < 0.1
+    assert explained(latents, square, squares=True) > 0.99
