@@ -333,7 +333,8 @@ def test_a_kind_that_cannot_be_scored_on_a_cohort_is_told_so(cohort: Path) -> No
         kind = "sampler"
 
     with pytest.raises(
-        UsageError, match="holds a sampler, expected a translator, filler, segmenter, scorer or modality translator"
+        UsageError,
+        match="holds a sampler, expected a translator, filler, segmenter, scorer, modality translator or restorer",
     ):
         evaluate(Samples(), cohort, SETTINGS)
 
