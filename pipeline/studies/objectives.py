@@ -303,9 +303,10 @@ def _page(frame: pd.DataFrame, steps: int, digit_steps: int, seeds: int) -> str:
     rows = [
         [row["arm"], *(mean_sd(row, name, about[1]) for name, about in shown.items())] for _, row in frame.iterrows()
     ]
+    taken = [f"{of:,} steps on {what}" for of, what in ((steps, "the mixture"), (digit_steps, "digits")) if of]
     over = (
-        f"Mean ± standard deviation over {seeds} trainings. Generators take {steps:,} steps on the mixture and "
-        f"{digit_steps:,} on digits, critics of a Wasserstein distance five for each, all other discriminators one."
+        f"Mean ± standard deviation over {seeds} trainings. Generators take {' and '.join(taken) or 'no steps'}, "
+        "critics of a Wasserstein distance five for each of these, all other discriminators one."
     )
     notes = [over]
     if steps:
