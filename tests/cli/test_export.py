@@ -25,10 +25,15 @@ from pipeline.inference import load_predictor
 from pipeline.networks import JohnsonGenerator
 
 Call = Callable[..., Any]
-# Networks by bundle: of one that makes images of images, of a scorer and a generator for each source modality, and of
-# one that takes many channels, whose ONNX takes 20 s to write.
-NETWORKS = {"unet_segmentation": ("model",), "duiit": ("model", "translators-MR"), "fill": ("model",)}
-WITHOUT_ONNX = ("fill",)
+# Networks by bundle: of one that makes images of images, of a scorer and a generator for each source modality, of one
+# that takes many channels, whose ONNX takes 20 s to write, and of one that two predictors run.
+NETWORKS = {
+    "unet_segmentation": ("model",),
+    "duiit": ("model", "translators-MR"),
+    "fill": ("model",),
+    "anogan": ("model",),
+}
+WITHOUT_ONNX = ("fill", "anogan")
 WITHOUT_US = """
 import runpy, sys
 sys.modules["pipeline"] = None  # whoever imports it gets an ImportError
@@ -67,6 +72,8 @@ def weighted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Bundle
             for network_id, network in predictor.networks.items():
                 for parameter in network.parameters():  # last layers that start at zero say nothing
                     torch.nn.init.normal_(parameter, std=0.1)
+                if hasattr(network, "threshold"):
+                    network.threshold.fill_(0.1)
                 torch.save(network.state_dict(), bundle.weights_of(network_id))
         return bundle
 
@@ -129,6 +136,7 @@ def test_the_folder_says_what_it_holds_and_names_nothing_of_this_machine(exporte
     bundle, out = exported
     record = json.loads((out / "export.json").read_text())
     assert record["WeightsSha256"] == sha256(bundle.weights)
+    assert set(record["Files"]) == {f"models/{path.name}" for path in (out / "models").iterdir()}
     for path, made in record["Files"].items():
         assert made["Sha256"] == sha256(out / path)
         assert made["LargestDifference"] <= 1e-5
