@@ -25,6 +25,7 @@ from pipeline.preprocessing.slices import SliceDataset
 POOLED = "all"
 HEIGHTS = 4  # parts of a slab, from below, each with a mean brain of its own
 AT_ONCE = 256
+LEARNED = ", learned from masks"  # ends the name of a control that did
 
 
 @dataclass(frozen=True)
@@ -260,5 +261,5 @@ def controls(setting: Setting, translator: Bundle | None) -> dict[str, Callable[
         "mean healthy brain": lambda: mean_brain(setting),
     }
     if translator is not None:
-        made[f"{translator.root.name}, learned from masks"] = lambda: translated(translator, setting)
+        made[f"{translator.root.name}{LEARNED}"] = lambda: translated(translator, setting)
     return made
