@@ -259,7 +259,7 @@ def _metrics(frame: pd.DataFrame) -> str:
 def _inversion(frame: pd.DataFrame) -> str:
     pooled = frame[frame["group"] == POOLED]
     rows = [
-        [row["arm"], mean_sd(row, "error", 2), mean_sd(row, "milliseconds", 1)]
+        [row["arm"], mean_sd(row, "error", 2), mean_sd(row, "milliseconds", 2)]
         for _, row in pooled.iterrows()
         if not pd.isna(row["error"])
     ]
@@ -303,8 +303,10 @@ def _verdict(frame: pd.DataFrame, results: Sequence[dict[str, Any]]) -> str:
     for arm in ARMS:
         value = float(detectors[arm])
         word = "above" if value > others[rival] else "below"
+        in_patients = f"{int((patients[arm] > patients[rival]).sum())} of {count(len(patients), 'patient')}"
         lines.append(
-            f"- {arm}: {value:.3f}, {word} the best control, {rival} {others[rival]:.3f}; p = {corrected[arm]:.2g}"
+            f"- {arm}: {value:.3f}, {word} the best control, {rival} {others[rival]:.3f}; above it in {in_patients}, "
+            f"p = {corrected[arm]:.2g}"
         )
     least = min(1.0, min(test.least_p for test in tests.values()) * len(tests))
     powerless = f" **With so few patients no p can be below {least:.2g}.**" if least >= ALPHA else ""
@@ -313,7 +315,7 @@ def _verdict(frame: pd.DataFrame, results: Sequence[dict[str, Any]]) -> str:
         + "\n".join(lines)
         + "\n\np: two-sided Wilcoxon "
         f"signed-rank test over {len(patients)} patients of their average precision, corrected by Holm for "
-        f"{count(len(tests), 'test')}.{powerless}"
+        f"{count(len(tests), 'test')}. Pooled pixels weigh patients by their lesions, the test does not.{powerless}"
     )
 
 
