@@ -153,9 +153,9 @@ class Network:
     @torch.inference_mode()
     def __call__(self, slices: Slices) -> Found:
         """Its maps, and its own scores."""
-        scores = [self.network.score(part.to(self.device))[:, 0].float().cpu() for part in slices.images.split(AT_ONCE)]
-        maps = slices.setting.compared(slices.images, self.reconstruct(slices.images))
-        return Found(maps, torch.cat(scores))
+        explained = [self.network.explain(part.to(self.device)) for part in slices.images.split(AT_ONCE)]
+        healthy, scores = (torch.cat([each.float().cpu() for each in found]) for found in zip(*explained, strict=True))
+        return Found(slices.setting.compared(slices.images, healthy), scores[:, 0])
 
     def inversion(self, healthy: Slices) -> dict[str, float]:
         """How well and how fast held-out healthy slices are brought back from the latent space.
