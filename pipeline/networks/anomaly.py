@@ -172,6 +172,12 @@ class Reconstruction(nn.Module):
         score = pixels.square().mean(dim=1, keepdim=True)
         return score if features is None else score + self.kappa * features.square().mean(dim=1, keepdim=True)
 
+    def explain(
+        self, image: Float[Tensor, "batch 1 height width"]
+    ) -> tuple[Float[Tensor, "batch 1 height width"], Float[Tensor, "batch 1"]]:
+        """Reconstructions and scores."""
+        return self(image), self.score(image)
+
 
 class SearchedReconstruction(nn.Module):
     """x̂ = G(z*), z* searched for by gradient descent, image by image (AnoGAN, Schlegl et al. 2017, Section 2.2).
@@ -240,13 +246,19 @@ class SearchedReconstruction(nn.Module):
 
     def forward(self, image: Float[Tensor, "batch 1 height width"]) -> Float[Tensor, "batch 1 height width"]:
         """The healthy reconstruction, shape (B, 1, H, W), of images (B, 1, H, W) in [0, 1]."""
-        made: Tensor = self.generator(self.search(resampled(image, self.size)))
-        return resampled(made, image.shape[2:])
+        return self.explain(image)[0]
 
     def score(self, image: Float[Tensor, "batch 1 height width"]) -> Float[Tensor, "batch 1"]:
         """L(z*), the image's anomaly score, shape (B, 1)."""
+        return self.explain(image)[1]
+
+    def explain(
+        self, image: Float[Tensor, "batch 1 height width"]
+    ) -> tuple[Float[Tensor, "batch 1 height width"], Float[Tensor, "batch 1"]]:
+        """Reconstructions and scores by one search."""
         fitted = resampled(image, self.size)
-        return self.loss(fitted, self.generator(self.search(fitted)))
+        made = self.generator(self.search(fitted))
+        return resampled(made, image.shape[2:]), self.loss(fitted, made)
 
 
 class AnomalyScore(nn.Module):

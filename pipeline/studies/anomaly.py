@@ -26,6 +26,7 @@ from pipeline.metrics.anomaly import auroc, average_precision, best_threshold
 from pipeline.mosaic import grey, mosaic, outlined, save_png
 from pipeline.reports.markdown import count, table
 from pipeline.studies.anomaly_maps import (
+    LEARNED,
     POOLED,
     Detect,
     Found,
@@ -258,7 +259,7 @@ def _metrics(frame: pd.DataFrame) -> str:
 def _inversion(frame: pd.DataFrame) -> str:
     pooled = frame[frame["group"] == POOLED]
     rows = [
-        [row["arm"], mean_sd(row, "error", 2), mean_sd(row, "milliseconds", 1)]
+        [row["arm"], mean_sd(row, "error", 2), mean_sd(row, "milliseconds", 2)]
         for _, row in pooled.iterrows()
         if not pd.isna(row["error"])
     ]
@@ -274,15 +275,16 @@ def _beyond(frame: pd.DataFrame, share: float) -> str:
     headings = ["detector", "rank correlation with the equalised intensity", "average precision among bright pixels ↑"]
     return (
         f"### What the maps know beyond brightness\n\n{table(headings, rows)}\n\nBright: the brightest tenth of each "
-        f"scan's head or body, of which {100 * share:.1f} % is lesion. A map that is an intensity in disguise has a "
-        "correlation close to 1, and tells lesions from what is as bright no better than the intensity does."
+        f"scan's head or body, of which {100 * share:.1f} % is lesion. A map that is an intensity in disguise has the "
+        "intensity's correlation, and tells lesions from what is as bright no better than the intensity does."
     )
 
 
 def _verdict(frame: pd.DataFrame, results: Sequence[dict[str, Any]]) -> str:
-    """Whether any detector is better than the best control, with a test over patients."""
+    """Whether any detector is better than the best control that saw no mask either, with a test over patients."""
     pooled = frame[frame["group"] == POOLED].set_index("arm")["average_precision"]
-    detectors, others = pooled[list(ARMS)], pooled.drop(list(ARMS))
+    detectors = pooled[list(ARMS)]
+    others = pooled.drop([name for name in pooled.index if name in ARMS or str(name).endswith(LEARNED)])
     rival = str(others.idxmax())
     patients = (
         pd.DataFrame(
@@ -301,15 +303,19 @@ def _verdict(frame: pd.DataFrame, results: Sequence[dict[str, Any]]) -> str:
     for arm in ARMS:
         value = float(detectors[arm])
         word = "above" if value > others[rival] else "below"
+        in_patients = f"{int((patients[arm] > patients[rival]).sum())} of {count(len(patients), 'patient')}"
         lines.append(
-            f"- {arm}: {value:.3f}, {word} the best control, {rival} {others[rival]:.3f}; p = {corrected[arm]:.2g}"
+            f"- {arm}: {value:.3f}, {word} the best control, {rival} {others[rival]:.3f}; above it in {in_patients}, "
+            f"p = {corrected[arm]:.2g}"
         )
     least = min(1.0, min(test.least_p for test in tests.values()) * len(tests))
     powerless = f" **With so few patients no p can be below {least:.2g}.**" if least >= ALPHA else ""
     return (
-        "### Pixel average precision against the best control\n\n" + "\n".join(lines) + "\n\np: two-sided Wilcoxon "
+        "### Pixel average precision against the best control without masks\n\n"
+        + "\n".join(lines)
+        + "\n\np: two-sided Wilcoxon "
         f"signed-rank test over {len(patients)} patients of their average precision, corrected by Holm for "
-        f"{count(len(tests), 'test')}.{powerless}"
+        f"{count(len(tests), 'test')}. Pooled pixels weigh patients by their lesions, the test does not.{powerless}"
     )
 
 

@@ -25,6 +25,7 @@ from pipeline.preprocessing.slices import SliceDataset
 POOLED = "all"
 HEIGHTS = 4  # parts of a slab, from below, each with a mean brain of its own
 AT_ONCE = 256
+LEARNED = ", learned from masks"  # ends the name of a control that did
 
 
 @dataclass(frozen=True)
@@ -152,9 +153,9 @@ class Network:
     @torch.inference_mode()
     def __call__(self, slices: Slices) -> Found:
         """Its maps, and its own scores."""
-        scores = [self.network.score(part.to(self.device))[:, 0].float().cpu() for part in slices.images.split(AT_ONCE)]
-        maps = slices.setting.compared(slices.images, self.reconstruct(slices.images))
-        return Found(maps, torch.cat(scores))
+        explained = [self.network.explain(part.to(self.device)) for part in slices.images.split(AT_ONCE)]
+        healthy, scores = (torch.cat([each.float().cpu() for each in found]) for found in zip(*explained, strict=True))
+        return Found(slices.setting.compared(slices.images, healthy), scores[:, 0])
 
     def inversion(self, healthy: Slices) -> dict[str, float]:
         """How well and how fast held-out healthy slices are brought back from the latent space.
@@ -260,5 +261,5 @@ def controls(setting: Setting, translator: Bundle | None) -> dict[str, Callable[
         "mean healthy brain": lambda: mean_brain(setting),
     }
     if translator is not None:
-        made[f"{translator.root.name}, learned from masks"] = lambda: translated(translator, setting)
+        made[f"{translator.root.name}{LEARNED}"] = lambda: translated(translator, setting)
     return made
