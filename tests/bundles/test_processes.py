@@ -17,6 +17,7 @@ import torch
 from monai.bundle import ConfigParser
 from monai.utils import set_determinism
 from torch import Tensor
+from torch.nn.functional import cosine_similarity
 
 from pipeline.bundles import Bundle, find_bundle, list_bundles, read_config
 from pipeline.cli.main import main
@@ -48,8 +49,9 @@ def first_weights(bundle: Bundle, settings: dict[str, Any]) -> dict[str, Tensor]
     return next(iter(parser.get_parsed_content("method").exports.values())).state_dict()
 
 
-def apart(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
-    return sum(float((one[name].double() - other[name].double()).square().sum()) for name in one) ** 0.5
+def way(start: dict[str, Tensor], end: dict[str, Tensor]) -> Tensor:
+    """From weights to others, in one line."""
+    return torch.cat([(end[name].double() - start[name].double()).flatten() for name in start])
 
 
 @pytest.mark.parametrize("name", EVERY if os.environ.get("PHS_EVERY_BUNDLE") else SOME)
@@ -67,7 +69,10 @@ def test_two_processes_end_where_one_does_and_one_goes_on_where_two_ended(
     assert by_command(bundle, cohort, tmp_path / "two", settings, "--preset", "laptop", "--gpus", str(PROCESSES)) == 0
     one, two = (load_tensors(tmp_path / folder / "models" / "model.pt") for folder in ("one", "two"))
     # That both processes ended with the same weights, the training itself has checked.
-    assert apart(one, two) < apart(one, first_weights(bundle, settings))
+    # Each draws what stands beside its share, and Adam's first steps are as long for noise as for a gradient: what
+    # agrees is the direction. In so many weights the cosine of unrelated ones is 0 to within 0.02.
+    first = first_weights(bundle, settings)
+    assert cosine_similarity(way(first, one), way(first, two), dim=0) > 0.1
     state = load_tensors(tmp_path / "two" / "models" / "checkpoint.pt")
     assert len(state["processes"]) == PROCESSES - 1
     assert not torch.equal(state["random"]["torch"], state["processes"][0]["random"]["torch"])
