@@ -8,7 +8,7 @@ BIN = $(VENV)/bin
 TESTS = PYTHONWARNINGS="ignore:builtin type:DeprecationWarning" \
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
-.PHONY: demo test quick lint types tests processes clean
+.PHONY: demo test quick lint types tests processes docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/phs-pipeline demo -o $(DEMO)
@@ -34,6 +34,10 @@ tests: $(VENV)/.installed
 processes: $(VENV)/.installed
 	PHS_EVERY_BUNDLE=1 $(BIN)/python -m pytest tests/bundles/test_processes.py
 
+# Warnings are errors: a dead link or anchor, a page that is not in the navigation.
+docs: $(VENV)/.installed
+	$(BIN)/mkdocs build --strict
+
 # Done again when the pinned versions or the dependencies change.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("phs-pipeline needs Python 3.10 or newer, found " + sys.version.split()[0] if sys.version_info < (3, 10) else 0)'
@@ -42,4 +46,4 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(DEMO) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(DEMO) site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from shown_commands import bash_lines
 
 from pipeline.cli.main import COMMANDS, main
 
@@ -17,9 +18,7 @@ SMALL = {"PHS_TRAIN_EPOCHS": "1", "PHS_TRAIN_SETTINGS": "filters=4", "PHS_EVALUA
 
 
 def commands() -> list[str]:
-    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
-    lines = [line.split("  #")[0].split("    #")[0].strip() for block in blocks for line in block.splitlines()]
-    return [line for line in lines if line]
+    return bash_lines((ROOT / "README.md").read_text())
 
 
 @pytest.fixture(scope="module")

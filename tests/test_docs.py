@@ -1,0 +1,74 @@
+"""The documentation is true: its commands exist, its messages are ours, and the site is built without a warning."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from shown_commands import block_lines, misspelt, spans, words_of
+
+ROOT = Path(__file__).parents[1]
+PAGES = [*sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("bundles/*/docs/README.md")), ROOT / "README.md"]
+
+
+def named(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_commands_that_are_shown_exist_with_these_options(page: Path) -> None:
+    text = page.read_text()
+    wrong = {line: misspelt(words_of(line), whole=True) for line in block_lines(text)}
+    wrong |= {span: misspelt(words_of(span), whole=False) for span in spans(text)}
+    assert {line: problem for line, problem in wrong.items() if problem} == {}
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("phs-pipeline train gvs --data cohort -o run", None),
+        ("phs-pipeline train gvs -o run", "Missing option '--data'"),
+        ("phs-pipeline train gvs --data cohort -o run --fast", "No such option"),
+        ("phs-pipeline evaluate -b run --judge strict -o report", "'strict' is not one of"),
+        ("phs-pipeline study volume --data cohort -o study", "found no command"),
+        ("phs-pipeline relabel a.mgz b.mgz --mask m.nii -o c.mgz", "unexpected extra argument"),
+    ],
+)
+def test_a_command_that_does_not_exist_would_be_found(line: str, problem: str | None) -> None:
+    found = misspelt(words_of(line), whole=True)
+    assert found is None if problem is None else problem in str(found)
+
+
+def test_messages_are_those_of_the_program() -> None:
+    program = "\n".join(_texts())
+    rows = re.findall(
+        r"^\| (.+?) \|", (ROOT / "docs/reference/messages.md").read_text().split("## Some")[1], re.MULTILINE
+    )
+    parts = [part.strip() for row in rows[2:] for part in row.split("…") if part.strip()]
+    assert len(parts) > 10
+    assert [part for part in parts if part not in program] == []
+
+
+def _texts() -> list[str]:
+    """The program's texts, each as it is said, without what is filled in."""
+    nodes = [node for path in (ROOT / "pipeline").rglob("*.py") for node in ast.walk(ast.parse(path.read_text()))]
+    return [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
+    """Dead links and anchors are warnings, as are pages outside the navigation."""
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    commands = (tmp_path / "site/reference/commands.html").read_text()
+    assert "--mass-effect" in commands
+    assert (tmp_path / "site/source/pipeline/methods/gvs.py.txt").is_file()
+    fetched = r"<(?:script|link|img)[^>]+(?:src|href)=\"(?:https?:)?//"
+    assert [page for page in (tmp_path / "site").rglob("*.html") if re.search(fetched, page.read_text())] == []
