@@ -4,7 +4,6 @@ Links in the pages are valid in the repository. Those that lead out of `docs/` a
 bundle's card is a page, any other file lies as text under `source/`.
 """
 
-import logging
 import os
 import re
 from collections.abc import Iterator
@@ -22,7 +21,6 @@ ROOT = Path(__file__).parents[1]
 HELP = "<!-- help of all commands -->"
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)#\s]+)")
 TOP_PAGES = ("CONTRIBUTING.md", "CHANGELOG.md")
-log = logging.getLogger("mkdocs.hooks")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -57,8 +55,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 def site_uri(target: str) -> str:
     """Where a file of the repository lies in the site, before Markdown becomes HTML.
 
-    >>> site_uri("docs/api.md"), site_uri("bundles/gvs/docs/README.md"), site_uri("pipeline/errors.py")
-    ('api.md', 'bundles/gvs.md', 'source/pipeline/errors.py.txt')
+    `docs/api.md` is `api.md`, `bundles/gvs/docs/README.md` is `bundles/gvs.md`, and `pipeline/errors.py` is
+    `source/pipeline/errors.py.txt`, which browsers show.
     """
     path = PurePosixPath(target)
     if path.parts[0] == "docs":
@@ -85,11 +83,8 @@ def _origin(file: File) -> PurePosixPath:
 def _targets(origin: PurePosixPath, markdown: str) -> Iterator[str]:
     for link in LINK.finditer(markdown):
         target = _target(origin, link[1])
-        if target is not None and not target.startswith("docs/"):
-            if (ROOT / target).is_file():
-                yield target
-            else:
-                log.warning("%s links to %s, which is no file of the repository", origin, link[1])
+        if target is not None and (ROOT / target).is_file():  # MkDocs warns of others
+            yield target
 
 
 def _target(origin: PurePosixPath, link: str) -> str | None:
