@@ -29,8 +29,8 @@ def precision_recall(generated: Tensor, real: Tensor, neighbours: int = 3) -> tu
 
     Example:
         >>> real = torch.tensor([[0.0], [1.0], [2.0], [10.0], [11.0], [12.0]])
-        >>> precision_recall(torch.tensor([[0.5], [1.5], [1.0], [50.0]]), real, neighbours=1)
-        (0.75, 0.5)
+        >>> precision_recall(torch.tensor([[0.5], [1.5], [1.0]]), real, neighbours=1)
+        (1.0, 0.5)
     """
     return within(generated, real, neighbours), within(real, generated, neighbours)
 

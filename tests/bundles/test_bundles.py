@@ -295,7 +295,8 @@ def test_no_line_of_the_frame_knows_a_bundle_that_is_not_a_default_of_a_command(
         source = {path: text.replace(other, "") for path, text in source.items()}
     for bundle in (bundle for bundle in list_bundles() if bundle.name not in WORDS):
         named = {path.relative_to(package).parts[0] for path, text in source.items() if f'"{bundle.name}"' in text}
-        assert named <= {"cli", "studies"}, bundle.name
+        # The calls for notebooks have the defaults, and the names, of the commands.
+        assert named <= {"cli", "studies", "api.py", "__init__.py"}, bundle.name
 
 
 def test_no_file_needs_large_file_storage(bundle):

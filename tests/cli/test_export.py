@@ -29,7 +29,7 @@ Call = Callable[..., Any]
 # that takes many channels, whose ONNX takes 20 s to write, and of one that two predictors run.
 NETWORKS = {
     "unet_segmentation": ("model",),
-    "duiit": ("model", "translators-MR"),
+    "duiit": ("model", "translators-T1w"),
     "fill": ("model",),
     "anogan": ("model",),
 }
