@@ -193,7 +193,8 @@ class TestHowItEnds:
             "    with written_aside(Path('a.txt')) as aside:\n"
             "        aside.write_text('half')\n"
             "        print('writing', flush=True)\n"
-            "        time.sleep(60)\n"
+            # In steps: a signal that arrives just before a sleep begins is handled when it ends.
+            "        [time.sleep(0.1) for _ in range(600)]\n"
             "LazyGroup.get_command = lambda *_: click.Command('bundles', callback=write)\n"
             "main(['bundles'])\n"
         )
