@@ -9,7 +9,7 @@ from pipeline.metrics.fidelity import psnr, ssim, ssim_map
 from pipeline.metrics.healthiness import healthiness, healthiness_of_counts, healthiness_per_volume
 from pipeline.metrics.identity import identity, ms_ssim_padding
 from pipeline.metrics.metric import Metric
-from pipeline.metrics.segmentation import dice, fragments, hd95, holes, precision, recall
+from pipeline.metrics.segmentation import dice, fragments, hd95, holes, pooled_dice, precision, recall
 
 __all__ = [
     "A_DICE",
@@ -26,6 +26,7 @@ __all__ = [
     "holes",
     "identity",
     "ms_ssim_padding",
+    "pooled_dice",
     "precision",
     "psnr",
     "random_lesion_masks",

@@ -33,6 +33,24 @@ def dice(predicted: Tensor, lesion: Tensor) -> Tensor:
     return agreement[:, 0]
 
 
+def pooled_dice(predicted: Tensor, lesion: Tensor) -> float:
+    """Dice coefficient of all samples taken together.
+
+    Args:
+        predicted: P, lesion that a segmentor found, bool, any shape.
+        lesion: L, annotated lesion, bool, same shape.
+
+    Returns:
+        In [0, 1]; 0 where neither has a pixel.
+
+    Example:
+        >>> import torch
+        >>> pooled_dice(torch.tensor([True, True, False, False]), torch.tensor([False, True, True, True]))
+        0.4000000059604645
+    """
+    return float(2 * (predicted & lesion).sum() / (predicted.sum() + lesion.sum()).clamp_min(1))
+
+
 def precision(predicted: Tensor, lesion: Tensor) -> Tensor:
     """Share of the found pixels that are lesion, |P ∩ L| / |P|.
 

@@ -265,6 +265,11 @@ class Loaded:
     lost: float = 0.0
 
 
+def images_of(slices: SliceDataset) -> Tensor:
+    """All images of a dataset that fits into memory, shape (N, C, H, W), in [0, 1]."""
+    return torch.stack([slices[index]["image"] for index in range(len(slices))])
+
+
 def _in_turn(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
     """Results in order, by threads that are never far ahead of who takes them."""
     workers = min(8, os.cpu_count() or 1)

@@ -39,7 +39,7 @@ from pipeline.studies.anomaly_maps import (
     trained_network,
 )
 from pipeline.studies.pictures import spread
-from pipeline.studies.study import mean_sd, once, open_study, over_seeds, trainings_of, write_study
+from pipeline.studies.study import file_name, mean_sd, once, open_study, over_seeds, trainings_of, write_study
 from pipeline.studies.training import run_trained
 
 logger = logging.getLogger(__name__)
@@ -125,10 +125,10 @@ def anomaly(
             detector = network(arm, seed)
             return {"arm": arm, "seed": seed, **measured(detector, data()), **detector.inversion(data().healthy)}
 
-        return once(folder / "results" / f"{_file(arm)}_seed={seed}.json", train_and_measure)
+        return once(folder / "results" / f"{file_name(arm)}_seed={seed}.json", train_and_measure)
 
     def control(name: str, make: Callable[[], Detect]) -> dict[str, Any]:
-        path = folder / "results" / f"{_file(name)}.json"
+        path = folder / "results" / f"{file_name(name)}.json"
         return once(path, lambda: {"arm": name, "seed": None, **measured(make(), data())})
 
     data = _Data(lambda: Setting.of(trained(F_ANOGAN, 0), cohort, sources, device))
@@ -147,10 +147,6 @@ def anomaly(
         _write_maps(folder / "maps.png", data(), shown, controls(data().setting, None))
     write_study(folder, page, frame, results, lambda path: _figure(frame).savefig(path, dpi=150))
     return page
-
-
-def _file(name: str) -> str:
-    return name.replace(",", "").replace(" ", "_")
 
 
 class _Data:

@@ -20,7 +20,7 @@ from pipeline.metrics.anomaly import Residual, anomaly_map
 from pipeline.networks import Reconstruction, SearchedReconstruction
 from pipeline.preprocessing.foreground import AIR
 from pipeline.preprocessing.grid import Grid
-from pipeline.preprocessing.slices import SliceDataset
+from pipeline.preprocessing.slices import SliceDataset, images_of
 
 POOLED = "all"
 HEIGHTS = 4  # parts of a slab, from below, each with a mean brain of its own
@@ -80,7 +80,7 @@ class Slices:
     @cached_property
     def images(self) -> Tensor:
         """In [0, 1], shape (N, 1, H, W)."""
-        return torch.stack([self.dataset[index]["image"] for index in range(len(self.dataset))])
+        return images_of(self.dataset)
 
     @cached_property
     def lesions(self) -> Tensor:

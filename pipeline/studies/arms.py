@@ -1,6 +1,5 @@
 """The arms of a study, bundles that are trained with common settings; and how well its segmenters find lesions."""
 
-import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,11 +92,6 @@ def settings_of(
         "split": split,
         "bundle_configs_sha256": bundles,
     }
-
-
-def file_name(arm: str) -> str:
-    """An arm's name as part of a file's."""
-    return re.sub(r"\W+", "-", arm)
 
 
 def volumes_of(cohort: Path, split: str, patients: Collection[str] | None = None) -> Iterator[Item]:

@@ -26,11 +26,12 @@ from pipeline.devices import pick_device
 from pipeline.errors import UsageError
 from pipeline.inference import Sampler, Samples, load_predictor
 from pipeline.methods import Segmentation
+from pipeline.metrics import pooled_dice
 from pipeline.mosaic import grey, mosaic, outlined, save_png
 from pipeline.networks import UNetSegmentor
 from pipeline.preprocessing.augmentation import Augmentation
 from pipeline.preprocessing.grid import Grid
-from pipeline.preprocessing.slices import SliceDataset
+from pipeline.preprocessing.slices import SliceDataset, images_of
 from pipeline.reports.markdown import count, table
 from pipeline.studies.study import mean_sd, once, open_study, over_seeds, trainings_of, write_study
 from pipeline.studies.training import run_trained, trained
@@ -157,7 +158,7 @@ def conditional(
             measured = (world.shown if kind == DRAWN else world.taught)(of, fraction, seed)
             return {"kind": kind, "of": of, "fraction": fraction, "seed": seed, **measured}
 
-        return once(folder / "results" / f"{kind}_{_file_name(of)}_fraction={fraction:g}_seed={seed}.json", measure)
+        return once(folder / "results" / f"{kind}_{_run_name(of)}_fraction={fraction:g}_seed={seed}.json", measure)
 
     # All kinds with one seed, then with the next: a study that is stopped has compared them.
     results = []
@@ -214,7 +215,7 @@ class _World:
     def pairs(self, fraction: float, seed: int) -> Pairs:
         """Real training slices with a lesion."""
         slices = self.slices(fraction, seed)
-        return Pairs(_images(slices), _masks(slices))
+        return Pairs(images_of(slices), _masks(slices))
 
     def run(self, arm: str, fraction: float, seed: int) -> Bundle:
         """A trained generator; as many steps with few patients as with many."""
@@ -222,7 +223,7 @@ class _World:
         count, batch = len(self.slices(fraction, seed, *labels)), self.settings["batch_size"]
         repeats = math.ceil(min(EPOCH_STEPS, self.lengths.steps) * batch / count)
         epochs = math.ceil(self.lengths.steps / math.ceil(count * repeats / batch))
-        name = f"{_file_name(arm)}_fraction={fraction:g}_seed={seed}"
+        name = f"{_run_name(arm)}_fraction={fraction:g}_seed={seed}"
         own = {
             **self.overrides,
             "fraction": fraction,
@@ -253,7 +254,7 @@ class _World:
     def finder(self) -> nn.Module:
         """The segmentor that tells what images show, trained on real slices with a lesion and without."""
         slices = self.slices(1.0, 0, "pathological", "healthy")
-        return self._segmentor("finder", Pairs(_images(slices), _masks(slices)), FINDER_SEED)
+        return self._segmentor("finder", Pairs(images_of(slices), _masks(slices)), FINDER_SEED)
 
     def shown(self, arm: str, fraction: float, seed: int) -> dict[str, float]:
         """How often a lesion is found in what an arm draws, whether it is the one asked for, and how images differ."""
@@ -264,19 +265,19 @@ class _World:
             sick, drawn = self.samples(arm, fraction, seed), {}
         images = _tensor(sick.images)
         if sick.masks is not None:
-            drawn["agreement"] = _pooled_dice(_predicted(self.finder, images, self.target), _tensor(sick.masks) > 0)
-        real = _images(self.slices(fraction, seed, *(self.settings["labels"] if arm == NONE else ())))
+            drawn["agreement"] = pooled_dice(_predicted(self.finder, images, self.target), _tensor(sick.masks) > 0)
+        real = images_of(self.slices(fraction, seed, *(self.settings["labels"] if arm == NONE else ())))
         spread = float(images.std(dim=0).mean() / real.std(dim=0).mean())
         return {"found_pathological": self._found(images), "diversity": spread, **drawn}
 
     def real(self) -> dict[str, float]:
         """The same of real slices of patients whom nobody was trained on."""
-        images, masks = _images(self.tested), _masks(self.tested)
+        images, masks = images_of(self.tested), _masks(self.tested)
         healthy = SliceDataset(self.cohort, self.split, self.grid, ("healthy",))
         return {
             "found_pathological": self._found(images),
-            **({"found_healthy": self._found(_images(healthy))} if len(healthy) else {}),
-            "agreement": _pooled_dice(_predicted(self.finder, images, self.target), masks > 0),
+            **({"found_healthy": self._found(images_of(healthy))} if len(healthy) else {}),
+            "agreement": pooled_dice(_predicted(self.finder, images, self.target), masks > 0),
         }
 
     def taught(self, taught: str, fraction: float, seed: int) -> dict[str, float]:
@@ -290,14 +291,14 @@ class _World:
             samples = self.samples(taught.removesuffix(WITH_REAL), fraction, seed)
             pairs = Pairs(_tensor(samples.images), _tensor(samples.masks).float())
             pairs = pairs.beside(real) if taught.endswith(WITH_REAL) else pairs
-        name = f"{_file_name(taught)}_fraction={fraction:g}_seed={seed}"
-        predicted = _predicted(self._segmentor(name, pairs, seed), _images(self.tested), self.target)
+        name = f"{_run_name(taught)}_fraction={fraction:g}_seed={seed}"
+        predicted = _predicted(self._segmentor(name, pairs, seed), images_of(self.tested), self.target)
         lesion, patients = _masks(self.tested) > 0, np.asarray(self.tested.patients)
         each = [
-            _pooled_dice(predicted[mine], lesion[mine])
+            pooled_dice(predicted[mine], lesion[mine])
             for mine in (torch.from_numpy(patients == patient) for patient in sorted(set(patients)))
         ]
-        return {"dice": _pooled_dice(predicted, lesion), "dice_patients": float(np.mean(each)), "slices": len(pairs)}
+        return {"dice": pooled_dice(predicted, lesion), "dice_patients": float(np.mean(each)), "slices": len(pairs)}
 
     def draw(self, path: Path, fraction: float) -> None:
         """Real slices beside what each arm of seed 0 draws; outlines are masks that are real, given or made."""
@@ -337,25 +338,18 @@ def _predicted(segmentor: nn.Module, images: Tensor, device: torch.device) -> Te
     return torch.cat([segmentor(part.to(device)).cpu() > 0 for part in images.split(64)])
 
 
-def _pooled_dice(found: Tensor, lesion: Tensor) -> float:
-    return float(2 * (found & lesion).sum() / (found.sum() + lesion.sum()).clamp_min(1))
-
-
 def _tensor(slices: Any) -> Tensor:
     """Slices (N, H, W) as (N, 1, H, W)."""
     return torch.from_numpy(slices)[:, None]
 
 
-def _images(slices: SliceDataset) -> Tensor:
-    return torch.stack([slices[index]["image"] for index in range(len(slices))])
+def _run_name(arm: str) -> str:
+    # A run's folder is given to `sample -b`: words and no signs.
+    return arm.replace(", ", "_").replace(" + ", "_and_").replace(" ", "_")
 
 
 def _masks(slices: SliceDataset) -> Tensor:
     return torch.from_numpy(np.array(slices.masks)).float()
-
-
-def _file_name(arm: str) -> str:
-    return arm.replace(", ", "_").replace(" + ", "_and_").replace(" ", "_")
 
 
 def _page(frame: pd.DataFrame, seeds: int, lengths: Lengths, split: str, world: _World) -> str:

@@ -27,14 +27,13 @@ from pipeline.studies.cross_modal_methods import (
     Row,
     Scale,
     Split,
-    file_name,
     images_of,
     rows_of,
     translated,
 )
 from pipeline.studies.cross_modal_tables import CYCLE_GAN, FLOOR, OURS, UNTRANSLATED, figure, page, tables
 from pipeline.studies.feature_network import FeatureNetwork, halves, of_cohort, of_photographs, quality, shuffled
-from pipeline.studies.study import once, open_study, write_study
+from pipeline.studies.study import file_name, once, open_study, write_study
 
 logger = logging.getLogger(__name__)
 

@@ -37,6 +37,7 @@ from pipeline.studies.cross_modal_tables import (
     TARGET_ONLY,
     TRANSFER,
 )
+from pipeline.studies.study import file_name
 from pipeline.studies.training import run_trained, trained
 from pipeline.training.checkpoint import load_tensors
 from pipeline.training.single import Schedule
@@ -402,8 +403,3 @@ def images_of(slices: SliceDataset, places: Iterable[int]) -> Tensor:
 def translated(translator: nn.Module, images: Tensor, device: torch.device) -> Tensor:
     """Images (N, 1, H, W) in [0, 1], translated, on the CPU."""
     return torch.cat([translator(part.to(device)).clamp(0, 1).cpu() for part in images.split(AT_ONCE)])
-
-
-def file_name(name: str) -> str:
-    """A row's name without what file systems mind."""
-    return "".join(letter if letter.isalnum() else "-" for letter in name)

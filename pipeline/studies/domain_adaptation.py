@@ -30,7 +30,7 @@ from pipeline.files import sha256
 from pipeline.methods import ConditionalGAN, CycleGAN, DomainAdaptation, ImagePool, Segmentation
 from pipeline.methods.base import Method
 from pipeline.methods.domain_adaptation import LAST
-from pipeline.metrics import psnr
+from pipeline.metrics import pooled_dice, psnr
 from pipeline.mosaic import grey, mosaic, outlined, save_png
 from pipeline.networks import JohnsonGenerator, PatchGANDiscriminator, UNetSegmentor
 from pipeline.phantoms.scanner import FIRST, SECOND, Scanner
@@ -41,7 +41,7 @@ from pipeline.reports.markdown import count, table
 from pipeline.studies.domains import Beside, Domains, RandomContrast, Slices, matched, read_slices, real, simulated
 from pipeline.studies.few_labels import fitted_cut
 from pipeline.studies.pictures import ROWS
-from pipeline.studies.study import mean_sd, once, open_study, over_seeds, write_study
+from pipeline.studies.study import file_name, mean_sd, once, open_study, over_seeds, write_study
 from pipeline.studies.training import trained
 from pipeline.training.single import SEGMENTOR, Schedule
 
@@ -175,7 +175,7 @@ def domain_adaptation(
         trial = Trial(domains, folder / "runs" / f"seed={seed}", scale, seed, where)
         for arm in ARMS:
             logger.info("seed %d of %d: %s", seed + 1, seeds, arm)
-            path = folder / "results" / f"{_file_name(arm)}_seed={seed}.json"
+            path = folder / "results" / f"{file_name(arm)}_seed={seed}.json"
             results.append(once(path, partial(trial.measured, arm)))
         if seed == 0 and not (folder / "pictures.png").is_file():
             trial.draw(folder / "pictures.png")
@@ -319,7 +319,7 @@ class Trial:
         return translator
 
     def _trained(self, name: str, build: Any, data: Any, iterations: int, schedule: Schedule) -> Any:
-        folder = self.folder / _file_name(name)
+        folder = self.folder / file_name(name)
         return trained(folder, build, data, iterations, self.seed, self.device, schedule=schedule)
 
     def _as_learned(self, source: Slices, arm: str) -> Slices:
@@ -379,7 +379,7 @@ def _dice(found: Tensor, slices: Slices) -> dict[str, Any]:
     """Dice of each patient's slices taken together: their mean, and `patients`."""
     drawn = slices.masks > 0
     patients = {
-        patient: float(2 * (found[mine] & drawn[mine]).sum() / (found[mine].sum() + drawn[mine].sum()).clamp_min(1))
+        patient: pooled_dice(found[mine], drawn[mine])
         for patient, mine in slices.by_patient.items()
         if drawn[mine].any()
     }
@@ -468,7 +468,3 @@ def _figure(frame: pd.DataFrame) -> Any:
             axes.axvline(0.5, color="black", linestyle=":", linewidth=1)
     figure.axes[0].invert_yaxis()
     return figure
-
-
-def _file_name(name: str) -> str:
-    return "".join(letter if letter.isalnum() else "-" for letter in name)

@@ -27,7 +27,7 @@ from pipeline.objectives import objective
 from pipeline.reports.markdown import table
 from pipeline.studies import digits as of_digits
 from pipeline.studies import mixture
-from pipeline.studies.study import mean_sd, once, open_study, over_seeds, write_study
+from pipeline.studies.study import file_name, mean_sd, once, open_study, over_seeds, write_study
 from pipeline.studies.training import trained_exports
 from pipeline.training.single import Schedule
 
@@ -131,7 +131,7 @@ def objectives(
     games += [_Digits(digit_steps, *of_digits.digit_sets(digits), folder / "classifier", target)] if digit_steps else []
 
     def result(name: str, seed: int, game: "_Points | _Digits") -> dict[str, Any]:
-        run = folder / "runs" / f"{game.name}_{_file_name(name)}_seed={seed}"
+        run = folder / "runs" / f"{game.name}_{file_name(name)}_seed={seed}"
 
         def train_and_measure() -> dict[str, Any]:
             logger.info("%s on %s, seed %d", name, game.name, seed)
@@ -142,7 +142,7 @@ def objectives(
 
     def gradients(name: str, seed: int) -> dict[str, Any]:
         return once(
-            folder / "results" / f"saturation_{_file_name(name)}_seed={seed}.json",
+            folder / "results" / f"saturation_{file_name(name)}_seed={seed}.json",
             lambda: {"arm": name, "seed": seed, **saturation(ARMS[name].objective, seed)},
         )
 
@@ -150,7 +150,7 @@ def objectives(
     results += [{"arm": REAL, "seed": 0, **game.real()} for game in games]
     curves = [gradients(name, seed) for seed in range(seeds) for name in PLAIN]
     for game in games:
-        runs = {name: folder / "runs" / f"{game.name}_{_file_name(name)}_seed=0" for name in ARMS}
+        runs = {name: folder / "runs" / f"{game.name}_{file_name(name)}_seed=0" for name in ARMS}
         drawings = {name: _drawn(run, game, ARMS[name], 0, target) for name, run in runs.items()}
         with written_aside(folder / f"{game.name}.png") as aside:
             game.draw(aside, drawings)
@@ -292,10 +292,6 @@ def _drawn(run: Path, game: "_Points | _Digits", arm: Arm, seed: int, device: to
     noise = torch.randn(DRAWN, game.latent, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         return torch.cat([G(part.to(device)).cpu() for part in noise.split(500)])
-
-
-def _file_name(arm: str) -> str:
-    return arm.replace(", ", "_").replace(" ", "_")
 
 
 def _page(frame: pd.DataFrame, steps: int, digit_steps: int, seeds: int) -> str:

@@ -40,7 +40,7 @@ from pipeline.reports.markdown import count, escaped, table
 from pipeline.studies.feature_network import FeatureNetwork, of_places
 from pipeline.studies.pictures import spread
 from pipeline.studies.quality_methods import TASKS, Row, Scale, Setting, rows_of
-from pipeline.studies.study import mean_sd, once, open_study, over_seeds, write_study
+from pipeline.studies.study import file_name, mean_sd, once, open_study, over_seeds, write_study
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ def quality(
             if seed and not row.seeded:
                 continue
             logger.info("%s: %s, seed %d", name, row.name, seed)
-            path = folder / "results" / f"{name}_{_file(row.name)}_seed={seed}.json"
+            path = folder / "results" / f"{name}_{file_name(row.name)}_seed={seed}.json"
             results.append(once(path, partial(_measured, setting, row, seed, judge)))
         _write_pictures(folder / f"pictures_{name}.png", setting, {row.name: _shown(setting, row) for row in rows})
     frame = over_seeds(results, ["task", "restoration"], list(COLUMNS))
@@ -154,10 +154,6 @@ def _possible(cohort: Path, tasks: Sequence[str] | None, scale: Scale, split: st
     if not possible:
         raise UsageError(f"{cohort}: has no scans in the training and {split} splits, expected some of each")
     return possible
-
-
-def _file(name: str) -> str:
-    return "".join(letter if letter.isalnum() else "-" for letter in name)
 
 
 def _judge(setting: Setting) -> FeatureNetwork:

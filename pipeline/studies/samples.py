@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from monai.metrics import compute_roc_auc
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -25,18 +24,19 @@ from pipeline.devices import pick_device
 from pipeline.errors import UsageError
 from pipeline.evaluation.volumes import HEALTHY, PATHOLOGICAL
 from pipeline.methods import Segmentation
+from pipeline.metrics.anomaly import auroc
 from pipeline.metrics.generation import frechet_distance, inception_score
 from pipeline.metrics.nearest import copying, nearest, precision_recall
 from pipeline.mosaic import grey, mosaic, outlined, save_png
 from pipeline.networks import UNetSegmentor
 from pipeline.networks.dcgan import with_class
 from pipeline.preprocessing.grid import Grid
-from pipeline.preprocessing.slices import SliceDataset
+from pipeline.preprocessing.slices import SliceDataset, images_of
 from pipeline.studies.families import Families
 from pipeline.studies.feature_network import FeatureNetwork, PlaceDataset, of_places, shuffled
 from pipeline.studies.latent_space import Generator, direction, halfway, moved, signed, told, walk
 from pipeline.studies.saliency import Classification, SliceClassifier
-from pipeline.studies.study import by_row, once, open_study, over_seeds, rows_of, trainings_of, write_study
+from pipeline.studies.study import by_row, file_name, once, open_study, over_seeds, rows_of, trainings_of, write_study
 from pipeline.studies.training import trained
 
 logger = logging.getLogger(__name__)
@@ -139,7 +139,7 @@ def samples(
         parts = dict.fromkeys((OTHERS, TRAINING, COMPONENTS, *ARMS), study.row)
         parts |= dict.fromkeys((REAL_ONLY, WITH_SAMPLES, WITH_COMPONENTS), study.helped)
         results += [
-            once(folder / "results" / f"{_slug(name)}_seed={seed}.json", partial(part, name, seed))
+            once(folder / "results" / f"{file_name(name)}_seed={seed}.json", partial(part, name, seed))
             for name, part in parts.items()
         ]
     study.pictures()
@@ -180,12 +180,12 @@ class _Study:
     @cached_property
     def training(self) -> Tensor:
         """The training slices, shape (N, 1, H, W)."""
-        return _images(self.learned)
+        return images_of(self.learned)
 
     @cached_property
     def real(self) -> Tensor:
         """What all images are held against, in an order drawn once."""
-        return shuffled(list(_images(self.slices(self.split))), 0)[:MOST_COMPARED]
+        return shuffled(list(images_of(self.slices(self.split))), 0)[:MOST_COMPARED]
 
     @cached_property
     def network(self) -> FeatureNetwork:
@@ -197,7 +197,7 @@ class _Study:
     def accuracy(self) -> float:
         """Of that network, on slices that it did not learn from."""
         held = self.slices(self.split)
-        _, probabilities = self.network(_images(held))
+        _, probabilities = self.network(images_of(held))
         return float((probabilities.argmax(dim=1) == torch.tensor(PlaceDataset(held).kinds)).double().mean())
 
     @cached_property
@@ -241,7 +241,7 @@ class _Study:
             }
         if name == COMPONENTS:
             return self._quality(name, seed, components(self.training, count, seed))
-        slices = self.training if name == TRAINING else _images(self.slices(OTHER_SPLIT[self.split]))
+        slices = self.training if name == TRAINING else images_of(self.slices(OTHER_SPLIT[self.split]))
         return self._quality(name, seed, shuffled(list(slices), seed)[:count])
 
     def _quality(self, name: str, seed: int, images: Tensor) -> dict[str, Any]:
@@ -288,7 +288,7 @@ class _Study:
             classes.append(torch.full((count,), label))
         data = _Labelled(torch.cat(images), torch.cat(classes))
         network = trained(
-            self.folder / "runs" / f"classifier_{_slug(name)}_seed={seed}",
+            self.folder / "runs" / f"classifier_{file_name(name)}_seed={seed}",
             lambda: Classification(SliceClassifier()),
             lambda: data,
             CLASSIFIER_STEPS,
@@ -297,12 +297,12 @@ class _Study:
         )
         held = self.slices(self.split)
         with torch.inference_mode():
-            scores = torch.cat([network(part.to(self.device)).cpu() for part in _images(held).split(64)])
+            scores = torch.cat([network(part.to(self.device)).cpu() for part in images_of(held).split(64)])
         return {
             "row": name,
             "seed": seed,
             "slices": len(data),
-            "auroc": float(compute_roc_auc(scores, _present(held)[:, None].float())),
+            "auroc": auroc(scores, _present(held)[:, None]),
         }
 
     def _made(self, name: str, label: bool, like: Tensor, seed: int) -> Tensor:
@@ -393,20 +393,12 @@ def components(training: Tensor, count: int, seed: int) -> Tensor:
     return images
 
 
-def _images(slices: SliceDataset) -> Tensor:
-    return torch.stack([slices[index]["image"] for index in range(len(slices))])
-
-
 def _present(slices: SliceDataset) -> Tensor:
     return torch.from_numpy(slices.masks.reshape(len(slices), -1).any(axis=1))
 
 
 def _greys(images: Tensor) -> list[NDArray[np.uint8]]:
     return [grey(image[0].numpy()) for image in images]
-
-
-def _slug(name: str) -> str:
-    return name.replace(" ", "_").lower()
 
 
 def _page(frame: pd.DataFrame, study: _Study, seeds: int) -> str:

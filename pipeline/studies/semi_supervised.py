@@ -31,14 +31,13 @@ from pipeline.studies.arms import (
     LESION_SLICES,
     Arm,
     check_settings,
-    file_name,
     measured,
     prediction_of,
     settings_of,
     volumes_of,
     write_found,
 )
-from pipeline.studies.study import mean_sd, once, open_study, over_seeds, write_study
+from pipeline.studies.study import file_name, mean_sd, once, open_study, over_seeds, write_study
 
 logger = logging.getLogger(__name__)
 

@@ -79,6 +79,11 @@ def load_generators(
     return generators, provenances
 
 
+def file_name(name: str) -> str:
+    """A row's name without what file systems mind."""
+    return "".join(letter if letter.isalnum() else "-" for letter in name)
+
+
 def once(path: Path, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """A part's result from its JSON file; computed and written there first if it is not."""
     if not path.is_file():
