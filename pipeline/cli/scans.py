@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pipeline.scans.sources import Source
 
 FILE = click.Path(path_type=Path)
+STATUSES = ("written", "skipped", "failed")
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
@@ -40,6 +41,8 @@ class ScanOptions:
     keep_names: bool = False
     num_parts: int = 1
     part_id: int = 0
+    executor: str = "local"
+    slurm: tuple[str, ...] = ()
     report: Path | None = None
     device: str = "auto"
     overwrite: bool = False
@@ -100,6 +103,10 @@ def scan_options(bundle: str | None, output: str) -> Decorator:
                      help="Share the scans among so many runs."),
         click.option("--part-id", envvar="SLURM_ARRAY_TASK_ID", default=0, show_default=True,
                      type=click.IntRange(min=0), help="Which share, from 0.  [env: SLURM_ARRAY_TASK_ID]"),
+        click.option("--executor", default="local", show_default=True, type=click.Choice(["local", "slurm"]),
+                     help="slurm submits --num-parts shares to a cluster as an array of jobs, and waits for them."),
+        click.option("--slurm", multiple=True, metavar="OPTION=VALUE",
+                     help="An option of sbatch by its long name, for --executor slurm: partition=gpu, time=2:00:00."),
         click.option("--report", metavar="FILE", type=FILE,
                      help="Write a JSON record: versions, device, time and memory of each scan, outputs."),
         click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps."),
@@ -143,12 +150,11 @@ def run_over_scans(kind: str | None, options: ScanOptions, finish: "Finish | Non
         UsageError: if nothing could be started.
         ScanError: if some scans failed.
     """
-    shared_array = options.num_parts == 1 and _from_environment("part_id")
+    shared_array = options.num_parts == 1 and _source("part_id") is ParameterSource.ENVIRONMENT
     part_id = 0 if shared_array else options.part_id  # a job array that shares something else
     _check(options, part_id)
 
     from pipeline.bundles import find_parts
-    from pipeline.errors import ScanError
     from pipeline.inference import Request, load_parts, predict_scans
     from pipeline.inference.outputs import Form
     from pipeline.reports import ScanPage
@@ -156,9 +162,16 @@ def run_over_scans(kind: str | None, options: ScanOptions, finish: "Finish | Non
     from pipeline.scans.sources import in_dataset, open_sources
 
     channels = _channels(options.channel)
-    loaded = load_parts(find_parts(options.bundle), kind, options.device, options.trust_bundle)
+    as_jobs = options.executor == "slurm"
+    # Where jobs are submitted, there may be no GPU.
+    loaded = load_parts(find_parts(options.bundle), kind, "cpu" if as_jobs else options.device, options.trust_bundle)
     predictor, provenance = loaded.predictor, loaded.provenance
     _settle(predictor, options)
+    if as_jobs:
+        from pipeline.cli.cluster import run_as_jobs
+
+        run_as_jobs(options, loaded.metadata["references"][0])
+        return
     modality = options.modality
     if modality is None and len(predictor.channels) > 1 and not channels and any(map(in_dataset, options.scans)):
         # Of several sequences of one person, the first is the scan, and the others go with it.
@@ -186,15 +199,34 @@ def run_over_scans(kind: str | None, options: ScanOptions, finish: "Finish | Non
     if options.report is not None:
         write_run_report(options.report, outcome, predictor, provenance, options.keep_names)
     index = write_folder_pages(options.output, outcome, len(sources))
-    written, skipped, failed = (outcome.of(status) for status in ("written", "skipped", "failed"))
+    counts = {status: len(outcome.of(status)) for status in STATUSES}
     without = len(found_masks.without)
     left_out = f", {without} without a lesion mask left out" if without else ""
-    say(f"{options.output}: {len(written)} written, {len(skipped)} done before, {len(failed)} failed{left_out}")
+    conclude(options.output, counts, index, loaded.metadata["references"][0], left_out)
+
+
+def conclude(output: Path, counts: Mapping[str, int], index: Path | None, reference: str, left_out: str = "") -> None:
+    """Say what became of the scans.
+
+    Args:
+        output: folder of the results.
+        counts: how many of each of `STATUSES`.
+        index: page of all of them; None if there is none.
+        reference: what to cite.
+        left_out: what to say of scans that were not tried.
+
+    Raises:
+        ScanError: if some failed.
+    """
+    from pipeline.errors import ScanError
+
+    written, skipped, failed = (counts[status] for status in STATUSES)
+    say(f"{output}: {written} written, {skipped} done before, {failed} failed{left_out}")
     if index is not None:
         say(f"look at {index}")
-    say(f"Synthetic images for research, not for diagnosis. Please cite: {loaded.metadata['references'][0]}")
+    say(f"Synthetic images for research, not for diagnosis. Please cite: {reference}")
     if failed:
-        raise ScanError(f"{len(failed)} of {len(outcome.records)} scan(s) failed, for the reasons above")
+        raise ScanError(f"{failed} of {sum(counts.values())} scan(s) failed, for the reasons above")
 
 
 def _settle(predictor: Any, options: ScanOptions) -> None:
@@ -245,8 +277,8 @@ def _masks(
     return found, None
 
 
-def _from_environment(name: str) -> bool:
-    return click.get_current_context().get_parameter_source(name) is ParameterSource.ENVIRONMENT
+def _source(name: str) -> ParameterSource | None:
+    return click.get_current_context().get_parameter_source(name)
 
 
 def _channels(given: Iterable[str]) -> dict[str, Path]:
@@ -291,8 +323,18 @@ def _check(options: ScanOptions, part_id: int) -> None:
             f"--part-id {part_id}: expected a number from 0 to {options.num_parts - 1}, with --num-parts "
             f"{options.num_parts}"
         )
+    _check_executor(options)
     if options.report is not None:
         _check_report(options.report)
+
+
+def _check_executor(options: ScanOptions) -> None:
+    from pipeline.errors import UsageError
+
+    if options.executor == "slurm" and _source("part_id") is ParameterSource.COMMANDLINE:
+        raise UsageError("--part-id: --executor slurm submits all shares, expected no --part-id; leave it out")
+    if options.executor == "local" and _source("slurm") is ParameterSource.COMMANDLINE:
+        raise UsageError("--slurm is for --executor slurm; give both or none")
 
 
 def _check_slab(options: ScanOptions) -> None:

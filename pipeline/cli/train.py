@@ -2,12 +2,12 @@
 
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
+from pipeline.cli.again import command_again
 from pipeline.cli.say import say
 
 
@@ -72,31 +72,13 @@ def train(
     if gpus > 1:
         from pipeline.training.processes import run_processes
 
-        code = run_processes([sys.executable, "-m", "pipeline.cli", *_of_each(click.get_current_context())], gpus)
+        code = run_processes(command_again(without=("gpus",)), gpus)
         raise click.exceptions.Exit(code)
     launch(find_bundle(bundle), data, output, presets, overrides, resume, trust_bundle)
     if os.environ.get("RANK", "0") != "0":
         return
     say(f"{output / 'models' / 'model.pt'}: trained; look at {output / 'curves.png'} and {output / 'panels'}")
     say(f"next: phs-pipeline evaluate -b {output} --data {data} -o REPORT")
-
-
-def _of_each(context: click.Context) -> list[str]:
-    """The arguments of this command for each of its processes."""
-    above = context.find_root().params
-    arguments = [f"--{name}" for name in ("debug", "quiet") if above.get(name)] + ["train"]
-    for parameter in context.command.params:
-        value = context.params.get(parameter.name or "")
-        if parameter.name == "gpus" or value in (None, False, ()):
-            continue
-        if isinstance(parameter, click.Argument):
-            arguments.append(str(value))
-        elif value is True:
-            arguments.append(parameter.opts[-1])
-        else:
-            for each in value if isinstance(value, tuple) else [value]:
-                arguments += [parameter.opts[-1], str(each)]
-    return arguments
 
 
 def _value(text: str) -> Any:

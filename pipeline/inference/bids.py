@@ -16,7 +16,7 @@ from pipeline.scans.sources import Source
 BIDS_VERSION = "1.10.0"
 DESCRIPTION = "dataset_description.json"
 # Pictures, pages, tables and records have no place in BIDS; a validator reads over what this file names.
-BIDSIGNORE = "*.png\n*.html\n*.csv\n*_number.json\nrun.json\nsigned.json*\nfailed\n"
+BIDSIGNORE = "*.png\n*.html\n*.csv\n*_number.json\nrun.json\nsigned.json*\nfailed\nslurm\n"
 README = """\
 SYNTHETIC images for research, NOT FOR DIAGNOSIS.
 

@@ -1,9 +1,10 @@
 """What is written once for a run: an index of the pages, tables, and the record that `--report` asks for."""
 
 import hashlib
+import itertools
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,27 @@ def write_run_report(
             "Scans": scans,
         },
     )
+
+
+def joined_run_reports(paths: Sequence[Path]) -> dict[str, Any] | None:
+    """What runs did that shared some scans, as one report.
+
+    Args:
+        paths: what each wrote as `write_run_report`, in the order of the shares.
+
+    Returns:
+        The report, scans in the order of the whole; None of no reports.
+    """
+    reports = [read_json(path) for path in paths]
+    if not reports:
+        return None
+    in_turns = itertools.zip_longest(*(report["Scans"] for report in reports))
+    return {
+        **reports[0],
+        "Device": ", ".join(sorted({report["Device"] for report in reports})),
+        "Counts": {status: sum(report["Counts"][status] for report in reports) for status in reports[0]["Counts"]},
+        "Scans": [scan for scans in in_turns for scan in scans if scan is not None],
+    }
 
 
 def _without_path(source: Source, record: Record) -> str | None:

@@ -15,8 +15,10 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
+import stand_in_slurm
 import torch
 
+from pipeline import slurm
 from pipeline.cli.main import main
 from pipeline.files import sha256
 from pipeline.inference import Inputs, Translator
@@ -256,6 +258,81 @@ def test_a_stranger_s_bundle_runs_its_code_only_with_trust_bundle(
 
 def test_a_share_that_does_not_exist_is_refused(trained: Path, scans: Path, tmp_path: Path) -> None:
     assert call("synthesize", scans, "-b", trained, "-o", tmp_path, "--num-parts", "2", "--part-id", "2") == 2
+
+
+def test_shares_on_a_cluster_go_on_without_us_and_end_with_one_index_and_one_report(
+    trained: Path,
+    scans: Path,
+    uninterrupted: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The second scan is broken; Ctrl-C stops the first call after it has submitted, and the second one waits."""
+    cohort, out, report = tmp_path / "cohort", tmp_path / "out", tmp_path / "run.json"
+    cohort.mkdir()
+    for scan in scans.iterdir():
+        (cohort / scan.name).write_bytes(scan.read_bytes()[: 300 if "scan1" in scan.name else None])
+    stand_in_slurm.install(tmp_path / "cluster")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'cluster'}:{os.environ['PATH']}")
+    monkeypatch.setattr(slurm, "FIRST_POLL_S", 0.1)
+    command = ("synthesize", cohort, "-b", trained, "-o", out, "--executor", "slurm", "--num-parts", "2")
+    with monkeypatch.context() as patched:
+        patched.setattr(time, "sleep", interrupt)
+        assert call(*command, "--report", report, "--slurm", "time=5") == 130
+    assert "job 1 goes on" in capsys.readouterr().err
+    assert call(*command, "--report", report, "--slurm", "time=5") == 1
+    said = capsys.readouterr()
+    assert "job 1 was submitted before" in said.out
+    assert "shares: 2 done, 0 running, 0 waiting, 0 failed" in said.out
+    assert "scan1: failed: " in said.err
+    assert "1 of 6 scan(s) failed" in said.err
+    expected = {name: digest for name, digest in volumes(uninterrupted).items() if "scan1" not in name}
+    assert volumes(out) == expected
+    record = json.loads(report.read_text())
+    assert record["Counts"] == {"written": SCANS - 1, "skipped": 0, "failed": 1}
+    assert [scan["Name"] for scan in record["Scans"]] == [f"scan{place}" for place in range(SCANS)]
+    assert record["FailedShares"] == []
+    index = (out / "index.html").read_text(encoding="utf-8")
+    assert "<p>1 failed" in index
+    assert all(f"scan{place}" in index for place in range(SCANS))
+    assert sorted(path.suffix for path in (out / "slurm").iterdir()) == [".out", ".out"]
+
+
+def interrupt(_: float) -> None:
+    raise KeyboardInterrupt
+
+
+def test_shares_that_all_fail_are_named_with_their_logs(
+    trained: Path, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stand_in_slurm.install(tmp_path / "cluster")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'cluster'}:{os.environ['PATH']}")
+    monkeypatch.setattr(slurm, "GRACE_S", 0.0)
+    monkeypatch.setattr("pipeline.cli.again.sys.executable", "/bin/false")
+    out = tmp_path / "out"
+    assert call("synthesize", scans, "-b", trained, "-o", out, "--executor", "slurm", "--num-parts", "2") == 2
+    said = capsys.readouterr().err
+    for share in range(2):
+        log = out / "slurm" / f"1_{share}_0_log.out"
+        assert f"share {share} failed (job 1_{share}): it was stopped, or memory or time ran out; log: {log}" in said
+        assert log.is_file()
+    assert "no share came through" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--executor", "slurm", "--part-id", "1", "--num-parts", "2"), "submits all shares"),
+        (("--slurm", "time=5"), "--slurm is for --executor slurm"),
+    ],
+)
+def test_options_of_a_cluster_that_do_not_go_together_are_refused(
+    options: tuple[str, ...], said: str, trained: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("synthesize", scans, "-b", trained, "-o", tmp_path / "out", *options) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow
