@@ -41,6 +41,15 @@ def test_a_command_that_does_not_exist_would_be_found(line: str, problem: str | 
     assert found is None if problem is None else problem in str(found)
 
 
+def test_what_follows_a_recipe_for_sbatch_is_a_command() -> None:
+    """The recipes themselves are run by tests/slurm.sh, where Slurm is installed."""
+    pages = [ROOT / "docs/how_to/slurm.md", *sorted((ROOT / "docs/slurm").iterdir())]
+    shown = [found for page in pages for found in re.findall(r"(\w+)\.sbatch (\w.*?)(?:  .*|`.*)?\n", page.read_text())]
+    assert {recipe for recipe, _ in shown} == {page.stem for page in pages[1:]}
+    for recipe, line in shown:
+        assert misspelt(words_of(f"train {line}" if recipe == "train" else line), whole=True) is None, line
+
+
 def test_messages_are_those_of_the_program() -> None:
     program = "\n".join(_texts())
     table = (ROOT / "docs/reference/messages.md").read_text().partition("| says |")[2]
