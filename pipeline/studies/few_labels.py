@@ -27,7 +27,16 @@ from pipeline.preprocessing.cohort_format import Cohort, read_cohort
 from pipeline.preprocessing.few_labels import FewLabelsDataset
 from pipeline.preprocessing.half_slices import HalfSliceDataset
 from pipeline.reports.markdown import count, table
-from pipeline.studies.study import mean_sd, once, open_study, over_seeds, trainings_of, write_study
+from pipeline.studies.study import (
+    label_shares,
+    mean_sd,
+    once,
+    open_study,
+    over_seeds,
+    percent,
+    trainings_of,
+    write_study,
+)
 from pipeline.studies.training import run_trained
 from pipeline.studies.translations import domains, network_input, write_translations
 from pipeline.training.checkpoint import CHECKPOINT, load_tensors
@@ -346,7 +355,7 @@ def _page(
         for metric, heading in METRICS.items()
     ]
     if len(skips) > 1:
-        parts.append(f"### Long skips of GenSeg, {_percent(min(targets))} of the labels\n\n{_skips(frame, printed)}")
+        parts.append(f"### Long skips of GenSeg, {percent(min(targets))} of the labels\n\n{_skips(frame, printed)}")
     first = results[0]
     over = (
         f"{_over(seeds)}; each seed draws its own labels. In brackets the deviation over patients. On the "
@@ -384,8 +393,8 @@ def _arms(frame: pd.DataFrame, metric: str, printed: str | None) -> str:
         if printed:
             cells.append(_printed(PRINTED[printed].get(arm)))
         rows.append([arm, *cells])
-    paper = [f"paper ({printed}), {_percent(PRINTED_LABELS)}"] if printed else []
-    return table(["trained with labels for", *(_percent(share) for share in shares), *paper], rows)
+    paper = [f"paper ({printed}), {percent(PRINTED_LABELS)}"] if printed else []
+    return table(["trained with labels for", *(percent(share) for share in shares), *paper], rows)
 
 
 def _skips(frame: pd.DataFrame, printed: str | None) -> str:
@@ -397,7 +406,7 @@ def _skips(frame: pd.DataFrame, printed: str | None) -> str:
         + ([_printed(of_paper[row["skips"]])] if of_paper else [])
         for _, row in found.iterrows()
     ]
-    paper = [f"paper ({printed}), {_percent(PRINTED_LABELS)}"] if of_paper else []
+    paper = [f"paper ({printed}), {percent(PRINTED_LABELS)}"] if of_paper else []
     return table(["long skips", *METRICS.values(), *paper], rows)
 
 
@@ -405,20 +414,16 @@ def _printed(number: tuple[float, float] | None) -> str:
     return "–" if number is None else f"{number[0]:.2f} ± {number[1]:.2f}"
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:g} %"
-
-
 def _labels(controls: Sequence[dict[str, Any]], targets: dict[float, float | None], labelled_by: str) -> str:
     """How many images were labelled, and by which rule."""
     counts = {share: sorted({c["labels"] for c in controls if c["labelled"] == share}) for share in targets}
     numbers = ", ".join(
-        f"{_percent(share)}: {'–'.join(str(n) for n in dict.fromkeys((found[0], found[-1])))}"
+        f"{percent(share)}: {'–'.join(str(n) for n in dict.fromkeys((found[0], found[-1])))}"
         for share, found in counts.items()
     )
     text = f"Labels are for a share of the training {labelled_by} with the target. Labelled images at {numbers}."
     wanted = next((target for target in targets.values() if target is not None), None)
-    dropped = [_percent(share) for share, target in targets.items() if target is None]
+    dropped = [percent(share) for share, target in targets.items() if target is None]
     if wanted is not None:
         text += f" Of the target {wanted:g} alone"
         text += f", but for {', '.join(dropped)}, where these are too few: there any are labelled." if dropped else "."
@@ -446,7 +451,7 @@ def _verdict(frame: pd.DataFrame, results: Sequence[dict[str, Any]]) -> str:
         above = "above" if ours > rivals.max() else "**not above**"
         p_values = ", ".join(f"{arm} p = {p:.2g}" for (of, arm), p in corrected.items() if of == share)
         lines.append(
-            f"- {_percent(share)}: GenSeg {ours:.3f}, {above} the best of baselines and controls, {rivals.idxmax()} "
+            f"- {percent(share)}: GenSeg {ours:.3f}, {above} the best of baselines and controls, {rivals.idxmax()} "
             f"{rivals.max():.3f}; against {p_values}"
         )
     least = min(test.least_p for test in tests) * len(tests)
@@ -487,7 +492,7 @@ def _figure(frame: pd.DataFrame, printed: str | None) -> Any:
         )  # fmt: skip
         if printed and arm in PRINTED[printed]:
             axes.plot(PRINTED_LABELS, PRINTED[printed][arm][0], marker="x", color=f"C{number}", linestyle="none")
-    axes.set_xscale("log")
+    label_shares(axes, main["labelled"])
     axes.set_xlabel("share of labels" + ("; crosses: printed in the paper" if printed else ""))
     axes.set_ylabel("Dice, pooled")
     axes.legend(fontsize="small")

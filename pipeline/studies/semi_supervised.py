@@ -37,7 +37,7 @@ from pipeline.studies.arms import (
     volumes_of,
     write_found,
 )
-from pipeline.studies.study import file_name, mean_sd, once, open_study, over_seeds, write_study
+from pipeline.studies.study import file_name, label_shares, mean_sd, once, open_study, over_seeds, percent, write_study
 
 logger = logging.getLogger(__name__)
 
@@ -318,7 +318,7 @@ def _table(frame: pd.DataFrame, metric: str, digits: int, shares: Sequence[float
         rows.append([arm, *cells, ""])
     whole = frame[frame["arm"] == EVERY_LABEL].iloc[0]
     rows.append([EVERY_LABEL, *["" for _ in shares], mean_sd(whole, metric, digits)])
-    return table(["labels for", *(f"{100 * share:g} %" for share in shares), "100 %"], rows)
+    return table(["labels for", *(percent(share) for share in shares), "100 %"], rows)
 
 
 def _verdict(frame: pd.DataFrame, results: Sequence[dict[str, Any]], task: Task, shares: Sequence[float]) -> str:
@@ -336,7 +336,7 @@ def _verdict(frame: pd.DataFrame, results: Sequence[dict[str, Any]], task: Task,
             found = means[name, share]
             above = "above" if found > control else "**not above**"
             p = f" (p = {tests[name, share]:.2g})" if (name, share) in tests else ""
-            lines.append(f"- {100 * share:g} %: {name} {found:.3f}, {above} {SUPERVISED} {control:.3f}{p}")
+            lines.append(f"- {percent(share)}: {name} {found:.3f}, {above} {SUPERVISED} {control:.3f}{p}")
     tested = (
         f"p: two-sided Wilcoxon signed-rank test over patients of their mean Dice over seeds, corrected by Holm for "
         f"{count(len(tests), 'test')}; below {ALPHA} it is no chance."
@@ -371,7 +371,7 @@ def _figure(frame: pd.DataFrame, task: Task) -> Any:
             group["labelled"], group[metric], yerr=group[f"{metric}_sd"], marker="o", capsize=3, color=f"C{number}",
             linestyle="-" if arm in task.arms else "--", label=arm,
         )  # fmt: skip
-    axes.set_xscale("log")
+    label_shares(axes, frame["labelled"])
     axes.set_xlabel("share of labels")
     axes.set_ylabel(heading)
     axes.legend(fontsize="small")

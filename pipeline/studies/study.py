@@ -1,7 +1,7 @@
 """A study's folder: the settings it was made with, its finished parts, and the table that it ends in."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +117,19 @@ def mean_sd(row: pd.Series, metric: str, digits: int, missing: str = "–") -> s
         return missing
     deviation = row[f"{metric}_sd"]
     return f"{row[metric]:.{digits}f}" + ("" if pd.isna(deviation) else f" ± {deviation:.{digits}f}")
+
+
+def percent(share: float) -> str:
+    """A share in words: 0.05 is "5 %"."""
+    return f"{100 * share:g} %"
+
+
+def label_shares(axes: Any, shares: Iterable[float]) -> None:
+    """Shares of labels along a plot's x axis, which is logarithmic, at those that were measured."""
+    ticks = sorted(set(shares))
+    axes.set_xscale("log")
+    axes.set_xticks(ticks, [percent(share) for share in ticks])
+    axes.set_xticks([], minor=True)
 
 
 def by_row(frame: pd.DataFrame, column: str) -> dict[str, float]:
