@@ -8,7 +8,7 @@ BIN = $(VENV)/bin
 TESTS = PYTHONWARNINGS="ignore:builtin type:DeprecationWarning" \
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
-.PHONY: demo test quick lint types tests processes docs clean
+.PHONY: demo test quick lint types tests processes docs sbom clean
 
 demo: $(VENV)/.installed
 	$(BIN)/phs-pipeline demo -o $(DEMO)
@@ -37,6 +37,10 @@ processes: $(VENV)/.installed
 # Warnings are errors: a dead link or anchor, a page that is not in the navigation.
 docs: $(VENV)/.installed
 	$(BIN)/mkdocs build --strict
+
+# What the image holds, packages of Python and Debian, as CycloneDX: phs-pipeline.cdx.json. DOCKER_BUILD may say more.
+sbom:
+	DOCKER_BUILDKIT=1 docker build $(DOCKER_BUILD) --file Dockerfile.sbom --output . .
 
 # Done again when the pinned versions or the dependencies change.
 $(VENV)/.installed: pyproject.toml constraints.txt

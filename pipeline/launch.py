@@ -1,6 +1,7 @@
 """Start a training from a bundle: the run's folder becomes a bundle of its own."""
 
 import contextlib
+import json
 import logging
 import os
 import platform
@@ -47,7 +48,8 @@ from pipeline.training.distributed import (
     rank,
     world_size,
 )
-from pipeline.training.trainer import PlayerTrainer
+from pipeline.training.speed import PLAIN
+from pipeline.training.trainer import AUTO, PlayerTrainer
 
 RECORD = "run.json"
 LOCK = ".lock"
@@ -128,6 +130,8 @@ def _resume(bundle: Bundle, cohort: Path, run: Path, overrides: Mapping[str, Any
         longer, go_on = of_first(
             (_longer(run, overrides.get("epochs")), (run / "models" / CHECKPOINT).is_file()) if first else None
         )
+        if not go_on:
+            logger.info("%s: was stopped before its first epoch ended, and starts over", run)
         settings = {**_machine(overrides), **longer, "resume": go_on}
         workflow = _prepared(run, run, run, cohort, settings, trust)
         gathered(True)  # all have read the configs before they are written
@@ -168,6 +172,51 @@ def unfinished(bundle: Bundle) -> str | None:
     if record.finished:
         return None
     return f"{bundle.root} is unfinished: its training was stopped before epoch {record.epochs}"
+
+
+def goes_on(bundle: Bundle, cohort: Path, run: Path, presets: Sequence[str], overrides: Mapping[str, Any]) -> bool:
+    """Whether a folder holds this very training, stopped before its end; a new folder does not.
+
+    Args:
+        bundle: as those below, of `train`.
+        cohort: folder made by `preprocess`.
+        run: the run's folder.
+        presets: names of `bundle.presets`.
+        overrides: config ids and values.
+
+    Raises:
+        UsageError: if it holds a finished training, or another one.
+    """
+    if not (run / "configs" / "train.json").is_file():
+        return False
+    read_cohort(cohort)
+    trained, record = find_bundle(str(run)).name, _read_record(run)
+    # Stopped while it measured how to compute, it has no record yet.
+    begun = (run / RECORD).exists() or (run / "models" / "model.pt").exists()
+    if record.finished and begun:
+        raise UsageError(
+            f"{run}: holds a finished training of {trained}; for another one, `phs-pipeline train {bundle.name} -o RUN`"
+        )
+    if trained != bundle.name:
+        other = [trained]
+    elif record.cohort_sha256 not in (None, sha256(cohort / COHORT_FILE)):
+        other = ["another cohort"]
+    else:
+        other = _other_settings(_configs(bundle, presets, overrides, cohort)[0], run)
+    if other:
+        raise UsageError(
+            f"{run}: holds another training that was stopped ({', '.join(other[:SHOWN])}); go on with it by "
+            f"`phs-pipeline train {trained} --resume`, or start this one by `phs-pipeline train {bundle.name} -o RUN`"
+        )
+    return True
+
+
+def _other_settings(wanted: Mapping[str, Any], run: Path) -> list[str]:
+    """Ids of settings that a run was not started with."""
+    wanted, held = json.loads(json.dumps(wanted)), read_config(run / "configs" / "train.json")
+    # The machine may change, and what `auto` chose is written where it was.
+    free = {"device_name", *(asdict(PLAIN) if wanted.get("amp") == AUTO else ())}
+    return [key for key in {**wanted, **held} if key not in free and wanted.get(key) != held.get(key)]
 
 
 def check_unseen(bundle: Bundle, cohort: Path, split: str) -> None:
@@ -354,20 +403,27 @@ def _check_resumable(
         raise UsageError(f"{run}: was trained on another cohort than {cohort}; give the one it was started with")
 
 
+def _configs(
+    bundle: Bundle, presets: Sequence[str], overrides: Mapping[str, Any], cohort: Path
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The config of a training, and what it lays over the bundle's configs: what the cohort decides, and the user."""
+    train = read_config(bundle.config("train"))
+    chosen = _overlay(bundle, presets, overrides)
+    overlay = _of_cohort(bundle, cohort, train | chosen)
+    if isinstance(chosen.get("channels"), list):
+        overlay["in_channels"] = len(chosen["channels"])
+    overlay |= chosen
+    return _laid_over(train, overlay), overlay
+
+
 def _fill_folder(
     bundle: Bundle, folder: Path, presets: Sequence[str], overrides: Mapping[str, Any], cohort: Path
 ) -> None:
     """Make a folder a bundle of its own, with the settings of this training."""
-    chosen = _overlay(bundle, presets, overrides)
-    settings = read_config(bundle.config("train")) | chosen
-    overlay = _of_cohort(bundle, cohort, settings)
-    if isinstance(chosen.get("channels"), list):
-        overlay["in_channels"] = len(chosen["channels"])
-    overlay |= chosen
-    about = {"name": bundle.name, **_domains(cohort, settings)}
+    training, overlay = _configs(bundle, presets, overrides, cohort)
+    about = {"name": bundle.name, **_domains(cohort, training)}
     refuse_links(bundle)
     (folder / "configs").mkdir(parents=True)
-    training = _laid_over(read_config(bundle.config("train")), overlay)
     inference = _laid_over(read_config(bundle.config("inference")), overlay)
     # The bundle's own inference config describes the weights that it ships; the run's, those that it trains.
     inference |= {

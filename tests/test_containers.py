@@ -8,11 +8,14 @@ import click
 import pytest
 from click.core import ParameterSource
 
+from pipeline.cli.container import FOLDERS, MOUNTED
+from pipeline.cli.container import ROOT as ROOT_IN_CONTAINER
 from pipeline.cli.main import COMMANDS, cli
 
 ROOT = Path(__file__).parents[1]
 COMPOSE = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
 GPU = (ROOT / "docker-compose.gpu.yml").read_text(encoding="utf-8")
+SBOM = (ROOT / "Dockerfile.sbom").read_text(encoding="utf-8")
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 
 
@@ -73,8 +76,19 @@ def test_a_bundle_is_only_named_for_commands_that_have_no_weights_of_their_own()
 def test_a_service_sees_the_folders_that_its_options_name() -> None:
     for name, text in services(COMPOSE).items():
         mounted = re.findall(r"\*([a-z]+)(?:-read)?\b", "".join(re.findall(r"volumes: \[(.*)\]", text)))
-        named = re.findall(r"PHS_\w+: /(\w+)/", text)
+        named = re.findall(r"PHS_\w+: (\w+)/", text)
         assert set(named) <= set(mounted), name
+
+
+def test_a_service_is_told_which_folders_are_mounted_for_its_messages() -> None:
+    told = COMPOSE.partition("x-told: &told\n")[2].partition("\n\n")[0]
+    folders = re.findall(rf"  {MOUNTED}(\w+): \"(\$\S+)\"", told)
+    assert [name.lower() for name, _ in folders] == list(FOLDERS)
+    for name, source in folders:
+        assert f'source: "{source}", target: {ROOT_IN_CONTAINER / name.lower()}' in COMPOSE
+    assert "working_dir: /  " in COMPOSE
+    assert COMPOSE.count("environment: *told") == 1
+    assert COMPOSE.count("    environment:\n") == COMPOSE.count("    environment:\n      <<: *told\n")
 
 
 def test_no_gpu_is_reserved_unless_the_second_file_is_chosen() -> None:
@@ -109,6 +123,6 @@ def test_only_what_the_image_is_built_from_reaches_the_build() -> None:
     rules = [line for line in lines if line and not line.startswith("#")]
     assert rules[0] == "*"
     let_in = {rule.removeprefix("!") for rule in rules if rule.startswith("!")}
-    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", DOCKERFILE, flags=re.MULTILINE)
+    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", DOCKERFILE + SBOM, flags=re.MULTILINE)
     assert let_in == {source for sources in copied for source in sources.split()}
     assert any(fnmatch("bundles/gvs/run", rule) for rule in rules[1:])

@@ -17,7 +17,7 @@ from pipeline.bundles import Bundle, find_bundle, foreign_code, list_bundles, re
 from pipeline.errors import OutputError, UsageError
 from pipeline.files import MACHINE, sha256, write_json
 from pipeline.inference import Inputs, load_predictor
-from pipeline.launch import check_unseen, train, unfinished
+from pipeline.launch import check_unseen, goes_on, train, unfinished
 from pipeline.networks import JohnsonGenerator, UNetSegmentor
 from pipeline.preprocessing.domain import Findings, compare, describe
 from pipeline.preprocessing.window import WindowRule
@@ -334,6 +334,55 @@ def test_a_run_tells_whether_it_came_to_its_end(laptop_run, tmp_path):
     shutil.copytree(laptop_run, tmp_path / "run")
     write_json(tmp_path / "run" / "run.json", {**read_config(laptop_run / "run.json"), "finished": False})
     assert "was stopped before epoch" in str(unfinished(find_bundle(str(tmp_path / "run"))))
+
+
+@pytest.fixture
+def stopped(laptop_run: Path, tmp_path: Path) -> Path:
+    """The run of `laptop_run`, as if it had been stopped before its end."""
+    run = tmp_path / "run"
+    shutil.copytree(laptop_run, run)
+    write_json(run / "run.json", {**read_config(run / "run.json"), "finished": False})
+    return run
+
+
+def test_the_same_command_goes_on_with_a_training_that_was_stopped(stopped, phantom_cohort, tiny):
+    settings = {**tiny, "epochs": 3, "device_name": "cuda"}  # on another machine
+    assert goes_on(find_bundle("gvs"), phantom_cohort, stopped, ("laptop",), settings)
+    # Stopped before it had a record, or wrote the types that `auto` measures to be the fastest.
+    for name in ("run.json", "models/model.pt"):
+        (stopped / name).unlink()
+    config = read_config(stopped / "configs" / "train.json")
+    write_json(stopped / "configs" / "train.json", {**config, "amp": "bfloat16"})
+    assert goes_on(find_bundle("gvs"), phantom_cohort, stopped, ("laptop",), {**settings, "amp": "auto"})
+    assert not goes_on(find_bundle("gvs"), phantom_cohort, stopped.with_name("new"), (), {})
+
+
+@pytest.mark.parametrize(
+    ("bundle", "presets", "changed", "said"),
+    [
+        (
+            "gvs",
+            ("laptop",),
+            {"lambda": 3},
+            r"\(lambda\); go on with it by `phs-pipeline train gvs --resume`, or start",
+        ),
+        ("gvs", (), {}, "another training that was stopped"),
+        ("lesion", ("laptop",), {}, r"another training that was stopped \(gvs\)"),
+    ],
+)
+def test_another_command_does_not(stopped, phantom_cohort, tiny, bundle, presets, changed, said):
+    with pytest.raises(UsageError, match=said):
+        goes_on(find_bundle(bundle), phantom_cohort, stopped, presets, {**tiny, "epochs": 3, **changed})
+
+
+def test_nor_one_on_another_cohort_or_after_the_end(stopped, laptop_run, phantom_cohort, tmp_path, tiny):
+    settings = {**tiny, "epochs": 3}
+    with pytest.raises(UsageError, match="holds a finished training of gvs; for another one, `phs-pipeline"):
+        goes_on(find_bundle("gvs"), phantom_cohort, laptop_run, ("laptop",), settings)
+    shutil.copytree(phantom_cohort, tmp_path / "cohort")
+    (tmp_path / "cohort" / "cohort.json").write_text((phantom_cohort / "cohort.json").read_text() + "\n")
+    with pytest.raises(UsageError, match=r"was stopped \(another cohort\)"):
+        goes_on(find_bundle("gvs"), tmp_path / "cohort", stopped, ("laptop",), settings)
 
 
 def test_two_processes_do_not_train_in_one_folder(go, laptop_run, tmp_path):

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from pipeline import __version__
+from pipeline.cli.container import RUN, in_compose, in_its_form, remark
 from pipeline.cli.say import Lines, complain
 from pipeline.errors import PipelineError, ScanError, printable
 
@@ -108,15 +109,16 @@ def main(arguments: list[str] | None = None) -> None:
     # Read by click, so that PHS_DEBUG counts as --debug does.
     debug = cli.make_context("phs-pipeline", list(arguments), resilient_parsing=True).params["debug"]
     try:
-        code: Any = cli.main(args=arguments, prog_name="phs-pipeline", standalone_mode=False)
+        program = RUN if in_compose() else "phs-pipeline"
+        code: Any = cli.main(args=arguments, prog_name=program, standalone_mode=False)
         sys.exit(code or 0)
     except PipelineError as error:
         if debug:
             raise
-        complain(f"Error: {error}")
+        complain(f"Error: {error}{remark(error)}")
         sys.exit(1 if isinstance(error, ScanError) else 2)
     except click.ClickException as error:
-        error.message = printable(error.message)  # type: ignore[misc]  # final for callers
+        error.message = printable(in_its_form(error.message))  # type: ignore[misc]  # final for callers
         error.show()
         sys.exit(2)
     except click.exceptions.Exit as error:
@@ -128,5 +130,6 @@ def main(arguments: list[str] | None = None) -> None:
         if debug:
             raise
         reason = (error.strerror or str(error)).lower()
-        complain(f"Error: {error.filename or 'a file'}: cannot be used ({reason}); check the path and its permissions")
+        told = f"{error.filename or 'a file'}: cannot be used ({reason}); check the path and its permissions"
+        complain(f"Error: {told}{remark(error)}")
         sys.exit(2)

@@ -8,13 +8,14 @@ from typing import Any
 
 import click
 
+from pipeline.cli.container import in_its_form
 from pipeline.errors import printable
 
 
 def say(text: str, always: bool = False) -> None:
     """Print a line of results, unless `phs-pipeline --quiet` was called and it is not `always` asked for."""
     if always or not click.get_current_context().find_root().params.get("quiet"):
-        click.echo(printable(text))
+        click.echo(printable(in_its_form(text)))
 
 
 def say_json(content: Any) -> None:
@@ -33,12 +34,12 @@ class Lines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The message alone."""
-        return printable(super().format(record))
+        return printable(in_its_form(super().format(record)))
 
 
 def complain(text: str) -> None:
     """Print a sentence about what went wrong."""
-    click.echo(printable(text), err=True)
+    click.echo(printable(in_its_form(text)), err=True)
 
 
 def progress(sentence: str) -> Callable[[int, int], None]:

@@ -6,9 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from pipeline.cli.again import command_again
-from pipeline.cli.say import say
+from pipeline.cli.say import complain, say
+
+# Options that a resumed training takes from its folder.
+SETTLED = ("presets", "epochs", "seed", "settings", "deterministic")
 
 
 @click.command()
@@ -67,14 +71,30 @@ def train(
     overrides |= {name: value for name, value in given.items() if value is not None}
 
     from pipeline.bundles import find_bundle
+    from pipeline.launch import goes_on
     from pipeline.launch import train as launch
 
+    method, context = find_bundle(bundle), click.get_current_context()
+    # Where nobody chose a folder, as in a container, the command that was stopped goes on when it is given again.
+    left_out = context.get_parameter_source("output") is ParameterSource.ENVIRONMENT
+    free = left_out and not resume and "RANK" not in os.environ
+    settled: tuple[str, ...] = ()
+    if free and goes_on(method, data, output, presets, overrides):
+        say(f"{output}: goes on with this training, which was stopped; a new one: phs-pipeline train {bundle} -o RUN")
+        resume, presets, settled = True, (), SETTLED
+        overrides = {name: value for name, value in overrides.items() if name == "device_name"}
     if gpus > 1:
         from pipeline.training.processes import run_processes
 
-        code = run_processes(command_again(without=("gpus",)), gpus)
+        code = run_processes(command_again(without=("gpus", *settled)) + ["--resume"] * bool(settled), gpus)
         raise click.exceptions.Exit(code)
-    launch(find_bundle(bundle), data, output, presets, overrides, resume, trust_bundle)
+    try:
+        launch(method, data, output, presets, overrides, resume, trust_bundle)
+    except KeyboardInterrupt:
+        if (output / "configs" / "train.json").is_file() and os.environ.get("RANK", "0") == "0":
+            again = "the same command goes on" if left_out else "give --resume to go on"
+            complain(f"{output}: stopped; {again} after the last whole epoch")
+        raise
     if os.environ.get("RANK", "0") != "0":
         return
     say(f"{output / 'models' / 'model.pt'}: trained; look at {output / 'curves.png'} and {output / 'panels'}")

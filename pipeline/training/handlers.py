@@ -17,10 +17,10 @@ from torch.utils.tensorboard import SummaryWriter
 from pipeline.errors import UsageError, first_line
 from pipeline.files import small_text, write_text, written_aside
 from pipeline.training.distributed import rank
+from pipeline.training.meanwhile import LINE_EVERY_S, Meanwhile
 from pipeline.training.trainer import PlayerTrainer
 
 LOG_EVERY = 10
-LINE_EVERY_S = 30.0
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 class ProgressBar:
     """A bar with losses and time left on a terminal; none under `--quiet`.
 
-    Without a terminal it is plain lines: one for each epoch and, in epochs that take long, one for every half minute.
+    Without a terminal it is plain lines: one for each epoch and, where that takes long, one for every half minute.
     """
 
     def attach(self, engine: PlayerTrainer) -> None:
@@ -59,34 +59,45 @@ class ProgressBar:
         engine.add_event_handler(Events.COMPLETED | Events.EXCEPTION_RAISED, _stop(progress))
 
     def _attach_lines(self, engine: PlayerTrainer) -> None:
-        times = {"epoch": 0.0, "line": 0.0}
+        times = {"epoch": 0.0, "step": 0.0, "line": 0.0}
 
         def begin() -> None:
-            times["epoch"] = times["line"] = time.monotonic()
+            times["epoch"] = times["step"] = times["line"] = time.monotonic()
+
+        def tell() -> None:
+            epoch, epochs, length = engine.state.epoch, engine.state.max_epochs, engine.state.epoch_length
+            done = engine.state.iteration - (epoch - 1) * length
+            if done <= 0 or engine.state.output is None:
+                logger.info("epoch %d/%d, in its first step", max(epoch, 1), epochs)
+                return
+            left = (times["step"] - times["epoch"]) * (epochs * length - engine.state.iteration) / done
+            losses = _sentence(_players(engine.state.output))
+            logger.info("epoch %d/%d, step %d/%d: %s, %s left", epoch, epochs, done, length, losses, _duration(left))
+
+        # A single step of a large network takes minutes on a CPU, and so may the validation after the last one.
+        meanwhile = Meanwhile(tell)
 
         def step(engine: PlayerTrainer) -> None:
-            now, epoch, length = time.monotonic(), engine.state.epoch, engine.state.epoch_length
-            done = engine.state.iteration - (epoch - 1) * length
-            if now - times["line"] < LINE_EVERY_S or done == length:
-                return
-            times["line"] = now
-            left = (now - times["epoch"]) * (engine.state.max_epochs * length - engine.state.iteration) / done
-            losses = _sentence(_players(engine.state.output))
-            logger.info(
-                "epoch %d/%d, step %d/%d: %s, %s left",
-                *(epoch, engine.state.max_epochs, done, length, losses, _duration(left)),
-            )
+            now = times["step"] = time.monotonic()
+            last = engine.state.iteration == engine.state.epoch * engine.state.epoch_length
+            if now - times["line"] >= LINE_EVERY_S and not last:
+                times["line"] = now
+                tell()
+                meanwhile.said()
 
         def end(engine: PlayerTrainer) -> None:
+            meanwhile.said()
             seconds, epoch = time.monotonic() - times["epoch"], engine.state.epoch
             losses, left = _sentence(_players(engine.state.output)), seconds * (engine.state.max_epochs - epoch)
             logger.info(
                 "epoch %d/%d: %s, %.0f s, %s left", epoch, engine.state.max_epochs, losses, seconds, _duration(left)
             )
 
+        engine.add_event_handler(Events.STARTED, meanwhile.start)
         engine.add_event_handler(Events.EPOCH_STARTED, begin)
         engine.add_event_handler(Events.ITERATION_COMPLETED, step)
         engine.add_event_handler(Events.EPOCH_COMPLETED, end)
+        engine.add_event_handler(Events.COMPLETED | Events.EXCEPTION_RAISED, _stop(meanwhile))
 
 
 class Curves:
@@ -190,7 +201,7 @@ def _sentence(losses: dict[str, Tensor]) -> str:
     return ", ".join(f"{name} {float(value):.4f}" for name, value in losses.items())
 
 
-def _stop(progress: Progress) -> Any:
+def _stop(progress: Progress | Meanwhile) -> Any:
     def stop(engine: PlayerTrainer, *error: BaseException) -> None:
         del engine
         progress.stop()

@@ -10,6 +10,8 @@ import torch
 # A choice that departs from float32 has to be faster by more than what one measurement differs from the next.
 WORTH_IT = 0.95
 ROUNDS = 3
+# Steps that take long differ less from each other: fewer rounds will do.
+PATIENCE_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,15 @@ def fastest(options: Sequence[Speed], step: Callable[[Speed], None]) -> tuple[Sp
         step: computes once, and returns when it is done.
     """
     seconds: dict[Speed, list[float]] = {option: [] for option in options}
+    began = time.perf_counter()
     for turn in range(ROUNDS + 1):
         for option in options:
             start = time.perf_counter()
             step(option)
             if turn:  # the first step allocates and compiles
                 seconds[option].append(time.perf_counter() - start)
+        if turn and time.perf_counter() - began > PATIENCE_S:
+            break
     medians = {option: statistics.median(taken) for option, taken in seconds.items()}
     best = min(options, key=medians.__getitem__)
     return (best if medians[best] < WORTH_IT * medians[options[0]] else options[0]), medians

@@ -28,6 +28,7 @@ from pipeline.training.distributed import (
     world_size,
 )
 from pipeline.training.draws import DrawnByIndex, drawn_by_index
+from pipeline.training.meanwhile import Meanwhile
 from pipeline.training.random_state import random_states, set_random_states
 from pipeline.training.speed import PLAIN, Speed, candidates, fastest
 
@@ -149,7 +150,8 @@ class PlayerTrainer(Trainer):
         """
         if not self.undecided:
             return
-        speed, self.step_seconds = of_first(self._measured() if rank() == 0 else None)
+        with Meanwhile(lambda: logger.info("measuring some steps, to compute in what is fastest")):
+            speed, self.step_seconds = of_first(self._measured() if rank() == 0 else None)
         self.compute(speed)
         compared = "; ".join(f"{option} {taken:.2f} s" for option, taken in self.step_seconds.items())
         logger.info("computing in %s, chosen by the time of a step (%s)", speed, compared)

@@ -202,6 +202,53 @@ def test_bundles_lists_methods_presets_and_whether_weights_are_there_by_the_comm
     assert "harmonic (0.1.0, weights none: it solves Laplace's equation, and has nothing to train)" in done.output
 
 
+def test_where_the_folder_was_left_out_the_command_that_was_stopped_goes_on(
+    laptop_run, phantom_cohort, tiny, tmp_path, capsys, monkeypatch
+):
+    run, started = tmp_path / "run", []
+    shutil.copytree(laptop_run, run)
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**record, "finished": False}))
+    monkeypatch.setattr("pipeline.launch.train", lambda *given: started.append(given[2:6]))
+    monkeypatch.setattr("pipeline.training.processes.run_processes", lambda command, _: started.append(command) or 0)
+    command = [*arguments(phantom_cohort, run, tiny), "--preset", "laptop", "--epochs", "3"]
+    del command[command.index("-o") : command.index("-o") + 2]
+    monkeypatch.setenv("PHS_TRAIN_OUTPUT", str(run))  # as a container sets it
+    with pytest.raises(SystemExit) as done:
+        main(command)
+    assert done.value.code == 0
+    assert f"{run}: goes on with this training, which was stopped" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main([*command, "-o", str(run)])
+    assert started[0] == (run, (), {"device_name": "cpu"}, True)
+    assert not started[1][3], "what is typed is not guessed at"
+    with pytest.raises(SystemExit):
+        main([*command, "--gpus", "2"])
+    assert started[2][3:] == ["train", "gvs", "--data", str(phantom_cohort), "--device", "cpu", "--resume"]
+
+
+@pytest.mark.parametrize(("left_out", "again"), [(True, "the same command goes on"), (False, "give --resume to go on")])
+def test_a_training_that_is_stopped_says_how_to_go_on(
+    phantom_cohort, tiny, tmp_path, capsys, monkeypatch, left_out, again
+):
+    run = tmp_path / "run"
+
+    def interrupted(*_: Any) -> None:
+        (run / "configs").mkdir(parents=True)
+        (run / "configs" / "train.json").touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipeline.launch.train", interrupted)
+    command = arguments(phantom_cohort, run, tiny)
+    if left_out:
+        monkeypatch.setenv("PHS_TRAIN_OUTPUT", str(run))
+        del command[command.index("-o") : command.index("-o") + 2]
+    with pytest.raises(SystemExit) as done:
+        main(command)
+    assert done.value.code == 130
+    assert f"{run}: stopped; {again} after the last whole epoch" in capsys.readouterr().err
+
+
 def test_gpus_starts_the_same_command_once_for_each_without_the_option(monkeypatch):
     started = []
     monkeypatch.setattr(

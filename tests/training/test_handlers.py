@@ -6,11 +6,13 @@ import itertools
 import logging
 import math
 import re
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from ignite.engine import Events
 from monai.inferers import SimpleInferer
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -103,6 +105,27 @@ def test_without_a_terminal_a_long_epoch_says_every_half_minute_how_far_it_is(mo
     lines = [record.getMessage() for record in caplog.records if record.name == LOGGER][:2]
     assert re.fullmatch(r"epoch 1/6, step 2/4: dim 0\.\d+, 9 min left", lines[0])  # 22 steps of 25 s
     assert re.fullmatch(r"epoch 1/6: dim 0\.\d+, 125 s, 10 min left", lines[1])
+
+
+def test_without_a_terminal_what_takes_long_between_two_steps_is_told_of_too(monkeypatch, caplog):
+    monkeypatch.setattr("pipeline.training.meanwhile.LINE_EVERY_S", 0.01)
+    method = Dimming()
+    forward = method.forward
+    waits = iter([0.2, 0.0, 0.0, 0.0])
+    monkeypatch.setattr(method, "forward", lambda batch: (time.sleep(next(waits)), forward(batch))[1])
+
+    class Validation:
+        def attach(self, engine: PlayerTrainer) -> None:
+            engine.add_event_handler(Events.EPOCH_COMPLETED, lambda: time.sleep(0.2))
+
+    with caplog.at_level(logging.INFO, LOGGER):
+        run(Validation(), ProgressBar(), method=method)
+    lines = [record.getMessage() for record in caplog.records if record.name == LOGGER]
+    assert lines[0] == "epoch 1/2, in its first step"
+    assert any(re.fullmatch(r"epoch 1/2, step 2/2: dim 0\.\d+, 0 min left", line) for line in lines)
+    said = len(lines)
+    time.sleep(0.05)
+    assert len(caplog.records) == said, "the end of the training is the end of it"
 
 
 def test_quiet_shows_nothing(caplog):

@@ -27,6 +27,21 @@ def test_half_precision_is_chosen_where_it_is_clearly_faster(monkeypatch, second
     assert steps == [PLAIN, HALF] * (len(steps) // 2)
 
 
+@pytest.mark.parametrize(("seconds", "rounds"), [(1.0, 1 + speed.ROUNDS), (40.0, 2)])
+def test_of_steps_that_take_long_fewer_are_measured(monkeypatch, seconds, rounds):
+    clock = [0.0]
+    steps = []
+
+    def step(option: Speed) -> None:
+        steps.append(option)
+        clock[0] += seconds
+
+    monkeypatch.setattr(speed.time, "perf_counter", lambda: clock[0])
+    _, medians = fastest([PLAIN, HALF], step)
+    assert len(steps) == 2 * rounds
+    assert set(medians.values()) == {seconds}
+
+
 def test_the_choice_is_said_in_words():
     assert [str(option) for option in (PLAIN, Speed("bfloat16", channels_last=True))] == [
         "float32, contiguous",
