@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.bundles import Bundle, read_config
 from pipeline.comparison import read_report
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, printable
 from pipeline.files import sha256, written_aside
 from pipeline.metrics import Metric
 from pipeline.reports.evaluation_report import judge_text, score_text, scores_table
@@ -74,7 +74,7 @@ def _evaluated(bundle: Bundle, summary: dict[str, Any]) -> list[str]:
     name = _measured(bundle, summary)
     judge = [] if summary["judge"] is None else [judge_text(summary["judge"], cohort["split"])]
     return [
-        f"### {'On' if name == bundle.name else f'{name} on'} the {cohort['split']} patients",
+        f"### {'On' if name == bundle.name else f'{escaped(name)} on'} the {cohort['split']} patients",
         f"{who}, cohort {cohort['sha256'][:12]}…; mean ± standard deviation over patients (n):",
         f"    phs-pipeline evaluate -b {name} --data COHORT --split {cohort['split']} -o REPORT",
         scores_table(metrics, summary["methods"]),
@@ -97,13 +97,13 @@ def _healthy(bundle: Bundle, report: Path, summary: dict[str, Any]) -> list[str]
         "### Identity on the healthy",
         f"Where there is no disease, nothing should change. {who}; mean ± standard deviation over patients (n):",
         f"    phs-pipeline evaluate -b {_measured(bundle, summary)} --healthy --data COHORT -o REPORT",
-        table(["", _measured(bundle, summary)], rows),
+        table(["", escaped(_measured(bundle, summary))], rows),
     ]
 
 
 def _measured(bundle: Bundle, summary: dict[str, Any]) -> str:
-    """Name of what was measured: the bundle, or two that are used together."""
-    return escaped(str(summary["provenance"].get("Bundle", bundle.name)))
+    """Name of what was measured, on one line: the bundle, or two that are used together."""
+    return printable(str(summary["provenance"].get("Bundle", bundle.name)))
 
 
 def _check_weights(bundle: Bundle, report: Path, summary: dict[str, Any]) -> None:

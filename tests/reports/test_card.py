@@ -49,6 +49,18 @@ def test_tables_replace_what_is_between_the_markers(bundle: Bundle, healthy: Pat
     assert card(bundle, [healthy], pictures=True) == text
 
 
+def test_a_command_names_the_bundle_as_it_is_typed_and_a_table_shows_it(bundle: Bundle, healthy: Path) -> None:
+    path = healthy / "summary.json"
+    content = json.loads(path.read_text())
+    content["provenance"]["Bundle"] = "phs_gan\n<b>"
+    path.write_text(json.dumps(content))
+    text = card(bundle, [healthy], pictures=False)
+    (command,) = [line for line in text.splitlines() if "phs-pipeline evaluate" in line]
+    assert command.startswith("    phs-pipeline evaluate -b phs_gan")
+    assert "\n<b>" not in text
+    assert "| | phs\\_gan" in text
+
+
 def test_figures_of_other_weights_and_cards_without_markers_are_refused(bundle: Bundle, healthy: Path) -> None:
     (bundle.root / "models" / "model.pt").write_text("others")
     with pytest.raises(UsageError, match=r"report: measured weights \w{12}, expected those of gvs"):
