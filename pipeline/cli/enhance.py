@@ -31,7 +31,7 @@ def enhancement(alpha: float) -> "Finish":
     """What `enhance` makes of a translator's results."""
     from functools import partial
 
-    from pipeline.inference import enhance as enhanced
+    from pipeline.inference.enhance import enhance as enhanced
     from pipeline.inference.run import Finish
 
     return Finish(("enhanced", "image"), {"Alpha": alpha}, partial(enhanced, alpha=alpha))

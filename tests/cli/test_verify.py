@@ -1,8 +1,10 @@
 """`phs-pipeline verify` as a user sees it: what is said of each file, and the exit code."""
 
 import json
+import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -55,6 +57,18 @@ def twin(scan: Path, tmp_path: Path) -> Path:
     }
     path.with_name("flair_desc-pseudohealthy.json").write_text(json.dumps(content))
     return path
+
+
+def test_no_network_library_is_imported(twin: Path) -> None:
+    program = (
+        f"import sys\nfrom pipeline.cli.main import main\ntry: main(['verify', {str(twin)!r}])\n"
+        "finally: print('heavy:', sorted({'torch', 'monai', 'SimpleITK', 'pandas', 'matplotlib'} & set(sys.modules)))"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    answer = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert answer.returncode == 0
+    assert "ours and unchanged" in answer.stdout
+    assert answer.stdout.endswith("heavy: []\n")
 
 
 class TestOurs:

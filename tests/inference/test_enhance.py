@@ -10,7 +10,7 @@ from torch import nn
 
 from pipeline.errors import UsageError
 from pipeline.inference import Translator
-from pipeline.inference import enhance as enhance_result
+from pipeline.inference.enhance import enhance as enhance_result
 from pipeline.scans import Scan, read_nifti
 
 

@@ -13,7 +13,8 @@ import pytest
 from torch import nn
 
 from pipeline.errors import ScanError, UsageError
-from pipeline.inference import Result, Translator, enhance
+from pipeline.inference import Result, Translator
+from pipeline.inference.enhance import enhance
 from pipeline.inference.outputs import Form, Outputs, output_names
 from pipeline.reports import ScanPage
 from pipeline.scans import Scan

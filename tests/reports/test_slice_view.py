@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.inference import enhance
+from pipeline.inference.enhance import enhance
 from pipeline.inference.products import Product, Result
 from pipeline.reports import slice_view as module
 from pipeline.reports.plane import AXIAL, CORONAL, SAGITTAL, Plane
