@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from pipeline import __version__
+from pipeline.allocator import keep_freed_memory
 from pipeline.cli.container import RUN, in_compose, in_its_form, remark
 from pipeline.cli.say import Lines, complain
 from pipeline.errors import PipelineError, ScanError, printable
@@ -101,6 +102,7 @@ def terminate(*_: object) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; turn errors of ours into one sentence and an exit code."""
     signal.signal(signal.SIGTERM, terminate)
+    keep_freed_memory()
     arguments = sys.argv[1:] if arguments is None else arguments
     # A terminal that lacks a letter, of ours or of a file's name, is shown its number instead.
     for stream in (sys.stdout, sys.stderr):
