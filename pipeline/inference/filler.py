@@ -98,7 +98,11 @@ class FillsMask(ABC):
         """
 
     def _try(self, windowed: NDArray[np.float32], spacing_mm: tuple[float, float, float]) -> None:
-        self.fill(windowed, windowed[:, 0] > 0.5, spacing_mm)
+        # A square in the middle: a network may be shown the hole and what is around it alone.
+        hole = np.zeros((len(windowed), *windowed.shape[2:]), dtype=bool)
+        rows, columns = (slice(3 * side // 8, 5 * side // 8) for side in hole.shape[1:])
+        hole[:, rows, columns] = True
+        self.fill(windowed, hole, spacing_mm)
 
     def draw(self, samples: int, seed: int = 0) -> None:
         """Give the spread of plausible fills with each result, and some of them.

@@ -134,7 +134,10 @@ class ResidualFiller(FillsMask, NetworkPredictor):
         runner = self.runner.on(Grid(wide.spacing_mm, (len(rows), len(columns)), wide.stride))
         part = channels[:, :, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
         for batch, change in runner.on_pixels(
-            part.numpy(), pixels_mm, lambda shown, output: output - runner.main_channel(shown)
+            part.numpy(),
+            pixels_mm,
+            lambda shown, output: output - runner.main_channel(shown),
+            chosen=np.any(trusted[span], axis=(1, 2)),
         ):
             whole = torch.zeros(len(change), 1, *wide.size)
             whole[:, :, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = torch.from_numpy(change)

@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from pipeline.preprocessing.box import wider
 from pipeline.preprocessing.domain import Features, measure
 from pipeline.preprocessing.foreground import AIR, foreground
 
@@ -19,6 +20,8 @@ BRIDGE_MM = 7.0
 # Sulci are narrower than twice this, ventricles mostly wider.
 SULCUS_MM = 2.5
 STEP_MM = 4.0  # that the brain grows by from a slice to the next
+# Around head or body: more than the filter and the sulci reach, so that air beyond changes nothing.
+MARGIN_MM = 5.0
 
 
 def brain_tissue(
@@ -40,14 +43,29 @@ def brain_tissue(
     inside, features = _head(axial, spacing_mm)
     if features is None:
         return inside
-    if features.kind == "whole":
-        inside = depth_mm(inside, spacing_mm) > SCALP_MM
+    box = wider(ndimage.find_objects(inside.view(np.uint8))[0], MARGIN_MM, spacing_mm)
+    found = np.zeros_like(inside)
+    found[box] = _tissue(
+        axial[box], inside[box], features.kind == "whole", spacing_mm, None if lesion is None else lesion[box]
+    )
+    return found
+
+
+def _tissue(
+    axial: NDArray[np.float32],
+    head: NDArray[np.bool_],
+    whole: bool,
+    spacing_mm: tuple[float, float, float],
+    lesion: NDArray[np.bool_] | None,
+) -> NDArray[np.bool_]:
+    """Brain tissue in the box of a head or a stripped brain."""
+    inside = depth_mm(head, spacing_mm) > SCALP_MM if whole else head.copy()
     if lesion is not None:
         inside &= ~lesion
     smooth = ndimage.gaussian_filter(axial, [SMOOTH_MM / mm if mm < THICK_MM else 0 for mm in spacing_mm])
     low, high = (share * float(np.median(smooth[inside])) for share in TISSUE) if inside.any() else (0.0, 0.0)
     tissue = inside & (smooth > low) & (smooth < high)
-    if features.kind == "whole":
+    if whole:
         tissue = _without_face(tissue, spacing_mm)
     grown = _distance_mm(tissue, spacing_mm) <= SULCUS_MM
     closed: NDArray[np.bool_] = inside & (depth_mm(grown, spacing_mm) > SULCUS_MM)

@@ -20,14 +20,15 @@ def foreground(
         Same shape; all False if nothing is brighter than air.
     """
     bright = axial > AIR
-    labels, count = ndimage.label(bright)
-    if count == 0:
+    boxes = ndimage.find_objects(bright.view(np.uint8))
+    if not boxes:
         return bright
+    labels, _ = ndimage.label(bright[boxes[0]])
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
-    largest: np.ndarray = labels == sizes.argmax()
-    # Outside its box the object has no holes.
-    box = ndimage.find_objects(largest.view(np.uint8))[0]
-    for axial_slice in largest[box]:
+    largest: np.ndarray = np.zeros_like(bright)
+    inside = largest[boxes[0]]
+    np.equal(labels, sizes.argmax(), out=inside)
+    for axial_slice in inside:
         ndimage.binary_fill_holes(axial_slice, output=axial_slice)
     return largest

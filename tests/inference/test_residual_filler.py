@@ -81,10 +81,19 @@ def test_the_network_sees_the_filled_slices_with_neighbours_the_hole_and_the_oth
     network = Adds()
     filled(filler(network), scan, hole)
     shown = torch.cat(network.seen)
-    assert shown.shape[:2] == (5, 12), "the slices of the hole and one on each side, four channels of three slices"
+    assert shown.shape[:2] == (3, 12), "the slices of the hole, and of each four channels of three slices"
     assert int(shown[:, 4].sum()) == hole.sum()
     inside = shown[:, 4:5] > 0
     assert shown[:, 1:2][inside].min() > 0, "the hole is filled already"
+
+
+def test_slices_between_lesions_are_not_shown_to_the_network(scan, hole):
+    network = Adds(0.1)
+    apart = hole.copy()
+    apart[8:12, 10:14, 5] = False
+    change = filled(filler(network), scan, apart).astype(float) - filled(HarmonicFiller(WINDOW), scan, apart)
+    assert sum(map(len, network.seen)) == 2
+    np.testing.assert_allclose(change[apart], 0.1 * HIGH, atol=1)
 
 
 def test_a_hole_that_vanishes_on_the_grid_is_filled_harmonically(scan):

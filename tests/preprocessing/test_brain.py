@@ -71,5 +71,13 @@ def test_noise_around_the_head_is_no_head(brain: NDArray[np.float32]) -> None:
     assert found[brain > FLUID].mean() > 0.9
 
 
+@pytest.mark.parametrize("head", [False, True])
+def test_air_around_changes_nothing(brain: NDArray[np.float32], head: bool) -> None:
+    image = (in_a_head(brain) if head else brain) / 1200
+    tight = np.pad(image, ((0, 0), (4, 4), (4, 4))).astype(np.float32)
+    wide = np.pad(tight, ((0, 0), (30, 20), (10, 40)))
+    np.testing.assert_array_equal(brain_tissue(wide, MM)[:, 30:-20, 10:-40], brain_tissue(tight, MM))
+
+
 def test_nothing_is_found_in_nothing() -> None:
     assert not brain_tissue(np.zeros((4, 20, 20), np.float32), MM).any()
