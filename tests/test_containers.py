@@ -126,3 +126,26 @@ def test_only_what_the_image_is_built_from_reaches_the_build() -> None:
     copied = re.findall(r"^COPY (?!--from)(.+) \S+$", DOCKERFILE + SBOM, flags=re.MULTILINE)
     assert let_in == {source for sources in copied for source in sources.split()}
     assert any(fnmatch("bundles/gvs/run", rule) for rule in rules[1:])
+
+
+def test_apptainer_builds_the_image_of_the_dockerfile() -> None:
+    definition = (ROOT / "apptainer.def").read_text(encoding="utf-8")
+    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", DOCKERFILE, flags=re.MULTILINE)
+    files = dict(re.findall(r"^    (\S+) /source/(\S+)$", definition, flags=re.MULTILINE))
+    assert set(files) == {source for sources in copied for source in sources.split()}
+    assert all(source == target for source, target in files.items())
+    assert f"BASE={re.findall(r'^FROM (.+)$', DOCKERFILE, flags=re.MULTILINE)[-1]}\n" in definition
+    assert "-c /source/constraints.txt" in definition
+    for name, value in re.findall(r"image\.(\w+)=\"([^\"]+)\"", DOCKERFILE):
+        assert f"org.opencontainers.image.{name} {value}\n" in definition
+
+
+def test_continuous_integration_ends_with_the_summary_of_the_tests() -> None:
+    lines = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    assert any("tests/containers.sh" in line for line in lines[:-1])
+    assert lines[-1] == "make test"
+
+
+def test_a_stopped_training_has_time_to_finish_a_step() -> None:
+    assert "STOPSIGNAL SIGINT" in DOCKERFILE
+    assert "stop_grace_period: 1m " in COMPOSE

@@ -42,8 +42,8 @@ def remark(error: BaseException) -> str:
         What follows the message; empty outside of containers, and where it would explain nothing.
     """
     about = ABOUT.match(str(error))
-    path = getattr(error, "filename", None) or (about[1] if about else None)
-    if path is None or not in_compose():
+    path = str(getattr(error, "filename", None) or (about[1] if about else ""))
+    if not (path and in_compose()):
         return ""
     numbers = {each.errno for each in _causes(error) if isinstance(each, OSError)}
     missing = not os.path.lexists(path) and ("/" in path or "." in path)
@@ -62,8 +62,11 @@ def remark(error: BaseException) -> str:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
+    # A sentence of ours that is raised again from what MONAI made of it lies below its own cause.
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
         yield error
+        seen.add(id(error))
         error = error.__cause__ or error.__context__
 
 

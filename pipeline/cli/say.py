@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,9 @@ import click
 
 from pipeline.cli.container import in_its_form
 from pipeline.errors import printable
+
+LINE_EVERY_S = 30.0
+logger = logging.getLogger(__name__)
 
 
 def say(text: str, always: bool = False) -> None:
@@ -43,14 +47,22 @@ def complain(text: str) -> None:
 
 
 def progress(sentence: str) -> Callable[[int, int], None]:
-    """Print how much is done, on a terminal, in one line that is written again.
+    """Print how much is done: on a terminal in one line that is written again, elsewhere a line each half minute.
 
     Args:
         sentence: with {} for how many are done and {} for how many there are.
     """
+    began = line = time.monotonic()
 
     def tell(done: int, total: int) -> None:
+        nonlocal line
         if sys.stderr.isatty():
             click.echo(f"\r{sentence.format(done, total)}", err=True, nl=done == total)
+            return
+        now = time.monotonic()
+        if done < total and now - line >= LINE_EVERY_S:
+            line = now
+            left = (now - began) / max(done, 1) * (total - done)
+            logger.info("%s, %.0f min left", sentence.format(done, total), left / 60)
 
     return tell

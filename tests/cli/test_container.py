@@ -92,6 +92,13 @@ def test_a_folder_of_another_user_is_told_with_both_and_the_settings(
 
 
 @pytest.mark.usefixtures("compose")
+def test_a_sentence_below_its_own_cause_is_told_as_any_other() -> None:
+    error, wrapped = UsageError("data/x: is no scan"), RuntimeError("failed to build")
+    wrapped.__cause__, error.__cause__ = error, wrapped
+    assert remark(error) == "; data/ is your /home/me/scans"
+
+
+@pytest.mark.usefixtures("compose")
 def test_a_folder_that_is_mounted_read_only_is_told_with_the_others() -> None:
     assert remark(denied(Path("data/x"), errno.EROFS)) == (
         "; data/ is mounted read-only for this command, of data/ (your /home/me/scans), out/ (your ./out): take another"
