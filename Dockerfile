@@ -2,7 +2,9 @@ FROM python:3.11-slim-bookworm AS wheel
 COPY pyproject.toml README.md LICENSE /source/
 COPY pipeline /source/pipeline
 COPY bundles /source/bundles
-RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheel /source
+RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheel /source \
+ && python -c "import tomllib as t; print(*t.load(open('/source/pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
+      > /requirements.txt
 
 FROM python:3.11-slim-bookworm
 LABEL org.opencontainers.image.title="phs-pipeline" \
@@ -14,10 +16,9 @@ ARG TORCH_INDEX=""
 
 # The dependencies have a layer of their own, so that a change of the source rebuilds seconds, not gigabytes.
 WORKDIR /build
-COPY pyproject.toml constraints.txt ./
-RUN python -c "import tomllib as t; print(*t.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
-      > requirements.txt \
- && pip install --no-cache-dir ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} -c constraints.txt -r requirements.txt
+COPY --from=wheel /requirements.txt ./
+COPY constraints.txt ./
+RUN pip install --no-cache-dir ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} -c constraints.txt -r requirements.txt
 
 # Any user id can run the image: all have a home, and a name, without which `import monai` fails for unknown ids.
 ENV HOME=/tmp/home USER=phs MPLCONFIGDIR=/tmp/home/matplotlib PYTHONUNBUFFERED=1
