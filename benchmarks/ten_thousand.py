@@ -14,13 +14,18 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
 import numpy as np
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from pipeline.metrics import Metric
+
 SHAPE = (20, 24, 6)
-SLICES = 20  # of each scan, in the tables of an evaluation
+SLICES = 10  # of each scan, in the tables of an evaluation
 CONTROLS = ("untouched input", "mean-filled lesion", "ring-filled lesion", "mirrored hemisphere", "harmonic")
 METHODS = ("gvs", "cyclegan")
 PROGRAM = [sys.executable, "-m", "pipeline.cli"]
@@ -112,31 +117,30 @@ def figures(seed: int) -> tuple[list[dict[str, Any]], set[str]]:
     return score_rows({}, list(range(SLICES)), given, METRICS.values()), set(given)
 
 
-def write_tables(folder: Path, count: int, name: str = METHODS[0]) -> None:
+def write_tables(folder: Path, count: int) -> None:
     """Tables of an evaluation of a method and five controls: all but reading scans and running networks."""
-    from pipeline.evaluation.scores import score_methods
     from pipeline.evaluation.slice_table import SliceTable
-    from pipeline.files import table_csv, write_json, write_table, write_text
+    from pipeline.files import write_table
     from pipeline.metrics import METRICS
     from pipeline.metrics.metric import metrics_for
 
-    table, drawn = SliceTable(), np.random.default_rng(0)
-    measured = {row: figures(100 + place) for place, row in enumerate(CONTROLS)}
-    measured = {name: figures(METHODS.index(name)), **measured}
+    table = SliceTable()
+    measured = {row: figures(place) for place, row in enumerate((METHODS[0], *CONTROLS))}
     for number in range(count):
-        keys, factor = {"patient": f"sub-{number:05}", "subject": f"sub-{number:05}"}, drawn.uniform(0.9, 1.0)
+        keys = {"patient": f"sub-{number:05}", "subject": f"sub-{number:05}"}
         for method, (rows, _) in measured.items():
-            varied = [
-                {key: value * factor if isinstance(value, float) else value for key, value in row.items()}
-                for row in rows
-            ]
-            table.add([{"method": method, **keys, **row} for row in varied])
-    metrics = metrics_for(METRICS, measured[name][1])
-    volumes = table.volumes(metrics)
-    report = folder / name
-    write_table(report / "slices.csv", table.frames())
-    write_text(report / "patients.csv", table_csv(volumes))
-    dice = {"pooled": 0.8, "mean_per_slice": 0.7}
+            table.add([{"method": method, **keys, **row} for row in rows])
+    metrics = metrics_for(METRICS, measured[METHODS[0]][1])
+    write_report_of(folder / METHODS[0], METHODS[0], table.volumes(metrics), metrics)
+    write_table(folder / METHODS[0] / "slices.csv", table.frames())
+
+
+def write_report_of(report: Path, name: str, volumes: "DataFrame", metrics: "list[Metric]") -> None:
+    """What a report holds of volumes."""
+    from pipeline.evaluation.scores import score_methods
+    from pipeline.files import table_csv, write_json, write_text
+
+    count, dice = volumes["subject"].nunique(), {"pooled": 0.8, "mean_per_slice": 0.7}
     summary = {
         "format": 2, "method": name, "kind": "translator", "provenance": {"Bundle": name}, "a_dice": None,
         "cohort": {"sha256": "a", "split": "test", "patients": count, "volumes": count, "slices": SLICES * count,
@@ -145,13 +149,31 @@ def write_tables(folder: Path, count: int, name: str = METHODS[0]) -> None:
         "metrics": [metric.record() for metric in metrics],
         "methods": score_methods(volumes, metrics),
     }  # fmt: skip
+    write_text(report / "patients.csv", table_csv(volumes))
     write_json(report / "summary.json", summary)
 
 
 def make_reports(folder: Path, count: int) -> None:
-    """Two reports on the same scans."""
+    """Two reports on the same scans, whose figures are those of one scan, and noise."""
+    import pandas as pd
+
+    from pipeline.evaluation.scores import score_volumes
+    from pipeline.metrics import METRICS
+    from pipeline.metrics.metric import metrics_for
+
     for name in METHODS:
-        write_tables(folder, count, name)
+        measured = {row: figures(100 + place) for place, row in enumerate(CONTROLS)}
+        measured = {name: figures(METHODS.index(name)), **measured}
+        metrics = metrics_for(METRICS, measured[name][1])
+        keys = {"patient": "", "subject": ""}
+        rows = [{"method": method, **keys, **row} for method, (found, _) in measured.items() for row in found]
+        volumes = score_volumes(pd.DataFrame(rows), metrics).loc[lambda frame: np.repeat(frame.index, count)]
+        volumes["subject"] = volumes["patient"] = [f"sub-{n:05}" for _ in measured for n in range(count)]
+        drawn = np.random.default_rng(0).uniform(0.9, 1.0, len(volumes))
+        for metric in metrics:
+            if metric.level != "pooled":
+                volumes[metric.name] *= drawn
+        write_report_of(folder / name, name, volumes, metrics)
 
 
 # Of each row of the table: what it needs, made beforehand, and the command, or the work in this file that it is.

@@ -1,6 +1,7 @@
 """The table of all slices of an evaluation, of which a file holds the figures, not memory."""
 
 import tempfile
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,7 @@ class SliceTable:
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile(prefix="phs-rows-")  # noqa: SIM115  # as long as the table
+        weakref.finalize(self, self._file.close)
         self._parts: list[_Part] = []
         self._layouts: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._rows = 0
