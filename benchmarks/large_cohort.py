@@ -12,6 +12,7 @@ one phantom, which is read and unpacked for each.
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -35,20 +36,28 @@ LABELS = ("healthy", "pathological")
 BATCH = 8
 
 
-def make_cohort(folder: Path, patients: int, slices: int, side: int) -> None:
-    """A preprocessed cohort, all of whose scans are one file."""
+def make_volumes(folder: Path, slices: int, side: int) -> list[float]:
+    """A phantom's image and mask as a cohort has them, and the lesion's area in each slice."""
     phantom = brain_phantom(0, shape=(side, side, slices), spacing_mm=(1.0, 1.0, 1.0))
     top = np.percentile(phantom.image, 99.5)
     levels = np.rint(np.clip(phantom.image / top, 0, 1) * LEVELS).astype(np.uint16)
     write_stored(folder / "images" / "p.nii.gz", np.moveaxis(levels, 2, 0), phantom.affine)
     lesion = np.moveaxis(phantom.lesion > 0, 2, 0)
     write_stored(folder / "masks" / "p.nii.gz", lesion.astype(np.uint8), phantom.affine)
-    areas = lesion.sum(axis=(1, 2)).astype(float).tolist()
+    areas: list[float] = lesion.sum(axis=(1, 2)).astype(float).tolist()
+    return areas
+
+
+def make_cohort(folder: Path, volumes: Path, areas_mm2: list[float], patients: int) -> None:
+    """A preprocessed cohort, all of whose scans are one file."""
+    for name in ("images", "masks"):
+        (folder / name).mkdir(parents=True)
+        os.link(volumes / name / "p.nii.gz", folder / name / "p.nii.gz")
     subjects = [
         Subject(
             subject=f"p{number:05}", patient=f"p{number:05}", images="images/p.nii.gz", masks="masks/p.nii.gz",
-            spacing_mm=(1.0, 1.0, 1.0), labels=["pathological" if area else "healthy" for area in areas],
-            lesion_mm2=areas, split="training",
+            spacing_mm=(1.0, 1.0, 1.0), labels=["pathological" if area else "healthy" for area in areas_mm2],
+            lesion_mm2=areas_mm2, split="training",
         )
         for number in range(patients)
     ]  # fmt: skip
@@ -125,17 +134,18 @@ def main() -> None:
         return
     found = []
     print(f"{'patients':>8} {'slices':>7} {'file, MiB':>10} {'unpacking: MiB':>15} {'ms a slice':>11} "
-          f"{'reading: MiB':>13} {'ms a slice':>11} {'waiting':>8}")  # fmt: skip
-    for patients in given.patients:
-        with tempfile.TemporaryDirectory() as name:
-            make_cohort(Path(name), patients, given.slices, given.side)
-            answer = subprocess.run([sys.executable, __file__, *sys.argv[1:], "--work", name], check=True,
-                                    stdout=subprocess.PIPE).stdout  # fmt: skip
-        found.append(json.loads(answer))
-        row = found[-1]
-        print(f"{patients:8} {row['slices']:7.0f} {row['disk_mib']:10.0f} {row['unpack_mib']:15.0f} "
-              f"{row['unpack_ms']:11.2f} {row['read_mib']:13.0f} {row['read_ms']:11.2f} {row['waiting']:8.1%}",
-              flush=True)  # fmt: skip
+          f"{'reading: MiB':>13} {'ms a slice':>11} {'waiting':>8}", flush=True)  # fmt: skip
+    with tempfile.TemporaryDirectory() as name:
+        areas_mm2 = make_volumes(Path(name), given.slices, given.side)
+        for patients in given.patients:
+            cohort = Path(name) / str(patients)
+            make_cohort(cohort, Path(name), areas_mm2, patients)
+            command = [sys.executable, __file__, *sys.argv[1:], "--work", str(cohort)]
+            row = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+            found.append(row)
+            print(f"{patients:8} {row['slices']:7.0f} {row['disk_mib']:10.0f} {row['unpack_mib']:15.0f} "
+                  f"{row['unpack_ms']:11.2f} {row['read_mib']:13.0f} {row['read_ms']:11.2f} {row['waiting']:8.1%}",
+                  flush=True)  # fmt: skip
     first, last = found[0], found[-1]
     grown = max(last["unpack_mib"], last["read_mib"]) - max(first["unpack_mib"], first["read_mib"])
     batch_ms = BATCH * last["read_ms"]

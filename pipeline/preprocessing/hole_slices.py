@@ -253,8 +253,8 @@ class _Volume:
         block = slice(start, start + count)
         thin = self.image(self.first + start, self.first + start + count).reshape(shape)
         image: NDArray[np.float32] = thin.mean(axis=1, dtype=np.float32)
-        head: NDArray[np.bool_] = self.head[block].reshape(shape).any(axis=1)
-        allowed: NDArray[np.bool_] = self.allowed[block].reshape(shape).all(axis=1)
+        head: NDArray[np.bool_] = np.logical_or.reduce(self.head[block].reshape(shape), axis=1)
+        allowed: NDArray[np.bool_] = np.logical_and.reduce(self.allowed[block].reshape(shape), axis=1)
         return image, head, allowed, (group * self.spacing_mm[0], *self.spacing_mm[1:])
 
 
