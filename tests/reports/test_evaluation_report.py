@@ -12,6 +12,7 @@ from PIL import Image
 
 from pipeline.evaluation import Evaluation
 from pipeline.evaluation.cases import Example
+from pipeline.evaluation.slice_table import SliceTable
 from pipeline.metrics.catalogue import METRICS, TRANSLATION
 from pipeline.mosaic import PANEL_PIXELS
 from pipeline.reports.evaluation_report import page, write_report
