@@ -27,6 +27,8 @@ SCRATCH = "phs-pipeline-"
 LONGEST_WRITE_S = 24 * 3600
 # Configs, sidecars and records; the sidecar of a series of ten thousand slices is 2 MB.
 SMALL_FILE = 1 << 25
+# Tables of a cohort, a row for each scan or slice: 10,000 scans with 155 slices have some 80 MB.
+TABLE_FILE = 1 << 29
 # What spreadsheets take for the start of a formula, and Unicode's categories of what controls or hides text.
 FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -190,27 +192,44 @@ def table_cell(text: str) -> str:
     return f"'{escaped}" if escaped.lstrip().startswith(FORMULA) else escaped
 
 
-def table_csv(frame: "DataFrame") -> str:
-    """A table as CSV with a header, each text and heading as `table_cell` makes it."""
+def table_csv(frame: "DataFrame", header: bool = True) -> str:
+    """A table as CSV, each text and heading as `table_cell` makes it; with its headings, or to go on after others."""
     safe = frame.rename(columns=lambda name: table_cell(str(name)))
     for column in safe.select_dtypes(exclude="number"):
-        safe[column] = [table_cell(value) if isinstance(value, str) else value for value in safe[column]]
-    text: str = safe.to_csv(index=False, lineterminator="\n")
+        # Names recur in each row.
+        cells = {value: table_cell(value) for value in set(safe[column]) if isinstance(value, str)}
+        safe[column] = [cells.get(value, value) for value in safe[column]]
+    text: str = safe.to_csv(index=False, lineterminator="\n", header=header)
     return text
 
 
-def small_text(path: Path) -> str:
+def write_table(path: Path, frames: Iterable["DataFrame"]) -> None:
+    """Write one table that comes in parts, as `table_csv` has it, whole or not at all."""
+    with written_aside(path) as aside, aside.open("w", encoding="utf-8", errors="backslashreplace") as file:
+        for place, frame in enumerate(frames):
+            file.write(table_csv(frame, header=place == 0))
+
+
+def small_text(path: Path, most: int = SMALL_FILE) -> str:
     """The text of a small file, UTF-8; see `small_bytes`.
+
+    Args:
+        path: of the file.
+        most: bytes.
 
     Raises:
         OSError: as `small_bytes`.
         ValueError: if it is not UTF-8.
     """
-    return small_bytes(path).decode("utf-8")
+    return small_bytes(path, most).decode("utf-8")
 
 
-def small_bytes(path: Path) -> bytes:
+def small_bytes(path: Path, most: int = SMALL_FILE) -> bytes:
     """The content of a small file.
+
+    Args:
+        path: of the file.
+        most: bytes.
 
     Raises:
         OSError: if it is no regular file (a pipe has no end, a device no size), too large, or unreadable.
@@ -221,9 +240,9 @@ def small_bytes(path: Path) -> bytes:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "is no regular file", str(path))
-        if status.st_size > SMALL_FILE:
-            raise OSError(errno.EFBIG, f"is larger than {SMALL_FILE >> 20} MiB", str(path))
-        return file.read(SMALL_FILE + 1)
+        if status.st_size > most:
+            raise OSError(errno.EFBIG, f"is larger than {most >> 20} MiB", str(path))
+        return file.read(min(most, max(status.st_size, SMALL_FILE)) + 1)
 
 
 def require_regular(path: Path) -> None:

@@ -10,6 +10,7 @@ import click
 from pipeline.cli.say import complain, say
 
 if TYPE_CHECKING:
+    from pipeline.preprocessing.cohort import Settings
     from pipeline.preprocessing.cohort_format import Cohort
 
 logger = logging.getLogger(__name__)
@@ -83,6 +84,7 @@ LAYOUTS = (
 @click.option("--synthetic", is_flag=True, help="Take images that `sample` or another command made, too.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: all cores]")
 @click.option("--overwrite", is_flag=True, help="Replace a cohort made with other settings.")
+@click.option("--dry-run", is_flag=True, help="Read names and headers only, say what would be done, and write nothing.")
 def preprocess(
     cohort: Path,
     output: Path,
@@ -104,6 +106,7 @@ def preprocess(
     synthetic: bool,
     workers: int | None,
     overwrite: bool,
+    dry_run: bool,
 ) -> None:
     """Clip, cut, label and split COHORT for training.
 
@@ -142,6 +145,9 @@ def preprocess(
         seed=seed,
         synthetic=synthetic,
     )
+    if dry_run:
+        _say_plan(cohort, output, settings, layout, overwrite)
+        return
     console = Console(stderr=True)
     shown = console.is_terminal and logger.isEnabledFor(logging.INFO)
     with Progress(console=console, transient=True, disable=not shown) as progress:
@@ -160,6 +166,31 @@ def preprocess(
     say(f"{output}: {len(result.subjects)} subjects ({result.layout}); look at {output / 'summary.png'}")
     if result.problems:
         raise ScanError(f"{cohort}: {len(result.problems)} scan(s) could not be used, for the reasons above")
+
+
+def _say_plan(cohort: Path, output: Path, settings: "Settings", layout: str | None, overwrite: bool) -> None:
+    """Print what would be done.
+
+    Raises:
+        ScanError: if scans would be left out.
+    """
+    from pipeline.errors import ScanError
+    from pipeline.preprocessing.plan import plan
+    from pipeline.preprocessing.splits import SPLITS
+
+    planned = plan(cohort, output, settings, layout, overwrite)
+    for note in planned.notes:
+        logger.warning("%s", note)
+    for problem in planned.problems:
+        complain(f"would skip {problem.subject}: {problem.reason}")
+    patients = ", ".join(f"{planned.patients[split]} {split}" for split in SPLITS)
+    say(f"{cohort}: {planned.scans} scan(s) ({planned.layout}), {planned.masks} of them with a lesion mask")
+    say(f"patients: {patients}")
+    unread = f", and those of {planned.unread} folder(s) of DICOM files" if planned.unread else ""
+    say(f"{planned.slices} slices{unread}; at most {planned.mib:.0f} MiB in {output}, less when compressed")
+    say("nothing was written; start without --dry-run")
+    if planned.problems:
+        raise ScanError(f"{cohort}: {len(planned.problems)} scan(s) could not be used, for the reasons above")
 
 
 def _labels(text: str | None) -> tuple[int, ...] | None:

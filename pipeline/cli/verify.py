@@ -1,6 +1,6 @@
 """`phs-pipeline verify`: is a file one of ours, unchanged, and from what."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,35 +49,47 @@ def verify(
     """
     from pipeline.errors import ScanError
     from pipeline.inference.signed import sign
-    from pipeline.inference.verify import Register, sidecars_below, source_hashes
+    from pipeline.inference.verify import Register, source_hashes
 
     _refuse_absent([*files, *filter(None, (source, key, signers))], files if key or signers else ())
     register = Register(source_hashes(source, series) if source else None)
-    looked_at = [each for path in files for each in (path.is_dir() and sidecars_below(path)) or [path]]
-    verdicts = []
-    for path in looked_at:
+    told: list[dict[str, Any]] = []
+    looked_at = unsound = 0
+    for path in _results(files):
         verdict = register.verify(path)
-        verdicts.append(verdict)
-        if not as_json:
-            head, *account = verdict.lines()
-            say(f"{path}: {head}", always=not verdict.is_sound)
-            for line in account:
-                say(f"  {line}")
+        looked_at += 1
+        unsound += not verdict.is_sound
+        if as_json:
+            told.append(_told(path, verdict))
+            continue
+        head, *account = verdict.lines()
+        say(f"{path}: {head}", always=not verdict.is_sound)
+        for line in account:
+            say(f"  {line}")
     signatures = _check(files, signers, as_json) if signers else {}
     if as_json:
-        told = [_told(path, verdict) for path, verdict in zip(looked_at, verdicts, strict=True)]
         say_json({"files": told, "signed": signatures})
-    unsound = sum(not verdict.is_sound for verdict in verdicts)
     differences = sum(len(signed["differences"]) for signed in signatures.values())
     if differences:
         raise ScanError(f"{differences} files are not as they were signed; see above")
     if unsound:
-        raise ScanError(f"{unsound} of {len(looked_at)} are not as they were written, or not from that scan; see above")
+        raise ScanError(f"{unsound} of {looked_at} are not as they were written, or not from that scan; see above")
     if key:
         for folder in files:
             signed = sign(folder, key)
             if not as_json:
                 say(f"{folder}: signed {signed} files; give your public key to those who check")
+
+
+def _results(files: Sequence[Path]) -> Iterator[Path]:
+    """What is verified, one after the other: of a folder of results its sidecars, each of which names files."""
+    from pipeline.inference.verify import sidecars_below
+
+    for path in files:
+        sidecars = sidecars_below(path) if path.is_dir() else iter(())
+        first = next(sidecars, path)
+        yield first
+        yield from sidecars
 
 
 def _refuse_absent(paths: Sequence[Path], folders: Sequence[Path]) -> None:

@@ -18,7 +18,7 @@ from pipeline.errors import UsageError
 from pipeline.evaluation.bracketed import BRACKETS
 from pipeline.evaluation.evaluate import FORMAT
 from pipeline.evaluation.scores import KEYS, patient_values
-from pipeline.files import small_text, table_cell
+from pipeline.files import TABLE_FILE, small_text, table_cell
 from pipeline.metrics import A_DICE, Metric
 
 LEARNED_METHOD, CONTROL, BRACKET = "learned method", "control", "bracket of A-Dice"
@@ -151,7 +151,7 @@ def read_report(folder: Path) -> Report:
         paired = [metric.name for metric in metrics.values() if metric.level != "pooled"]
         # A method may be called NA or 007.
         volumes = pd.read_csv(
-            io.StringIO(small_text(folder / "patients.csv")),
+            io.StringIO(small_text(folder / "patients.csv", TABLE_FILE)),
             dtype=dict.fromkeys(KEYS, "str") | dict.fromkeys(paired, float),
             keep_default_na=False,
             na_values={metric: [""] for metric in paired},

@@ -21,7 +21,8 @@ from pipeline.evaluation.judge import ITERATIONS, SCALES, SEED, Judge, load_judg
 from pipeline.evaluation.own import OwnNetworks
 from pipeline.evaluation.predictions import Fields, Item, Kind, Predict, judged, kind_of, pseudo_healthy, volume_of
 from pipeline.evaluation.probes import Hallucination
-from pipeline.evaluation.scores import DEFINITIONS, score_methods, score_rows, score_volumes
+from pipeline.evaluation.scores import DEFINITIONS, score_methods, score_rows
+from pipeline.evaluation.slice_table import SliceTable
 from pipeline.evaluation.twins import Twins
 from pipeline.evaluation.volumes import HEALTHY, read_volume, subjects_with
 from pipeline.files import sha256
@@ -68,7 +69,7 @@ class Evaluation:
     """
 
     summary: dict[str, Any]
-    slices: pd.DataFrame
+    slices: SliceTable
     volumes: pd.DataFrame
     cases: list[Example]
 
@@ -127,7 +128,7 @@ class _Measures:
             settings.name: partial(kind.predict, predictor),
             **kind.controls(cohort, predictor),
         }
-        self.rows: list[dict[str, Any]] = []
+        self.slices = SliceTable()
         self.available: set[str] = set()
         self.padding: dict[tuple[int, int], tuple[int, int]] = {}
         self.judge: Judge | None = None
@@ -150,7 +151,7 @@ class _Measures:
             given = self._complete(item, name, make(item))
             self.available |= set(given)
             keys = {"method": name, "patient": item.patient, "subject": item.subject}
-            self.rows += score_rows(keys, item.places, given, METRICS.values())
+            self.slices.add(score_rows(keys, item.places, given, METRICS.values()))
             if "twin" in given:
                 twins[name] = given["twin"]
         if item.volume is None or not twins:
@@ -190,8 +191,7 @@ class _Measures:
         """All that was measured."""
         name = self.settings.name
         metrics = metrics_for(METRICS, self.available)
-        slices = pd.DataFrame(self.rows)
-        volumes = score_volumes(slices, metrics)
+        volumes = self.slices.volumes(metrics)
         methods = score_methods(volumes, metrics)
         a_dice = self.a_dice.measure(name, self.device) if self.a_dice is not None else None
         if a_dice is not None:
@@ -199,7 +199,7 @@ class _Measures:
             _add_a_dice(methods, a_dice)
         by = next((metric for metric in CASES_BY if metric in volumes), None)
         cases = self._cases(volumes[volumes["method"] == name], by, items) if by else []
-        return Evaluation(self._summary(slices, metrics, methods, a_dice, by, cases), slices, volumes, cases)
+        return Evaluation(self._summary(volumes, metrics, methods, a_dice, by, cases), self.slices, volumes, cases)
 
     def _cases(self, volumes: pd.DataFrame, by: str, items: Mapping[str, Callable[[], Item]]) -> list[Example]:
         """Best, median and worst volume, each by the slice with its largest lesion."""
@@ -231,7 +231,7 @@ class _Measures:
 
     def _summary(
         self,
-        slices: pd.DataFrame,
+        volumes: pd.DataFrame,
         metrics: list[Metric],
         methods: dict[str, Any],
         a_dice: dict[str, Any] | None,
@@ -239,7 +239,7 @@ class _Measures:
         cases: list[Example],
     ) -> dict[str, Any]:
         settings = self.settings
-        own = slices[slices["method"] == settings.name]
+        own = volumes[volumes["method"] == settings.name]
         judge = self.judge and self.scale and {**self.judge.about, "departure": self.scale.departure}
         steganography = self.own.steganography if self.own is not None else None
         probes = self.hallucination and {
@@ -261,7 +261,7 @@ class _Measures:
                 "split": settings.split,
                 "patients": int(own["patient"].nunique()),
                 "volumes": int(own["subject"].nunique()),
-                "slices": len(own),
+                "slices": int(own["slices"].sum()),
                 "unit": self.kind.unit,
             },
             "metrics": [metric.record() for metric in metrics],

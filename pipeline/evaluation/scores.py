@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from pipeline.metrics.metric import Metric, measured
+from pipeline.metrics.metric import Columns, Metric, measured
 
 KEYS = ["method", "patient", "subject"]
 SLICES_AT_ONCE = 16
@@ -69,21 +69,34 @@ def score_volumes(rows: pd.DataFrame, metrics: Iterable[Metric]) -> pd.DataFrame
         rows: of `score_rows`, of any number of methods.
         metrics: what to tell; a metric of a patient stands in each of their volumes' rows, pooled ones in none.
     """
+    wanted = list(metrics)
+    return combined_volumes(volume_sums(rows, wanted), wanted)
+
+
+def volume_sums(rows: pd.DataFrame, metrics: Sequence[Metric]) -> pd.DataFrame:
+    """Each volume's number of slices, means of the metrics of level `slice`, and sums of parts, by `KEYS`."""
     groups = rows.groupby(KEYS, sort=False)
-    by_level = {
-        level: [metric for metric in metrics if metric.level == level] for level in ("slice", "volume", "patient")
-    }
-    of_slices = [metric.name for metric in by_level["slice"] if metric.name in rows]
+    of_slices = [metric.name for metric in metrics if metric.level == "slice" and metric.name in rows]
     parts = [name for name in rows.columns if name not in {*KEYS, "slice", *of_slices}]
-    volumes = groups[of_slices].agg(mean_of_finite) if of_slices else pd.DataFrame(index=groups.size().index)
+    volumes = finite_means(rows, KEYS, of_slices) if of_slices else pd.DataFrame(index=groups.size().index)
     volumes.insert(0, "slices", groups.size())
-    volumes = volumes.join(groups[parts].sum()) if parts else volumes
-    for metric in by_level["volume"]:
-        volumes[metric.name] = [combined(metric, volumes.iloc[[row]]) for row in range(len(volumes))]
-    for metric in by_level["patient"]:
-        values = {key: combined(metric, of) for key, of in volumes.groupby(["method", "patient"], sort=False)}
-        volumes[metric.name] = [values[method, patient] for method, patient, _ in volumes.index]
-    return volumes.reset_index()
+    return volumes.join(groups[parts].sum()) if parts else volumes
+
+
+def combined_volumes(sums: pd.DataFrame, metrics: Sequence[Metric]) -> pd.DataFrame:
+    """Rows of `volume_sums` with what follows of the parts: metrics of volumes and of patients."""
+    added: dict[str, list[float]] = {metric.name: [] for metric in metrics if metric.level in ("volume", "patient")}
+    columns = {name: sums[name].to_numpy() for name in sums.columns}
+    for place in range(len(sums)):
+        row = {name: column[place : place + 1] for name, column in columns.items()}
+        for metric in metrics:
+            if metric.level == "volume":
+                added[metric.name].append(combined(metric, row))
+    for metric in metrics:
+        if metric.level == "patient":
+            values = {key: combined(metric, of) for key, of in sums.groupby(["method", "patient"], sort=False)}
+            added[metric.name] = [values[method, patient] for method, patient, _ in sums.index]
+    return sums.assign(**added).reset_index()
 
 
 def score_methods(volumes: pd.DataFrame, metrics: Sequence[Metric]) -> dict[str, dict[str, Any]]:
@@ -114,10 +127,18 @@ def patient_values(volumes: pd.DataFrame, metrics: Iterable[Metric]) -> pd.DataF
     names = [metric.name for metric in metrics if metric.level != "pooled"]
     if not names:
         return pd.DataFrame(index=volumes["patient"].unique())
-    return volumes.groupby("patient", sort=False)[names].agg(mean_of_finite)
+    return finite_means(volumes, ["patient"], names)
 
 
-def combined(metric: Metric, rows: pd.DataFrame) -> float:
+def finite_means(rows: pd.DataFrame, by: list[str], names: list[str]) -> pd.DataFrame:
+    """`mean_of_finite` of some columns within each group."""
+    groups = (
+        rows[by].assign(**{name: rows[name].where(np.isfinite(rows[name])) for name in names}).groupby(by, sort=False)
+    )
+    return groups[names].mean().fillna(rows.groupby(by, sort=False)[names].max())
+
+
+def combined(metric: Metric, rows: Columns) -> float:
     """The metric of some rows together."""
     if metric.combine is None:
         raise ValueError(f"the metric {metric.name!r} of level {metric.level} does not say how rows are combined")

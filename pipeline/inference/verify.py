@@ -9,7 +9,7 @@ hashed.
 """
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -67,7 +67,10 @@ class Verdict:
 
 
 class Register:
-    """The sidecars of ours in the folders of the files in question; each folder is read once.
+    """The sidecars of ours in the folders of the files in question.
+
+    A folder's sidecars are read through once, if a file that is none of them is in question, and what is kept is which
+    of them name which file: memory does not grow with what they say.
 
     Args:
         source_hashes: of the scan that files should be made from; if None, a scan beside them with its name is taken.
@@ -75,7 +78,7 @@ class Register:
 
     def __init__(self, source_hashes: Collection[str] | None = None) -> None:
         self.source_hashes = source_hashes
-        self._read: dict[Path, dict[str, Sidecar]] = {}
+        self._naming: dict[Path, dict[str, list[Path]]] = {}
 
     def verify(self, path: Path) -> Verdict:
         """Tell whether a file is as the sidecar beside it records it.
@@ -91,15 +94,15 @@ class Register:
         return replace(verdict, same_source=self._is_same_source(verdict.sidecar, path))
 
     def _verify_file(self, path: Path) -> Verdict:
-        if path.name in self._in(path.parent):
-            return _verdict_on(self._in(path.parent)[path.name], path.parent)
+        if (asked := _own_sidecar(path)) is not None:
+            return _verdict_on(asked, path.parent)
         if not path.is_file():  # a pipe, a device
             return Verdict(Standing.FOREIGN)
         digest = sha256(path)
         naming = [
             (sidecar, sidecar.outputs[name])
             for folder, name in ((path.parent, path.name), (path.parent.parent, f"{path.parent.name}/{path.name}"))
-            for sidecar in self._in(folder).values()
+            for sidecar in self._sidecars(folder, name)
             if name in sidecar.outputs
         ]
         for sidecar, recorded in naming:
@@ -126,8 +129,8 @@ class Register:
         files = {file.name: file for file in sorted(folder.iterdir()) if file.is_file()}
         digests: dict[str, str] = {}
         changed: list[Verdict] = []
-        for sidecar in self._in(folder.parent).values():
-            prefix = f"{folder.name}/"
+        prefix = f"{folder.name}/"
+        for sidecar in self._sidecars(folder.parent, prefix):
             recorded = {
                 name.removeprefix(prefix): digest for name, digest in sidecar.outputs.items() if name.startswith(prefix)
             }
@@ -148,15 +151,35 @@ class Register:
         ours = any(says_ours(file) for file in files.values())
         return Verdict(Standing.UNRECORDED if ours else Standing.FOREIGN)
 
-    def _in(self, folder: Path) -> dict[str, Sidecar]:
-        if folder not in self._read:
-            try:
-                # A link may lead out of the folder, and a pipe has no end.
-                files = [file for file in sorted(folder.glob("*.json")) if file.is_file() and not file.is_symlink()]
-            except OSError:
-                files = []
-            self._read[folder] = {file.name: sidecar for file in files if (sidecar := read_sidecar(file))}
-        return self._read[folder]
+    def _sidecars(self, folder: Path, name: str) -> Iterator[Sidecar]:
+        """Those in a folder that name a file, or files in a subfolder (`name/`)."""
+        if folder not in self._naming:
+            naming: dict[str, list[Path]] = {}
+            for file in _json_files(folder):
+                sidecar = _own_sidecar(file)
+                outputs = list(sidecar.outputs) if sidecar is not None else []
+                for told in dict.fromkeys([*outputs, *(f"{of.partition('/')[0]}/" for of in outputs if "/" in of)]):
+                    naming.setdefault(told, []).append(file)
+            self._naming[folder] = naming
+        files = self._naming[folder].get(name, [])
+        return (sidecar for file in files if (sidecar := _own_sidecar(file)) is not None)
+
+
+def _json_files(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.glob("*.json"))
+    except OSError:
+        return []
+
+
+def _own_sidecar(path: Path) -> Sidecar | None:
+    """What a sidecar of ours says; None for any other file."""
+    try:
+        # A link may lead out of the folder, and a pipe has no end.
+        known = path.suffix == ".json" and path.is_file() and not path.is_symlink()
+    except OSError:
+        return None
+    return read_sidecar(path) if known else None
 
 
 def _verdict_on(sidecar: Sidecar, folder: Path) -> Verdict:
@@ -174,9 +197,9 @@ def _verdict_on(sidecar: Sidecar, folder: Path) -> Verdict:
     return Verdict(Standing.STALE, f"{len(wrong)} of {len(sidecar.outputs)}, the first is {wrong[0]}", sidecar)
 
 
-def sidecars_below(folder: Path) -> list[Path]:
+def sidecars_below(folder: Path) -> Iterator[Path]:
     """The sidecars of ours that tell from what their results were made, in a folder of results and its subfolders."""
-    return [path for path in sorted(folder.rglob("*.json")) if path.is_file() and read_sidecar(path)]
+    return (path for path in sorted(folder.rglob("*.json")) if path.is_file() and read_sidecar(path))
 
 
 def source_hashes(scan: Path, series: str | None = None) -> set[str]:

@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-import pandas as pd
 import torch
 from scipy.stats import rankdata
 from torch import Tensor
@@ -22,7 +21,7 @@ from pipeline.metrics.fidelity import psnr, ssim, ssim_map
 from pipeline.metrics.healthiness import healthiness_of_counts
 from pipeline.metrics.identity import identity
 from pipeline.metrics.lesion_size import SIZES, SizeClass
-from pipeline.metrics.metric import Metric
+from pipeline.metrics.metric import Columns, Metric
 from pipeline.metrics.segmentation import dice, fragments, hd95, holes
 
 IDENTICAL = "identical"
@@ -33,7 +32,7 @@ def _lesion_counts(found: Tensor, mask: Tensor) -> dict[str, Tensor]:
     return {"lesion_pixels": _pixels(mask), "predicted_pixels": _pixels(found)}
 
 
-def _healthiness(rows: pd.DataFrame) -> float:
+def _healthiness(rows: Columns) -> float:
     return healthiness_of_counts(int(rows["predicted_pixels"].sum()), int(rows["lesion_pixels"].sum()))
 
 
@@ -41,7 +40,7 @@ def _overlap_counts(prediction: Tensor, mask: Tensor) -> dict[str, Tensor]:
     return {**_lesion_counts(prediction, mask), "overlap_pixels": _pixels(prediction.bool() & mask.bool())}
 
 
-def _dice(rows: pd.DataFrame) -> float:
+def _dice(rows: Columns) -> float:
     return _ratio(2 * rows["overlap_pixels"].sum(), rows["predicted_pixels"].sum() + rows["lesion_pixels"].sum())
 
 
@@ -65,18 +64,18 @@ def _classified(prediction: float, label: float) -> dict[str, Tensor]:
     return {"prediction": torch.tensor([prediction]), "label": torch.tensor([label])}
 
 
-def _r2(rows: pd.DataFrame) -> float:
+def _r2(rows: Columns) -> float:
     errors, target = rows["prediction"] - rows["target"], rows["target"]
     spread = float(((target - target.mean()) ** 2).sum())
     return 1 - float((errors**2).sum()) / spread if spread else math.nan
 
 
-def _correlation(rows: pd.DataFrame) -> float:
-    varies = len(rows) > 1 and rows["prediction"].std() > 0 and rows["target"].std() > 0
+def _correlation(rows: Columns) -> float:
+    varies = len(rows["prediction"]) > 1 and rows["prediction"].std() > 0 and rows["target"].std() > 0
     return float(np.corrcoef(rows["prediction"], rows["target"])[0, 1]) if varies else math.nan
 
 
-def _auroc(rows: pd.DataFrame) -> float:
+def _auroc(rows: Columns) -> float:
     positive = rows["label"] >= HALF
     pairs = int(positive.sum()) * int((~positive).sum())
     ranks = rankdata(rows["prediction"])[positive]
@@ -93,7 +92,7 @@ def _of_size(number: int, size: SizeClass) -> tuple[Metric, Metric]:
         total = (values().double() * here).sum(dim=(1, 2, 3)) if here.any() else here.sum(dim=(1, 2, 3))
         return {voxels: here.sum(dim=(1, 2, 3)), name: total}
 
-    def mean_psnr(rows: pd.DataFrame) -> float:
+    def mean_psnr(rows: Columns) -> float:
         mean = _ratio(rows[error].sum(), rows[voxels].sum())
         return math.inf if mean == 0 else 10 * math.log10(1 / mean)
 
@@ -262,7 +261,7 @@ SCORING = (
     Metric(
         "absolute_error", "absolute error", "|predicted − target| of a scan, in the target's unit; its mean is the MAE",
         3, "lower", ("prediction", "target"), "volume", 0.0, headline=True, measure=_scored,
-        combine=lambda rows: float((rows["prediction"] - rows["target"]).abs().mean()),
+        combine=lambda rows: float(abs(rows["prediction"] - rows["target"]).mean()),
     ),
     Metric(
         "squared_error", "squared error", "(predicted − target)² of a scan, in the square of the target's unit",

@@ -1,9 +1,10 @@
 """How much a lesion still stands out of the tissue around it, and how much tissue was left alone."""
 
-import pandas as pd
 import torch
 from torch import Tensor
 from torch.nn.functional import max_pool2d
+
+from pipeline.metrics.metric import Columns
 
 # Tissue nearer than the first is part lesion, that further than the second is another region of the brain.
 MARGIN_MM, AROUND_MM = 5.0, 15.0
@@ -45,7 +46,7 @@ def contrast_sums(twin: Tensor, mask: Tensor, foreground: Tensor, spacing_mm: tu
     }
 
 
-def contrast(rows: pd.DataFrame) -> float:
+def contrast(rows: Columns) -> float:
     """|mean of the lesion − mean of its surroundings|, in standard deviations of the surroundings; nan without any."""
     inside, around = rows["inside_pixels"].sum(), rows["around_pixels"].sum()
     if not (inside and around):
@@ -57,7 +58,7 @@ def contrast(rows: pd.DataFrame) -> float:
     return float(abs(rows["inside_sum"].sum() / inside - mean) / variance**0.5)
 
 
-def contrast_error(rows: pd.DataFrame) -> float:
+def contrast_error(rows: Columns) -> float:
     """|lesion − surroundings of the translation, minus the same of the target|; nan without either.
 
     Args:
@@ -67,7 +68,7 @@ def contrast_error(rows: pd.DataFrame) -> float:
     return abs(made - wanted)
 
 
-def lesion_difference(rows: pd.DataFrame, side: str) -> float:
+def lesion_difference(rows: Columns, side: str) -> float:
     """Mean of the lesion − mean of its surroundings, of the `translated` image or the `target`; nan without either."""
     inside, around = rows["inside_pixels"].sum(), rows["around_pixels"].sum()
     if not (inside and around):

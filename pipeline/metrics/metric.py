@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,12 @@ Level = Literal["slice", "volume", "patient", "pooled"]
 
 # A value as good as a perfect one, up to the rounding of 32-bit numbers.
 ROUNDING = 1e-6
+
+
+class Columns(Protocol):
+    """Columns of a table by name, all of one length: those of a frame, or arrays."""
+
+    def __getitem__(self, name: str, /) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,7 @@ class Metric:
     ranked: bool = True
     factor: float = 1.0
     measure: Callable[..., Any] | None = field(default=None, compare=False, repr=False)
-    combine: Callable[[pd.DataFrame], float] | None = field(default=None, compare=False, repr=False)
+    combine: Callable[[Columns], float] | None = field(default=None, compare=False, repr=False)
 
     @property
     def heading(self) -> str:

@@ -19,6 +19,7 @@ from pipeline.preprocessing.contrasts import other_contrast
 from pipeline.preprocessing.foreground import foreground
 from pipeline.preprocessing.grid import Grid
 from pipeline.preprocessing.holes import LEAST_VOXELS, apart, lesions, place_shape, scale_to
+from pipeline.preprocessing.mapped import Mapped, disk_array
 from pipeline.preprocessing.neighbours import with_neighbours
 from pipeline.preprocessing.slices import SliceDataset
 
@@ -32,6 +33,9 @@ STRIPPED = 0.3  # how often a whole head is shown without skull and scalp
 TURN_DEGREES, SCALE = 12.0, 0.12  # of the slices, at most
 VARIED = 0.7  # how often intensities are
 CLOSED = 3  # pixels, of half a sulcus or more
+# Bits of a pixel's region: where lesions may be planted, and the brain.
+FREE, BRAIN = np.uint8(1), np.uint8(2)
+ALL = slice(None)
 
 
 class LesionSlices(Dataset[list[dict[str, Tensor]]]):
@@ -73,15 +77,21 @@ class LesionSlices(Dataset[list[dict[str, Tensor]]]):
             for given in zip(self.scans.subjects, ends, ends[1:], strict=False)
             if given[2] > given[1]
         ]
-        self.shapes = [
-            (piece, volume.spacing_mm) for volume in self.volumes for piece in lesions(volume.lesion, LEAST_VOXELS)
-        ]
+        self.shapes: list[tuple[NDArray[np.bool_], Spacing]] = []
+        with disk_array(np.uint8, grid.size) as written:
+            for volume in self.volumes:  # which are all slices, one after the other
+                free, brain = volume.looked_at()
+                written.append(free * FREE | brain * BRAIN)
+                self.shapes += [(piece, volume.spacing_mm) for piece in lesions(volume.lesion, LEAST_VOXELS)]
+            regions = written.mapped()
+        for volume in self.volumes:
+            volume.regions = regions
         if not self.shapes:
             raise UsageError(
                 f"{cohort}: found no lesion in the {split} split, expected some to learn from; preprocess a cohort "
                 "with masks"
             )
-        self.items = [volume for volume in self.volumes for _ in range(0, len(volume.lesion), slices)]
+        self.items = [volume for volume in self.volumes for _ in range(0, len(volume), slices)]
 
     def __len__(self) -> int:
         return len(self.items)
@@ -136,31 +146,57 @@ class LesionSlices(Dataset[list[dict[str, Tensor]]]):
 
 
 class _Volume:
-    """Slices of one scan on the network's grid: its lesions, its brain, and where others may be planted."""
+    """Slices of one scan on the network's grid.
+
+    Attributes:
+        regions: of all scans' slices, by bits, where the brain is and where further lesions may be planted.
+    """
+
+    regions: Mapped
 
     def __init__(self, scans: SliceDataset, subject: Subject, first: int, end: int) -> None:
         self.scans, self.span = scans, slice(int(first), int(end))
         self.spacing_mm = (subject.spacing_mm[0], scans.grid.spacing_mm, scans.grid.spacing_mm)
-        self.lesion = np.asarray(scans.masks[self.span, 0]) > 0
-        tissue = brain_tissue(self.image(), self.spacing_mm, self.lesion)
-        self.free = apart(tissue, self.lesion, self.spacing_mm)
-        self.brain = np.stack([_filled(one) for one in tissue | self.lesion])
 
-    def image(self) -> NDArray[np.float32]:
-        """All slices in [0, 1], shape (slices, H, W)."""
-        return np.asarray(self.scans.images[self.span, 0]).astype(np.float32) / np.float32(LEVELS)
+    def __len__(self) -> int:
+        return self.span.stop - self.span.start
+
+    @property
+    def lesion(self) -> NDArray[np.bool_]:
+        """Shape (slices, H, W)."""
+        return np.asarray(self.scans.masks[self.span, 0]) > 0
+
+    @property
+    def free(self) -> NDArray[np.bool_]:
+        """Where further lesions may be planted, same shape."""
+        return self.regions.array[self.span] & FREE > 0
+
+    @property
+    def brain(self) -> NDArray[np.bool_]:
+        """Same shape."""
+        return self.regions.array[self.span] & BRAIN > 0
+
+    def looked_at(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Where lesions may be planted and where the brain is, each of shape (slices, H, W)."""
+        lesion = self.lesion
+        tissue = brain_tissue(self.image(), self.spacing_mm, lesion)
+        return apart(tissue, lesion, self.spacing_mm), np.stack([_filled(one) for one in tissue | lesion])
+
+    def image(self, block: slice = ALL) -> NDArray[np.float32]:
+        """Some or all slices in [0, 1], shape (slices, H, W)."""
+        return np.asarray(self.scans.images[self.span, 0][block]).astype(np.float32) / np.float32(LEVELS)
 
     def block(
         self, rng: np.random.Generator
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_], Spacing]:
         """Some neighbouring slices, each the mean of a few: image, lesions, brain, where it is healthy, voxel size."""
-        most = max(1, min(int(THICKEST_MM / self.spacing_mm[0]), len(self.lesion)))
+        most = max(1, min(int(THICKEST_MM / self.spacing_mm[0]), len(self)))
         group = int(rng.integers(1, most + 1))
-        count = min(BLOCK * group, len(self.lesion) // group * group)
-        start = int(rng.integers(len(self.lesion) - count + 1))
-        shape = (count // group, group, *self.lesion.shape[1:])
+        count = min(BLOCK * group, len(self) // group * group)
+        start = int(rng.integers(len(self) - count + 1))
+        shape = (count // group, group, *self.scans.grid.size)
         block = slice(start, start + count)
-        image: NDArray[np.float32] = self.image()[block].reshape(shape).mean(axis=1, dtype=np.float32)
+        image: NDArray[np.float32] = self.image(block).reshape(shape).mean(axis=1, dtype=np.float32)
         # As a drawer sees it: what fills half of a slice.
         lesion, brain, free = (
             region[block].reshape(shape).mean(axis=1) >= 0.5 for region in (self.lesion, self.brain, self.free)

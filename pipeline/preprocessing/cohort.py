@@ -51,6 +51,7 @@ FOLDERS = ("images", "masks", "truth", "ignore", "subjects")
 SHARES = (0.7, 0.15, 0.15)
 # The cohort of the last run, from when a run begins until it ends: patients stay in the splits that they are in.
 PREVIOUS = "previous.json"
+SETTINGS_FILE = "settings.json"
 # The target that is measured, not read: area of the lesion in each slice, in cm².
 LESION_AREA = "lesion_area"
 SHOWN = 3
@@ -157,12 +158,12 @@ def preprocess(
         UsageError: if nothing is usable, the folder holds something else, there are too few patients to split, or the
             same image is there under several patients.
     """
-    found, settings = _find(cohort, settings, layout)
-    _refuse_two_ways_to_split(cohort, found, settings)
-    if found.cases:  # told now, not after an hour's work
-        _splits([case.patient for case in found.cases], found.cases, settings, {})
+    found, settings = find_for(cohort, settings, layout)
     _tell(found.notes)
-    _check_directory(directory, settings, overwrite)
+    wanted = check_directory(directory, settings, overwrite)
+    write_json(directory / SETTINGS_FILE, wanted)
+    if (directory / COHORT_FILE).is_file():
+        (directory / COHORT_FILE).replace(directory / PREVIOUS)
     problems = list(found.problems)
     finished: list[_Finished] = []
     for done, outcome in enumerate(_each(found.cases, directory, settings, workers), start=1):
@@ -180,8 +181,8 @@ def preprocess(
     notes = _gathered(note for each in finished for note in each.notes)
     try:
         notes += _same_images(cohort, records, found.cases)
-        previous, told = _previous_splits(directory, records, settings)
-        splits = _splits([record.patient for record in records], found.cases, settings, previous)
+        previous, told = previous_splits(directory / PREVIOUS, records, settings)
+        splits = split_of(records, found.cases, settings, previous)
     except UsageError as error:
         skipped = [f"skipped {problem.subject}: {problem.reason}" for problem in problems]
         raise UsageError("\n  ".join([str(error), *skipped])) from error
@@ -199,8 +200,14 @@ def _tell(notes: list[str]) -> None:
         logger.warning("%s", note)
 
 
-def _find(cohort: Path, settings: Settings, layout: str | None) -> tuple[FoundCases, Settings]:
-    """The cases; scans without masks are among them if they are healthy, or if no scan at all has one."""
+def find_for(cohort: Path, settings: Settings, layout: str | None) -> tuple[FoundCases, Settings]:
+    """The cases, by names alone, and the settings as these make them.
+
+    Scans without masks are among them if they are healthy, or if no scan at all has one.
+
+    Raises:
+        UsageError: if the cohort cannot be read so, or has too few patients to split.
+    """
     column = None if settings.target == LESION_AREA else settings.target
 
     def look(masks_optional: bool) -> FoundCases:
@@ -223,6 +230,9 @@ def _find(cohort: Path, settings: Settings, layout: str | None) -> tuple[FoundCa
             f"{cohort}: none of the labels in dataset.json is called a lesion, expected one; give the values that mean "
             "lesion with --lesion-labels"
         )
+    _refuse_two_ways_to_split(cohort, found, settings)
+    if found.cases:  # told now, not after an hour's work
+        split_of(found.cases, found.cases, settings, {})
     return found, settings
 
 
@@ -279,10 +289,14 @@ def _same_images(cohort: Path, records: list[Prepared], cases: list[Case]) -> li
     ]
 
 
-def _check_directory(directory: Path, settings: Settings, overwrite: bool) -> None:
-    settings_file = directory / "settings.json"
-    wanted = json.loads(json.dumps({"version": __version__, **asdict(settings)}))
-    present = read_json(settings_file)
+def check_directory(directory: Path, settings: Settings, overwrite: bool) -> dict[str, Any]:
+    """The content of the settings file of a cohort that may be written into a folder.
+
+    Raises:
+        UsageError: if the folder holds something else.
+    """
+    wanted: dict[str, Any] = json.loads(json.dumps({"version": __version__, **asdict(settings)}))
+    present = read_json(directory / SETTINGS_FILE)
     if present.keys() >= {"version", "slab", "window"}:
         # Without cohort.json, an earlier run did not get through: it may be started again, mended as it was told.
         if present != wanted and not overwrite and (directory / COHORT_FILE).is_file():
@@ -295,9 +309,7 @@ def _check_directory(directory: Path, settings: Settings, overwrite: bool) -> No
         raise UsageError(
             f"{directory}: exists and is no cohort of ours, expected a new or empty folder; choose another"
         )
-    write_json(settings_file, wanted)
-    if (directory / COHORT_FILE).is_file():
-        (directory / COHORT_FILE).replace(directory / PREVIOUS)
+    return wanted
 
 
 def _each(cases: list[Case], directory: Path, settings: Settings, workers: int | None) -> Iterator[_Finished | Problem]:
@@ -376,11 +388,7 @@ def preprocess_case(case: Case, directory: Path, settings: Settings) -> _Finishe
     if (done := _finished(directory, record_file, key)) is not None:
         return done
     scan = _read(case.image, case.volumes.get("image"))
-    if is_marked(scan.header) and not settings.synthetic:
-        raise ScanError(
-            f"{case.image}: is synthetic, as its header says, expected a scan of a scanner; leave it out, or give "
-            "--synthetic if a training is meant to learn from what another made"
-        )
+    refuse_synthetic(scan, settings)
     lesion, notes = _lesion(case, scan, settings)
     intensities = scan.intensities()
     first, last = settings.slab.range(len(scan.axial(scan.stored)), scan.axial_spacing_mm[0])
@@ -436,6 +444,19 @@ def preprocess_case(case: Case, directory: Path, settings: Settings) -> _Finishe
     finished = _Finished(key=key, bytes=sizes, notes=notes, record=record)
     write_text(record_file, finished.model_dump_json(indent=2, exclude_unset=True) + "\n")
     return finished
+
+
+def refuse_synthetic(scan: Scan, settings: Settings) -> None:
+    """Refuse an image that a command made, unless it is wanted.
+
+    Raises:
+        ScanError: see above.
+    """
+    if is_marked(scan.header) and not settings.synthetic:
+        raise ScanError(
+            f"{scan.origin}: is synthetic, as its header says, expected a scan of a scanner; leave it out, or give "
+            "--synthetic if a training is meant to learn from what another made"
+        )
 
 
 def _digest(path: Path) -> str:
@@ -544,11 +565,16 @@ def _write_axial(path: Path, axial: NDArray[np.generic], scan: Scan, first: int)
     write_stored(path, axial, affine)
 
 
-def _previous_splits(
-    directory: Path, records: list[Prepared], settings: Settings
+def previous_splits(
+    path: Path, records: Sequence[Prepared | Case], settings: Settings
 ) -> tuple[dict[str, Split], list[str]]:
-    """Splits that patients were in before, by themselves or by one of their scans, and what is to be said."""
-    path = directory / PREVIOUS
+    """Splits that patients were in before, by themselves or by one of their scans, and what is to be said.
+
+    Args:
+        path: `cohort.json` of then.
+        records: the scans of now.
+        settings: of now.
+    """
     try:
         previous = Cohort.model_validate_json(path.read_bytes())
     except (OSError, ValueError):
@@ -568,11 +594,22 @@ def _previous_splits(
     return kept, [f"of the patients, {' and '.join(changed)}; all others stay in the splits that they were in"]
 
 
-def _splits(
-    patients: Iterable[str], cases: list[Case], settings: Settings, previous: Mapping[str, Split]
+def split_of(
+    records: Iterable[Prepared | Case], cases: Iterable[Case], settings: Settings, previous: Mapping[str, Split]
 ) -> dict[str, Split]:
+    """The split of each patient.
+
+    Args:
+        records: scans, whose patients are meant.
+        cases: scans as they were found, some of which may say their split.
+        settings: shares and seed.
+        previous: splits that patients stay in.
+
+    Raises:
+        UsageError: if there are too few patients.
+    """
     given: dict[str, Split] = {case.patient: cast("Split", case.split) for case in cases if case.split}
-    undecided = [patient for patient in patients if patient not in given]
+    undecided = [record.patient for record in records if record.patient not in given]
     drawn = split_patients(undecided, settings.shares, settings.seed, previous) if undecided else {}
     return given | drawn
 

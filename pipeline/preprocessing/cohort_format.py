@@ -28,7 +28,7 @@ from pydantic import (
 )
 
 from pipeline.errors import UsageError
-from pipeline.files import require_regular, small_text, written_aside
+from pipeline.files import TABLE_FILE, require_regular, small_text, written_aside
 from pipeline.preprocessing.labels import Label
 from pipeline.preprocessing.splits import Split
 
@@ -265,7 +265,7 @@ def read_cohort(directory: Path) -> Cohort:
     """
     path = Path(directory) / COHORT_FILE
     try:
-        return Cohort.model_validate_json(small_text(path))
+        return Cohort.model_validate_json(small_text(path, TABLE_FILE))
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
             f"{directory}: holds no readable {COHORT_FILE}, expected a folder made by `phs-pipeline preprocess`; run "

@@ -14,6 +14,7 @@ from pipeline.errors import UsageError
 from pipeline.preprocessing.cohort_format import LEVELS, Subject
 from pipeline.preprocessing.degradation import Degradation, ThickSlices
 from pipeline.preprocessing.grid import Grid
+from pipeline.preprocessing.mapped import disk_array
 from pipeline.preprocessing.neighbours import with_neighbours
 from pipeline.preprocessing.slices import SliceDataset
 
@@ -85,7 +86,11 @@ class DegradedDataset(Dataset[dict[str, Tensor]]):
         self._items = [(run, place) for run in self.runs for place in range(run.first, run.end)]
         self.patients = [run.subject.patient for run, _ in self._items]
         # Of whole scans, nothing is drawn: made once, two bytes a pixel.
-        self._volumes = {run.first: self._volume(run) for run in self.runs} if self.across else {}
+        self._spans: dict[int, slice] = {}
+        with disk_array(np.float16, grid.size) as written:
+            for run in self.runs if self.across else ():
+                self._spans[run.first] = written.append(self._volume(run).numpy())
+            self._volumes = written.mapped()
         if split != "validation" and not self._items:
             raise UsageError(
                 f"{cohort}: found no scan in the {split} split with slices of at most {self._thickest:g} mm, expected "
@@ -143,11 +148,12 @@ class DegradedDataset(Dataset[dict[str, Tensor]]):
         sample, n = self.clean[place], self.neighbours
         seen, target = sample["image"], sample["image"][n : n + 1]
         if self.across:
-            block, first = self._volumes[run.first], run.first
+            block = self._volumes.array[self._spans[run.first]][:, None]
+            degraded = torch.from_numpy(with_neighbours(block, np.array([place - run.first]), n))[0].float()
         else:
             first, end = max(run.first, place - n), min(run.end, place + n + 1)
-            block = self._slices(self._truth(first, end), first)
-        degraded = with_neighbours(block[:, None], np.array([place - first]), n)[0].float()
+            made = self._slices(self._truth(first, end), first)[:, None]
+            degraded = with_neighbours(made, np.array([place - first]), n)[0].float()
         return {"image": torch.cat([degraded, seen[2 * n + 1 :]]), "target_image": target, "mask": sample["mask"]}
 
     def scan(self, run: Run, change: Tensor | None = None) -> dict[str, Tensor]:

@@ -18,6 +18,7 @@ from pipeline.preprocessing.foreground import foreground
 from pipeline.preprocessing.grid import Grid
 from pipeline.preprocessing.harmonic import harmonic_fill
 from pipeline.preprocessing.holes import LEAST_VOXELS, apart, lesions, place_shape, scale_to
+from pipeline.preprocessing.mapped import Mapped, disk_array
 from pipeline.preprocessing.neighbours import with_neighbours
 from pipeline.preprocessing.slices import SliceDataset
 from pipeline.preprocessing.symmetry import line_of, mirrored_about
@@ -28,6 +29,8 @@ BLOCK, THICKEST_MM = 24, 6.0
 HOLES = 6
 SIZES_ML = (0.02, 100.0)
 SCALES = (0.3, 3.0)  # of a lesion's size in mm
+# Bits of a pixel's region.
+HEAD, ALLOWED = np.uint8(1), np.uint8(2)
 SHARE = 0.25  # of the healthy tissue, at most, that one hole takes
 
 
@@ -72,11 +75,19 @@ class HoleDataset(Dataset[list[dict[str, Tensor]]]):
         self.crop = grid.size if crop is None else Grid(grid.spacing_mm, crop, grid.stride).size
         self.neighbours, self.slices, self.fixed, self.seed = neighbours, slices, fixed, seed
         ends = np.cumsum([0, *map(len, self.scans.places)])
-        volumes = [_Volume(self.scans, *given) for given in zip(self.scans.subjects, ends, ends[1:], strict=False)]
-        self.volumes = [volume for volume in volumes if volume.allowed.any()]
-        self.shapes = [
-            (piece, volume.spacing_mm) for volume in self.volumes for piece in lesions(volume.lesion, LEAST_VOXELS)
-        ]
+        self.volumes: list[_Volume] = []
+        self.shapes: list[tuple[NDArray[np.bool_], tuple[float, float, float]]] = []
+        with disk_array(np.uint8, grid.size) as written:
+            for given in zip(self.scans.subjects, ends, ends[1:], strict=False):
+                volume = _Volume(self.scans, *given)
+                head, allowed = volume.looked_at()
+                written.append(head * HEAD | allowed * ALLOWED)
+                if allowed.any():
+                    self.volumes.append(volume)
+                    self.shapes += [(piece, volume.spacing_mm) for piece in lesions(volume.lesion, LEAST_VOXELS)]
+            regions = written.mapped()
+        for volume in self.volumes:
+            volume.regions = regions
         if split != "validation" and not (self.volumes and self.shapes):
             raise UsageError(
                 f"{cohort}: found {'no lesion' if self.volumes else 'no healthy tissue'} in the {split} split, "
@@ -192,16 +203,40 @@ def healthy_tissue(
 
 
 class _Volume:
-    """Slices of one scan on the network's grid: where its head is, its lesion, and where holes may be."""
+    """Slices of one scan on the network's grid.
+
+    Attributes:
+        regions: of all scans' slices, by bits, where the head is and where holes may be.
+    """
+
+    regions: Mapped
 
     def __init__(self, scans: SliceDataset, subject: Subject, first: int, end: int) -> None:
         self.scans, self.first, self.end = scans, int(first), int(end)
         self.spacing_mm = (subject.spacing_mm[0], scans.grid.spacing_mm, scans.grid.spacing_mm)
         image = self.image(self.first, self.end)
-        self.lesion = np.asarray(scans.masks[first:end, 0]) > 0
-        self.head = foreground(image)
-        self.allowed = healthy_tissue(image, self.lesion, self.head, self.spacing_mm)
         self.line = line_of(torch.from_numpy(image)) if len(image) else (0.0, 0.0)
+
+    @property
+    def lesion(self) -> NDArray[np.bool_]:
+        """Shape (slices, H, W)."""
+        return np.asarray(self.scans.masks[self.first : self.end, 0]) > 0
+
+    @property
+    def head(self) -> NDArray[np.bool_]:
+        """Head or body, shape (slices, H, W)."""
+        return self.regions.array[self.first : self.end] & HEAD > 0
+
+    @property
+    def allowed(self) -> NDArray[np.bool_]:
+        """Where holes may be, same shape."""
+        return self.regions.array[self.first : self.end] & ALLOWED > 0
+
+    def looked_at(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Where the head is and where holes may be, each of shape (slices, H, W)."""
+        image = self.image(self.first, self.end)
+        head = foreground(image)
+        return head, healthy_tissue(image, self.lesion, head, self.spacing_mm)
 
     def image(self, first: int, end: int) -> NDArray[np.float32]:
         """Slices in [0, 1]."""
@@ -214,7 +249,7 @@ class _Volume:
         count = min(BLOCK * group, self.end - self.first) // group * group
         start = int(rng.integers(self.end - self.first - count + 1))
 
-        shape = (count // group, group, *self.head.shape[1:])
+        shape = (count // group, group, *self.scans.grid.size)
         block = slice(start, start + count)
         thin = self.image(self.first + start, self.first + start + count).reshape(shape)
         image: NDArray[np.float32] = thin.mean(axis=1, dtype=np.float32)

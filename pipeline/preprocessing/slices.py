@@ -1,16 +1,14 @@
 """A preprocessed cohort's axial slices on a network's grid, in a memory-mapped file, ready for training."""
 
-import contextlib
 import logging
 import os
-import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,10 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from pipeline.errors import OutputError, UsageError
+from pipeline.errors import UsageError
 from pipeline.preprocessing.cohort_format import LEVELS, Cohort, Subject, read_cohort, read_mask, read_part
 from pipeline.preprocessing.foreground import AIR
 from pipeline.preprocessing.grid import Grid
+from pipeline.preprocessing.mapped import disk_array
 from pipeline.preprocessing.neighbours import with_neighbours
 
 logger = logging.getLogger(__name__)
@@ -61,8 +60,6 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
         places: of each subject, the indices in its slab of the slices that are.
         patients: whose each slice is.
         classes: names of the cohort's classes, sorted, where its targets are no numbers.
-        images: levels, shape (N, C, H, W), uint16.
-        masks: shape (N, 1, H, W), uint8.
 
     Raises:
         UsageError: if no slice is left, but in a validation split, without which a training does; or if the grid cuts
@@ -94,17 +91,16 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
         self.subjects = _subjects(content, split, fraction, seed, self.channels)
         self._targets, self.classes = _targets(content)
         self.places: list[list[int]] = []
-        with _unnamed_file() as images, _unnamed_file() as masks:
+        inner = len(self.channels), *grid.size
+        with disk_array(np.uint16, inner) as images, disk_array(np.uint8, (1, *grid.size)) as masks:
             vanished, lost = 0, 0.0
             for loaded in _in_turn(self._load, self.subjects):
-                images.write(loaded.images.tobytes())
-                masks.write(loaded.masks.tobytes())
+                images.append(loaded.images)
+                masks.append(loaded.masks)
                 self.places.append(loaded.places)
                 vanished += loaded.vanished
                 lost = max(lost, loaded.lost)
-            slices = sum(map(len, self.places))
-            self.images = _mapped(images, np.uint16, (slices, len(self.channels), *grid.size))
-            self.masks = _mapped(masks, np.uint8, (slices, 1, *grid.size))
+            self._images, self._masks = images.mapped(), masks.mapped()
         self.subject_of = [
             subject for subject, places in zip(self.subjects, self.places, strict=True) for _ in range(len(places))
         ]
@@ -214,6 +210,16 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
                 "lits, or --set size and --set spacing_mm)"
             )
 
+    @property
+    def images(self) -> NDArray[np.uint16]:
+        """Levels, shape (N, C, H, W)."""
+        return self._images.array
+
+    @property
+    def masks(self) -> NDArray[np.uint8]:
+        """Shape (N, 1, H, W)."""
+        return self._masks.array
+
     def __len__(self) -> int:
         return len(self.images)
 
@@ -285,26 +291,6 @@ def _in_turn(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[
         finally:
             for future in waiting:
                 future.cancel()
-
-
-@contextlib.contextmanager
-def _unnamed_file() -> Iterator[IO[bytes]]:
-    try:
-        with tempfile.TemporaryFile(prefix="phs-slices-") as file:
-            yield file
-    except OSError as error:
-        raise OutputError(
-            f"{tempfile.gettempdir()}: cannot be written ({(error.strerror or str(error)).lower()}); name a folder "
-            "with space left in the environment variable TMPDIR"
-        ) from error
-
-
-def _mapped(file: IO[bytes], dtype: type[np.generic], shape: tuple[int, ...]) -> NDArray[np.generic]:
-    """What was written into a file, mapped into memory; it stays after the file is closed."""
-    if 0 in shape:
-        return np.empty(shape, dtype)
-    file.flush()
-    return np.memmap(file, dtype, mode="r", shape=shape)
 
 
 def _channels(cohort: Path, content: Cohort, wanted: Sequence[str] | None) -> list[str]:

@@ -8,7 +8,7 @@ from pipeline.evaluation.cases import Example
 from pipeline.evaluation.controls import UNTOUCHED
 from pipeline.evaluation.evaluate import Evaluation
 from pipeline.evaluation.healthy import HealthyEvaluation
-from pipeline.files import table_csv, write_json, write_text
+from pipeline.files import table_csv, write_json, write_table, write_text
 from pipeline.metrics import A_DICE, Metric
 from pipeline.mosaic import body_box, difference, grey, mosaic, outlined, save_png, square
 from pipeline.preprocessing.foreground import AIR
@@ -25,7 +25,7 @@ def write_report(folder: Path, evaluation: Evaluation) -> None:
         folder: where; made if it is not there.
         evaluation: what was measured.
     """
-    write_text(folder / "slices.csv", table_csv(evaluation.slices))
+    write_table(folder / "slices.csv", evaluation.slices.frames())
     write_text(folder / "patients.csv", table_csv(evaluation.volumes))
     if evaluation.cases:
         save_png(folder / "cases.png", _picture(evaluation.cases, evaluation.summary["cases_by"]))

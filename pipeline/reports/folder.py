@@ -1,5 +1,6 @@
 """What is written once for a run: an index of the pages, tables, and the record that `--report` asks for."""
 
+import contextlib
 import hashlib
 import itertools
 import os
@@ -13,7 +14,7 @@ from pipeline import RESEARCH_ONLY, __version__
 from pipeline.files import read_json, write_json, write_text
 from pipeline.inference.load import Predictor
 from pipeline.inference.run import Outcome, Record
-from pipeline.reports.index_page import FAILED, index_page, scores_csv
+from pipeline.reports.index_page import FAILED, index_page, read_entries, scores_csv
 from pipeline.scans.sources import Source
 
 # While other runs go on, each of which will write the pages at its end.
@@ -40,26 +41,44 @@ def write_folder_pages(folder: Path, outcome: Outcome, asked: int) -> Path | Non
     if not folder.is_dir() or (asked == 1 and not index.is_file()):
         return None
     # A mended scan has another hash, and so may have another name.
-    known = {path: read_json(path) for path in (folder / FAILED).glob("*.json")}
+    notes: dict[tuple[str, str], list[Path]] = {}
+    for path in (folder / FAILED).glob("*.json"):
+        told = read_json(path)
+        for known_by in (("Scan", str(told.get("Scan"))), ("PathSha256", str(told.get("PathSha256")))):
+            notes.setdefault(known_by, []).append(path)
     for source, record in outcome.records.items():
         digits = hashlib.sha256(os.fsencode(source.path.absolute()) + os.fsencode(source.stem)).hexdigest()[:8]
-        for path, known_of in known.items():
-            if known_of.get("Scan") == record.name or known_of.get("PathSha256") == digits:
-                path.unlink(missing_ok=True)
+        for path in (*notes.get(("Scan", record.name), ()), *notes.get(("PathSha256", digits), ())):
+            path.unlink(missing_ok=True)
         if record.status == "failed":
             error = _without_path(source, record)
             note = folder / FAILED / f"{record.name[:LONGEST_NAME]}_{digits}.json"
             write_json(note, {"Scan": record.name, "PathSha256": digits, "Error": error})
     # Runs that end together read the folder before the others' last results lie there: whoever writes last looks again.
-    written: tuple[str, str] | None = None
+    written: bytes | None = None
     for _ in range(MOST_LOOKS):
-        shown = index_page(folder), scores_csv(folder)
-        if shown == written:
+        present = _records(folder)
+        if present == written:
             break
-        write_text(index, shown[0])
-        write_text(folder / "scores.csv", shown[1])
-        written = shown
+        entries = read_entries(folder)
+        write_text(index, index_page(folder, entries))
+        write_text(folder / "scores.csv", scores_csv(folder, entries))
+        written = present
     return index
+
+
+def _records(folder: Path) -> bytes:
+    """By what it is seen that a folder's sidecars and notes are the same as before."""
+    digest = hashlib.sha256()
+    for root, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            if name.endswith(".json"):
+                path = os.path.join(root, name)  # noqa: PTH118  # ten thousand paths
+                with contextlib.suppress(FileNotFoundError):
+                    status = os.stat(path)  # noqa: PTH116
+                    digest.update(os.fsencode(f"{path} {status.st_mtime_ns} {status.st_size} {status.st_ino}\n"))
+    return digest.digest()
 
 
 def write_run_report(

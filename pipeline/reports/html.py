@@ -1,6 +1,7 @@
 """What the HTML pages share: templates that escape whatever they are given, and pictures inside the page."""
 
 import base64
+import hashlib
 import io
 from typing import Any
 
@@ -21,6 +22,11 @@ _TEMPLATES = Environment(
 def render(template: str, **facts: Any) -> str:
     """A page from a template in `assets`; every text in `facts` is escaped."""
     return _TEMPLATES.get_template(template).render(banner=BANNER, **facts)
+
+
+def script_hash(script: str) -> str:
+    """By what a page's policy lets this script run, and no other."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
 
 
 def data_uri(picture: Image.Image, synthetic: bool) -> str:

@@ -4,26 +4,30 @@ import csv
 import io
 import math
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
+from markupsafe import Markup
 from PIL import Image
 
 from pipeline.files import read_json, table_cell
 from pipeline.identity import made_by_us
 from pipeline.inference.products import Figure
 from pipeline.mosaic import PANEL_PIXELS, TITLE_HEIGHT
-from pipeline.reports.html import data_uri, render
+from pipeline.reports.html import data_uri, render, script_hash
 
 # In this subfolder, a file for each scan that failed.
 FAILED = "failed"
 STATES = ("failed", "warnings", "ok")
-# With more scans than this, pictures are linked: the page would become too large to open.
+# With more scans than this, so many are shown at a time, and pictures are linked: the page would be too large to open.
 MOST_INLINE = 100
+SCRIPT = "index_page.js"
 # What the picture beside a main product of a kind shows; of other kinds, the input alone.
 PICTURED = {"image": "input · SYNTHETIC · difference", "mask": "input · SYNTHETIC border"}
 # Panels side by side, and rows, in a picture of ours.
@@ -85,58 +89,104 @@ def read_entries(folder: Path) -> list[Entry]:
     return sorted(entries, key=lambda entry: (STATES.index(entry.state), -_rank(entry)))
 
 
-def index_page(folder: Path) -> str:
+def index_page(folder: Path, entries: Sequence[Entry] | None = None) -> str:
     """The page of all results under a folder, to be written into it.
+
+    Up to `MOST_INLINE` of them, it has no script. Of more, the first are in the page, which a script turns, sorts and
+    filters; without scripts, these are what needs a look first.
 
     Args:
         folder: output folder of one or several runs.
+        entries: its results, as `read_entries` gives them; None: they are read.
 
     Returns:
-        HTML without scripts; its links and, of more than `MOST_INLINE` scans, its pictures are relative to the folder.
+        HTML; its links and, of more than `MOST_INLINE` scans, its pictures are relative to the folder.
     """
-    entries = read_entries(folder)
+    entries = read_entries(folder) if entries is None else entries
     columns = {
         _column(figure): {"label": figure.label, "units": figure.units, "digits": figure.digits}
         for entry in entries
         for figure in entry.figures
         if figure.leading
     }
+    rows = _rows(entries, folder, columns)
+    paged = len(entries) > MOST_INLINE
+    script = resources.files("pipeline.reports").joinpath("assets", SCRIPT).read_text(encoding="utf-8")
+    listed = list(rows)
+    return render(
+        "index_page.html",
+        rows=listed[:MOST_INLINE],
+        total=len(entries),
+        counts={state: sum(entry.state == state for entry in entries) for state in STATES},
+        titles=list(dict.fromkeys(entry.product[2] for entry in entries if entry.product[2])),
+        columns=list(columns.values()),
+        table=_table(listed) if paged else None,
+        script=Markup(script),  # noqa: S704  # ours
+        script_hash=script_hash(script),
+    )
+
+
+def _rows(
+    entries: Sequence[Entry], folder: Path, columns: Mapping[tuple[str, str], Mapping[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """What the page shows of each result; pictures are within the page if there are few."""
     # A bar shows each entry's first number beside the largest of its column.
     most: dict[tuple[str, str], float] = {}
     for entry in entries:
         if entry.first:
             column = _column(entry.first)
             most[column] = max(most.get(column, 0.0), entry.first.value or 0.0)
-    rows = []
+    places = {column: place for place, column in enumerate(columns)}
+    inline = len(entries) <= MOST_INLINE
     for entry in entries:
         picture = entry.sidecar.with_suffix(".png")
-        inline = len(entries) <= MOST_INLINE
-        values = {_column(figure): figure.value for figure in entry.figures}
+        numbers = {_column(figure): figure.value for figure in entry.figures}
+        texts = [
+            None if (number := numbers.get(column)) is None else f"{number:.{shown['digits']}f}"
+            for column, shown in columns.items()
+        ]
         first, value = (_column(entry.first), entry.first.value or 0.0) if entry.first else (None, 0.0)
-        rows.append(
-            {
-                "scan": entry.scan,
-                "title": entry.product[2],
-                "pictured": PICTURED.get(entry.product[1], "input"),
-                "state": entry.state,
-                "reasons": [*entry.problems, *entry.warnings],
-                "values": [values.get(column) for column in columns],
-                "first": list(columns).index(first) if first else None,
-                "share": round(100 * value / most[first], 1) if first and value > 0 else 0,
-                "bundle": " ".join(entry.bundle),
-                "link": _link(entry.page, folder) if entry.page else None,
-                "thumbnail": _thumbnail(picture) if inline else None,
-                "picture": _link(picture, folder) if not inline and picture.is_file() else None,
-            }
-        )
-    counts = {state: sum(entry.state == state for entry in entries) for state in STATES}
-    titles = list(dict.fromkeys(entry.product[2] for entry in entries if entry.product[2]))
-    return render("index_page.html", rows=rows, counts=counts, titles=titles, columns=list(columns.values()))
+        yield {
+            "scan": entry.scan,
+            "title": entry.product[2],
+            "pictured": PICTURED.get(entry.product[1], "input"),
+            "state": entry.state,
+            "reasons": [*entry.problems, *entry.warnings],
+            "values": texts,
+            "first": places[first] if first else None,
+            "share": round(100 * value / most[first], 1) if first and value > 0 else 0,
+            "bundle": " ".join(entry.bundle),
+            "link": _link(entry.page, folder) if entry.page else None,
+            "picture": _thumbnail(picture) if inline else _link(picture, folder) if picture.is_file() else None,
+        }
 
 
-def scores_csv(folder: Path) -> str:
-    """The results under a folder as CSV with a header, one row for each, in the order of the page."""
-    entries = read_entries(folder)
+def _table(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """All rows for the page's script, short: the keys once, and each text that recurs once, under a number."""
+    numbers: dict[str, int] = {}
+
+    def number(text: str) -> int:
+        return numbers.setdefault(text, len(numbers))
+
+    recurring = ("title", "pictured", "state", "bundle")
+    short = [
+        [
+            [number(reason) for reason in value] if key == "reasons" else number(value) if key in recurring else value
+            for key, value in row.items()
+        ]
+        for row in rows
+    ]
+    return {"keys": list(rows[0]), "texts": list(numbers), "recurring": recurring, "rows": short, "page": MOST_INLINE}
+
+
+def scores_csv(folder: Path, entries: Sequence[Entry] | None = None) -> str:
+    """The results under a folder as CSV with a header, one row for each, in the order of the page.
+
+    Args:
+        folder: output folder of one or several runs.
+        entries: its results, as `read_entries` gives them; None: they are read.
+    """
+    entries = read_entries(folder) if entries is None else entries
     names = list(dict.fromkeys(figure.name for entry in entries for figure in entry.figures))
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
@@ -221,7 +271,8 @@ def _figure(told: Mapping[str, Any]) -> Figure:
         raise ValueError
     if not (isinstance(digits, int) and 0 <= digits <= MOST_DIGITS):
         raise ValueError
-    name, label, units = (str(told[key]) for key in ("name", "label", "units"))
+    # The same of each scan: kept once.
+    name, label, units = (sys.intern(str(told[key])) for key in ("name", "label", "units"))
     return Figure(name, label, None if value is None else float(value), units, digits, leading=told["leading"] is True)
 
 

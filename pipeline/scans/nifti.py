@@ -61,28 +61,7 @@ def read_nifti(path: Path, constant_ok: bool = False, volume: int | None = None)
         ScanError: if it cannot be read as one real-valued, finite volume.
     """
     path = Path(path)
-    if not path.exists():
-        raise UsageError(f"{path}: no such file; check the path")
-    if path.is_dir():
-        raise UsageError(f"{path}: found a folder, expected a NIfTI file (.nii or .nii.gz); name the file in it")
-    check_fetched(path)
-    if not is_nifti(path):
-        raise ScanError(f"{path}: found a file of another kind, expected NIfTI (.nii or .nii.gz); convert it first")
-    try:
-        image = _load(path)
-    except Exception as error:  # nibabel's readers raise whatever their parser stumbles over
-        raise ScanError(
-            f"{path}: found no readable header ({first_line(error)}), expected a NIfTI file; copy it again or convert "
-            "the original"
-        ) from error
-    if not isinstance(image, nib.Nifti1Image):
-        kind = type(image).__name__
-        raise ScanError(f"{path}: found a file of kind {kind}, expected NIfTI; convert it to .nii.gz first")
-    volume = _volume_of(path, image, volume)
-    _check_kind(path, image, several=volume is not None)
-    _check_size(path, image)
-    _check_spacing(path, image)
-    _check_units(path, image)
+    image, volume = _opened(path, volume)
     try:
         stored = np.asanyarray(_voxels(image).get_unscaled())
     except MemoryError as error:
@@ -108,6 +87,55 @@ def read_nifti(path: Path, constant_ok: bool = False, volume: int | None = None)
     if not constant_ok:
         _check_varies(scan)
     return scan
+
+
+def read_grid(path: Path, volume: int | None = None) -> Scan:
+    """A scan by its header alone: its voxels are not read, all are 0 and take no memory.
+
+    Args:
+        path: as for `read_nifti`.
+        volume: as for `read_nifti`.
+
+    Raises:
+        UsageError, ScanError: as `read_nifti`, but for damage behind the header.
+    """
+    image, volume = _opened(Path(path), volume)
+    header, shape = image.header.copy(), image.shape[:3]
+    header.set_data_shape(shape)
+    nothing = np.broadcast_to(np.zeros((), image.get_data_dtype()), shape)
+    return Scan(nothing, float(image.dataobj.slope), float(image.dataobj.inter), header, Path(path))
+
+
+def _opened(path: Path, volume: int | None) -> tuple[nib.Nifti1Image, int | None]:
+    """A file whose header is as it can be, and which of its volumes is meant; None of a single one.
+
+    Raises:
+        UsageError: if the file is missing or is a folder.
+        ScanError: if its header tells that it is not one real-valued volume of a possible size.
+    """
+    if not path.exists():
+        raise UsageError(f"{path}: no such file; check the path")
+    if path.is_dir():
+        raise UsageError(f"{path}: found a folder, expected a NIfTI file (.nii or .nii.gz); name the file in it")
+    check_fetched(path)
+    if not is_nifti(path):
+        raise ScanError(f"{path}: found a file of another kind, expected NIfTI (.nii or .nii.gz); convert it first")
+    try:
+        image = _load(path)
+    except Exception as error:  # nibabel's readers raise whatever their parser stumbles over
+        raise ScanError(
+            f"{path}: found no readable header ({first_line(error)}), expected a NIfTI file; copy it again or convert "
+            "the original"
+        ) from error
+    if not isinstance(image, nib.Nifti1Image):
+        kind = type(image).__name__
+        raise ScanError(f"{path}: found a file of kind {kind}, expected NIfTI; convert it to .nii.gz first")
+    volume = _volume_of(path, image, volume)
+    _check_kind(path, image, several=volume is not None)
+    _check_size(path, image)
+    _check_spacing(path, image)
+    _check_units(path, image)
+    return image, volume
 
 
 def from_image(image: nib.Nifti1Image, origin: Path, constant_ok: bool = False) -> Scan:

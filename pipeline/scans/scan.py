@@ -91,7 +91,9 @@ class Scan:
                 f"{self.origin}: found an array of shape {self.stored.shape}, expected a volume with three axes; "
                 "give one volume"
             )
-        low, high = float(self.stored.min()), float(self.stored.max())
+        # Of a value that is repeated without memory, as `read_grid` gives it, one is looked at.
+        looked_at = self.stored if any(self.stored.strides) else self.stored[:1, :1, :1]
+        low, high = float(looked_at.min()), float(looked_at.max())
         if not (np.isfinite(low) and np.isfinite(high)):
             bad = int(self.stored.size - np.isfinite(self.stored).sum())
             raise ScanError(

@@ -6,7 +6,8 @@ One handler for each kind of main export; a bundle's `train.json` names the one 
 import logging
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from pipeline.networks.dcgan import Condition, class_of, with_class
 from pipeline.preprocessing.degraded import DegradedDataset
 from pipeline.preprocessing.foreground import AIR
 from pipeline.preprocessing.hole_slices import HoleDataset
+from pipeline.preprocessing.mapped import MappedSamples
 from pipeline.preprocessing.pairs import PairedDataset
 from pipeline.preprocessing.slices import SliceDataset
 from pipeline.training.distributed import gathered, rank, world_size
@@ -82,8 +84,8 @@ class Validation(ABC):
         self.shown = sorted({round(row * (len(self.dataset) - 1) / max(1, rows - 1)) for row in range(rows)})
 
     @abstractmethod
-    def measure(self, outputs: list[tuple[Sample, Tensor]]) -> float:
-        """The figure, from each slice and what the network made of it."""
+    def measure(self, outputs: Iterable[tuple[Sample, Tensor]]) -> float:
+        """The figure, from each slice and what the network made of it: they come once, and are not all in memory."""
 
     def row(self, sample: Sample, output: Tensor) -> list[Picture]:
         """The panels of one slice, one for each of `titles`."""
@@ -116,28 +118,42 @@ class Validation(ABC):
     @torch.inference_mode()
     def validate(self, engine: PlayerTrainer) -> None:
         """Run the main export over the validation slices."""
-        outputs = list(self._outputs(engine.main_export.eval(), engine.state.device))
+        outputs = self._outputs(engine.main_export.eval(), engine.state.device)
         if rank() > 0:
+            deque(outputs, maxlen=0)
             return
-        engine.state.metrics[self.figure] = self.measure(outputs)
+        kept: list[tuple[Sample, Tensor]] = []
+        engine.state.metrics[self.figure] = self.measure(self._kept(outputs, kept))
         if self.titles:
-            rows = [self.row(*outputs[index]) for index in self.shown]
+            rows = [self.row(*pair) for pair in kept]
             save_png(
                 self.folder / "panels" / f"epoch_{engine.state.epoch:03d}.png",
                 mosaic(list(self.titles), rows, self.legend),
             )
 
+    def _kept(
+        self, outputs: Iterable[tuple[Sample, Tensor]], kept: list[tuple[Sample, Tensor]]
+    ) -> Iterator[tuple[Sample, Tensor]]:
+        """All outputs, of which those of the panel are kept."""
+        for index, pair in enumerate(outputs):
+            if self.titles and index in self.shown:
+                kept.append(pair)
+            yield pair
+
     def _outputs(self, network: nn.Module, device: torch.device) -> Iterator[tuple[Sample, Tensor]]:
-        samples: dict[int, Sample] = {}
-        outputs: dict[int, Tensor] = {}
-        for first in range(rank() * self.batch_size, len(self.dataset), world_size() * self.batch_size):
-            indices = range(first, min(first + self.batch_size, len(self.dataset)))
-            samples |= {index: self.dataset[index] for index in indices}
-            images = torch.stack([samples[index][self.takes] for index in indices]).to(device)
-            outputs |= zip(indices, self.inferer(images, network).float().cpu(), strict=True)
-        made = {index: output for part in gathered(outputs) for index, output in part.items()}
-        for index in range(len(self.dataset)):
-            yield samples.get(index) or self.dataset[index], made[index]
+        """In the first process all slices in their order; the others work with it and give nothing."""
+        count = len(self.dataset)
+        for first in range(0, count, world_size() * self.batch_size):
+            share = range(first + rank() * self.batch_size, min(first + (rank() + 1) * self.batch_size, count))
+            samples = {index: self.dataset[index] for index in share}
+            made: dict[int, Tensor] = {}
+            if samples:
+                images = torch.stack([sample[self.takes] for sample in samples.values()]).to(device)
+                made = dict(zip(share, self.inferer(images, network).float().cpu(), strict=True))
+            together = {index: output for part in gathered(made) for index, output in part.items()}
+            if rank() == 0:
+                for index in sorted(together):
+                    yield samples.get(index) or self.dataset[index], together[index]
 
 
 class TranslationValidation(Validation):
@@ -147,7 +163,7 @@ class TranslationValidation(Validation):
     titles = ("input", "pseudo-healthy", "difference", "lesion mask")
     legend = "SYNTHETIC - not for diagnosis; difference: orange removed, blue added"
 
-    def measure(self, outputs: list[tuple[Sample, Tensor]]) -> float:
+    def measure(self, outputs: Iterable[tuple[Sample, Tensor]]) -> float:
         """The mean over slices; the infinite PSNR of a slice left as it was would hide all others.
 
         Normal tissue is the foreground outside the lesion but for the pixels beside it, which are part lesion where the
@@ -183,10 +199,11 @@ class PairedValidation(Validation):
     titles = ("source", "translated", "target", "difference")
     legend = "SYNTHETIC - not for diagnosis; difference to the target: orange too dark, blue too bright"
 
-    def measure(self, outputs: list[tuple[Sample, Tensor]]) -> float:
+    def measure(self, outputs: Iterable[tuple[Sample, Tensor]]) -> float:
         """The mean over slices that show anything."""
-        shown = [(made, sample["target_image"]) for sample, made in outputs if (sample["target_image"] > AIR).any()]
-        return float(torch.stack([psnr(made[None], y[None], y[None] > AIR)[0] for made, y in shown]).mean())
+        pairs = ((made, sample["target_image"]) for sample, made in outputs)
+        psnrs = [psnr(made[None], y[None], y[None] > AIR)[0] for made, y in pairs if (y > AIR).any()]
+        return float(torch.stack(psnrs).mean())
 
     def alarm(self, figure: float) -> str | None:
         """Below `DESTROYED_DB` the translation shows something else."""
@@ -214,11 +231,13 @@ class SegmentationValidation(Validation):
         """Slices above and below that the network sees with each."""
         return getattr(self.dataset, "neighbours", 0)
 
-    def measure(self, outputs: list[tuple[Sample, Tensor]]) -> float:
+    def measure(self, outputs: Iterable[tuple[Sample, Tensor]]) -> float:
         """2 |found ∩ drawn| / (|found| + |drawn|); nan where neither has a pixel."""
-        found = torch.stack([logits > 0 for _, logits in outputs])
-        drawn = torch.stack([_by_label(sample, len(logits)) for sample, logits in outputs])
-        return float(2 * (found & drawn).sum() / (found.sum() + drawn.sum()))
+        both = either = torch.tensor(0)
+        for sample, logits in outputs:
+            found, drawn = logits > 0, _by_label(sample, len(logits))
+            both, either = both + (found & drawn).sum(), either + found.sum() + drawn.sum()
+        return float(2 * both / either)
 
     def alarm(self, figure: float) -> str | None:
         """Where nothing that was drawn is found."""
@@ -272,11 +291,15 @@ class AnomalyValidation(Validation):
         if isinstance(threshold, Tensor):
             threshold.fill_(self.threshold)
 
-    def measure(self, outputs: list[tuple[Sample, Tensor]]) -> float:
+    def measure(self, outputs: Iterable[tuple[Sample, Tensor]]) -> float:
         """Of all pixels of head or body; nan where none of them is lesion."""
-        x, healthy = torch.stack([sample["image"] for sample, _ in outputs]), torch.stack([made for _, made in outputs])
-        tissue, drawn = x > AIR, torch.stack([sample["mask"] for sample, _ in outputs]) > 0
-        anomaly, lesion = anomaly_map(x, healthy, self.residual, self.smooth)[tissue], drawn[tissue]
+        anomalies, lesions = [], []
+        for sample, healthy in outputs:  # whose tissue alone is kept
+            x = sample["image"]
+            tissue = x > AIR
+            anomalies.append(anomaly_map(x[None], healthy[None], self.residual, self.smooth)[0][tissue])
+            lesions.append((sample["mask"] > 0)[tissue])
+        anomaly, lesion = torch.cat(anomalies), torch.cat(lesions)
         if not lesion.any() or not anomaly.isfinite().all():
             return math.nan
         self.threshold, _ = best_threshold(anomaly, lesion)
@@ -332,17 +355,16 @@ class ScoreValidation(Validation):
         self.classes = classes
         self.figure = "accuracy" if classes else "mean_absolute_error"
 
-    def measure(self, outputs: list[tuple[Sample, Tensor]]) -> float:
+    def measure(self, outputs: Iterable[tuple[Sample, Tensor]]) -> float:
         """The mean of |score − target|, or of whether the largest logit is that of the right class."""
-        answers = [score.softmax(dim=0) if self.classes else score for _, score in outputs]
-        targets = [sample["target"] for sample, _ in outputs]
+        pairs = [(sample["target"], score) for sample, score in outputs]
+        answers = [score.softmax(dim=0) if self.classes else score for _, score in pairs]
+        targets = [target for target, _ in pairs]
         error = held_out_error(self.slices, "validation", answers, targets, bool(self.classes))
         write_held_out(self.folder, error)
         if self.classes:
-            return float(
-                torch.stack([(score.argmax() == sample["target"]).float() for sample, score in outputs]).mean()
-            )
-        return float(torch.stack([(score - sample["target"]).abs().mean() for sample, score in outputs]).mean())
+            return float(torch.stack([(score.argmax() == target).float() for target, score in pairs]).mean())
+        return float(torch.stack([(score - target).abs().mean() for target, score in pairs]).mean())
 
     def alarm(self, figure: float) -> str | None:
         """Where it is no number; how large an error is of use depends on the target."""
@@ -354,7 +376,7 @@ class FillValidation(Validation):
 
     Args:
         folder: the run's folder.
-        dataset: blocks with fixed holes; all their slices are kept.
+        dataset: blocks with fixed holes; all their slices are kept, in a file.
         inferer: runs the network on a batch.
         batch_size: slices at once.
         every: epochs from one validation to the next.
@@ -368,11 +390,11 @@ class FillValidation(Validation):
     def __init__(
         self, folder: Path | str, dataset: HoleDataset, inferer: Inferer, batch_size: int = 8, every: int = 1
     ) -> None:
-        slices = [sample for index in range(len(dataset)) for sample in dataset[index]]
+        slices = (sample for index in range(len(dataset)) for sample in dataset[index])
         self.neighbours = dataset.neighbours
-        super().__init__(folder, slices, inferer, batch_size, every=every)
+        super().__init__(folder, MappedSamples(slices), inferer, batch_size, every=every)
 
-    def measure(self, outputs: list[tuple[Sample, Tensor]]) -> float:
+    def measure(self, outputs: Iterable[tuple[Sample, Tensor]]) -> float:
         """The mean over slices, inside the hole."""
         gains = [
             10 * (self._error(sample, self._start(sample)) / self._error(sample, output)).log10()
@@ -431,13 +453,13 @@ class SampleValidation(Validation):
         self.noise = torch.randn(len(dataset), latent, generator=torch.Generator().manual_seed(0))
         self.condition = condition
 
-    def measure(self, outputs: list[tuple[Sample, Tensor]]) -> float:
+    def measure(self, outputs: Iterable[tuple[Sample, Tensor]]) -> float:
         """The mean deviation of a pixel over the images drawn, divided by that over the slices."""
-        real, drawn = (
-            torch.stack(images).std(dim=0).mean()
-            for images in ([sample["image"] for sample, _ in outputs], [image[:1] for _, image in outputs])
-        )
-        return float(drawn / real.clamp_min(SAME))
+        real, drawn = _Spread(), _Spread()
+        for sample, image in outputs:
+            real.add(sample["image"])
+            drawn.add(image[:1])
+        return float(drawn.mean() / real.mean().clamp_min(SAME))
 
     def alarm(self, figure: float) -> str | None:
         """Where all images are one."""
@@ -463,3 +485,22 @@ class SampleValidation(Validation):
             elif self.condition == "mask":
                 given.append(masks)
             yield from zip(samples, self.inferer(given[0], network, *given[1:]).float().cpu(), strict=True)
+
+
+class _Spread:
+    """Standard deviation of each pixel over images that come one after the other (Welford, Technometrics 4, 1962)."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.average, self.squares = torch.zeros(()), torch.zeros(())
+
+    def add(self, image: Tensor) -> None:
+        """One more image."""
+        self.count += 1
+        change = image.double() - self.average
+        self.average = self.average + change / self.count
+        self.squares = self.squares + change * (image - self.average)
+
+    def mean(self) -> Tensor:
+        """The mean over pixels."""
+        return (self.squares / (self.count - 1)).sqrt().mean()

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import nibabel as nib
@@ -12,6 +13,9 @@ import numpy as np
 import pytest
 
 from pipeline.cli.main import main
+from pipeline.preprocessing.cohort import Settings
+from pipeline.preprocessing.cohort_format import read_cohort
+from pipeline.preprocessing.plan import plan
 
 Answer = tuple[int | str | None, str, str]
 
@@ -223,3 +227,79 @@ def test_from_the_shell_with_all_cores(cohort: Path, tmp_path: Path) -> None:
     assert progress == [f"preprocessed {done} of 4 scans" for done in (1, 2, 3, 4)]
     assert skipped.startswith("skipped D: cohort/D/D_seg.nii.gz: found no readable header")
     assert last == "Error: cohort: 1 scan(s) could not be used, for the reasons above"
+
+
+class TestDryRun:
+    def test_says_what_would_be_done_and_writes_nothing(
+        self, preprocess: Terminal, cohort: Path, tmp_path: Path
+    ) -> None:
+        code, out, err = preprocess(cohort, tmp_path / "out", "--channels", "flair,t1ce", "--dry-run")
+        assert (code, err) == (0, "")
+        assert out.splitlines() == [
+            f"{cohort}: 4 scan(s) (brats), 4 of them with a lesion mask",
+            "patients: 2 training, 1 validation, 1 test",
+            f"48 slices; at most 0 MiB in {tmp_path}/out, less when compressed",
+            "nothing was written; start without --dry-run",
+        ]
+        assert not (tmp_path / "out").exists()
+
+    def test_agrees_with_what_is_then_done_and_goes_on_as_it_would(
+        self, preprocess: Terminal, cohort: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        _, planned, _ = preprocess(cohort, tmp_path / "out", "--whole", "--dry-run")
+        preprocess(cohort, tmp_path / "out", "--whole")
+        made = read_cohort(tmp_path / "out")
+        assert f"{sum(len(subject.labels) for subject in made.subjects)} slices;" in planned
+        before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
+        shutil.copytree(cohort / "A", cohort / "E")
+        for path in (cohort / "E").iterdir():
+            path.rename(path.with_name(path.name.replace("A_", "E_")))
+        assert preprocess(cohort, tmp_path / "out", "--whole", "--dry-run")[0] == 0
+        assert "of the patients, 1 came; all others stay in the splits that they were in" in caplog.text
+        assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")} == before
+        code, _, err = preprocess(cohort, tmp_path / "out", "--slices", "3", "--dry-run")
+        assert code == 2
+        assert "holds a cohort made with other settings (slab)" in err
+
+    def test_names_what_headers_tell_against_a_scan_without_reading_voxels(
+        self, preprocess: Terminal, cohort: Path, tmp_path: Path
+    ) -> None:
+        small = nib.Nifti1Image(np.zeros((3, 3, 3), np.uint8), np.eye(4))
+        nib.save(small, cohort / "B" / "B_seg.nii.gz")
+        (cohort / "C" / "C_flair.nii.gz").write_bytes(b"no scan")
+        whole = (cohort / "D" / "D_flair.nii.gz").read_bytes()
+        (cohort / "D" / "D_flair.nii.gz").write_bytes(whole[: len(whole) // 2])
+        code, out, err = preprocess(cohort, tmp_path / "out", "--split", "0.5", "0", "0.5", "--dry-run")
+        assert code == 1
+        assert f"{cohort}: 2 scan(s) (brats), 2 of them" in out
+        assert "would skip B: " in err
+        assert "B_seg.nii.gz: the mask has shape (3, 3, 3), expected (10, 12, 24)" in err
+        assert "would skip C: " in err
+        assert "2 scan(s) could not be used" in err
+
+
+class TestMany:
+    def test_headers_of_hundreds_take_little_memory_and_are_looked_at_one_after_the_other(
+        self, cohort: Path, tmp_path: Path
+    ) -> None:
+        """Files of 40 MiB each, as their headers say: if any were read, or kept, it would show."""
+        volume = nib.Nifti1Image(np.broadcast_to(np.int16(0), (256, 256, 160)), np.eye(4))
+        header = volume.header.copy()
+        header.set_data_shape((256, 256, 160))
+        header["magic"], header["vox_offset"] = b"n+1", 352
+        scan = tmp_path / "scan.nii"
+        with scan.open("wb") as file:
+            header.write_to(file)
+            file.truncate(352 + 2 * 256 * 256 * 160)  # no block of the disk
+        for number in range(100):
+            folder = tmp_path / "many" / f"p{number:03}"
+            folder.mkdir(parents=True)
+            for kind in ("flair", "seg"):
+                os.link(scan, folder / f"p{number:03}_{kind}.nii")
+        tracemalloc.start()
+        planned = plan(tmp_path / "many", tmp_path / "out", Settings())
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert (planned.scans, planned.slices, sum(planned.patients.values())) == (100, 6_000, 100)
+        assert planned.mib == pytest.approx(6_000 * 256 * 256 * 3 / 2**20)
+        assert peak < 10 * 2**20

@@ -12,7 +12,8 @@ import pytest
 
 from pipeline.files import SMALL_FILE, sha256
 from pipeline.identity import read_sidecar
-from pipeline.inference.verify import Register, Standing, says_ours, source_hashes
+from pipeline.inference import verify as module
+from pipeline.inference.verify import Register, Standing, says_ours, sidecars_below, source_hashes
 from pipeline.scans import Scan, read_nifti, write_nifti
 from pipeline.scans.dicom import find_series
 from pipeline.scans.dicom_out import write_dicom
@@ -136,6 +137,25 @@ class TestFile:
         os.mkfifo(tmp_path / "pipe.nii.gz")
         os.mkfifo(tmp_path / "pipe.json")
         assert standing(tmp_path / "pipe.nii.gz") is Standing.FOREIGN
+
+
+class TestMany:
+    def test_a_folder_is_read_through_once_for_all_its_files_and_what_is_said_is_not_kept(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        count, read = 100, []
+        files = [tmp_path / f"twin{number}.nii.gz" for number in range(count)]
+        for number, file in enumerate(files):
+            file.write_bytes(bytes([number]))
+            sidecar(tmp_path, [file], f"twin{number}.json")
+        parse = module.read_sidecar
+        monkeypatch.setattr(module, "read_sidecar", lambda path: read.append(path) or parse(path))
+        register = Register()
+        assert {register.verify(file).standing for file in files} == {Standing.UNCHANGED}
+        assert len(read) == 2 * count
+        read.clear()
+        assert [register.verify(path).standing for path in sidecars_below(tmp_path)] == [Standing.SIDECAR] * count
+        assert len(read) == 2 * count
 
 
 class TestSeries:

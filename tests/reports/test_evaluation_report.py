@@ -12,6 +12,7 @@ from PIL import Image
 
 from pipeline.evaluation import Evaluation
 from pipeline.evaluation.cases import Example
+from pipeline.evaluation.slice_table import SliceTable
 from pipeline.metrics.catalogue import METRICS, TRANSLATION
 from pipeline.mosaic import PANEL_PIXELS
 from pipeline.reports.evaluation_report import page, write_report
@@ -189,10 +190,13 @@ def test_padding_for_ms_ssim_is_stated_where_there_was_any() -> None:
 
 
 def test_the_files_hold_what_was_handed_in(tmp_path: Path) -> None:
-    slices = pd.DataFrame({"method": ["gvs"], "psnr_normal": [float("inf")], "lesion_pixels": [3]})
+    slices, keys = SliceTable(), {"method": "gvs", "patient": "p", "subject": "s", "slice": 4}
+    slices.add([{**keys, "psnr_normal": float("inf"), "lesion_pixels": 3}])
     volumes = pd.DataFrame({"method": ["gvs"], "healthiness": [0.5]})
     write_report(tmp_path / "new", Evaluation(SUMMARY, slices, volumes, CASES))
-    assert (tmp_path / "new" / "slices.csv").read_text() == "method,psnr_normal,lesion_pixels\ngvs,inf,3\n"
+    assert (tmp_path / "new" / "slices.csv").read_text() == (
+        "method,patient,subject,slice,psnr_normal,lesion_pixels\ngvs,p,s,4,inf,3\n"
+    )
     assert (tmp_path / "new" / "patients.csv").read_text() == "method,healthiness\ngvs,0.5\n"
     assert json.loads((tmp_path / "new" / "summary.json").read_text()) == SUMMARY
     assert (tmp_path / "new" / "report.md").read_text(encoding="utf-8") == page(SUMMARY, CASES)
@@ -201,7 +205,7 @@ def test_the_files_hold_what_was_handed_in(tmp_path: Path) -> None:
 def test_the_picture_has_a_row_of_five_panels_for_each_case_and_outlines_lesions_in_colour(
     tmp_path: Path,
 ) -> None:
-    write_report(tmp_path, Evaluation(SUMMARY, pd.DataFrame(), pd.DataFrame(), CASES))
+    write_report(tmp_path, Evaluation(SUMMARY, SliceTable(), pd.DataFrame(), CASES))
     with Image.open(tmp_path / "cases.png") as picture:
         pixels = np.asarray(picture.convert("RGB")).astype(int)
     height, width = pixels.shape[:2]

@@ -4,6 +4,7 @@ import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import pytest
@@ -15,6 +16,7 @@ from pipeline.inference.products import Result
 from pipeline.inference.run import Record
 from pipeline.preprocessing.window import WindowRule
 from pipeline.reports import ScanPage, folder
+from pipeline.reports import index_page as index_page_module
 from pipeline.reports.folder import write_folder_pages, write_run_report
 from pipeline.scans import Scan
 from pipeline.scans.sources import Source, open_sources
@@ -151,8 +153,8 @@ def test_the_index_shows_what_another_run_added_while_it_was_made(
     others = [write_scan("two.nii.gz"), write_scan("three.nii.gz")]
     make = folder.index_page
 
-    def meanwhile(shown: Path) -> str:
-        page = make(shown)
+    def meanwhile(*shown: Any) -> str:
+        page = make(*shown)
         if others:
             run([others.pop()], out, result)
         return page
@@ -163,3 +165,14 @@ def test_the_index_shows_what_another_run_added_while_it_was_made(
     for name in ("one", "two", "three"):
         assert f">{name}<" in index.read_text()
         assert f"{name}," in (out / "scores.csv").read_text()
+
+
+def test_each_sidecar_is_read_once_for_index_and_table_while_nothing_changes(
+    result: Result, write_scan: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, read = tmp_path / "out", []
+    outcome = run([write_scan("one.nii.gz"), write_scan("two.nii.gz")], out, result)
+    parse = index_page_module.read_json
+    monkeypatch.setattr(index_page_module, "read_json", lambda path: read.append(path) or parse(path))
+    write_folder_pages(out, outcome, 2)
+    assert len(read) == len(set(read)) > 0

@@ -2,10 +2,12 @@
 
 import base64
 import csv
+import hashlib
 import io
 import json
 import re
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import Callable, Iterable
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
+from browser import browse, needs_chromium
 from PIL import Image
 
 from pipeline.mosaic import difference, grey, mosaic, save_png
@@ -221,6 +224,91 @@ class TestLinks:
         assert "default-src 'none'" in html
         assert not re.search(r"script-src|<script|https?:|url\(|@import", html)
         assert "SYNTHETIC – research only, not for diagnosis" in html
+
+
+class TestMany:
+    """More than fit on one page: they are turned, found and sorted without a server."""
+
+    COUNT, ROWS = 25, 10
+
+    @pytest.fixture
+    def many(self, write: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        for number in range(self.COUNT):
+            path = write(f"scan{number:02}", percent=number, Warnings=["unlike <b>it</b>"] if number % 5 == 0 else [])
+            path.with_suffix(".png").write_bytes(b"")
+        monkeypatch.setattr(module, "MOST_INLINE", self.ROWS)
+        page = tmp_path / "index.html"
+        page.write_text(index_page(tmp_path), encoding="utf-8")
+        return page
+
+    @staticmethod
+    def shown(html: str) -> list[str]:
+        table = html.partition("<tbody>")[2].partition("</tbody>")[0]
+        return re.findall(r'<th scope="row"><a href="[^"]+">([^<]+)</a>', table)
+
+    def test_the_first_are_in_the_page_for_whoever_has_no_scripts_and_all_in_its_data(self, many: Path) -> None:
+        html = many.read_text(encoding="utf-8")
+        assert "25 scans</h1>" in html
+        assert self.shown(html) == [f"scan{n:02}" for n in (20, 15, 10, 5, 0, 24, 23, 22, 21, 19)]
+        assert "The first 10 of 25 scans are shown" in html
+        data = re.search(r'<script type="application/json" id="table">(.*?)</script>', html, re.DOTALL)
+        assert data is not None
+        table = json.loads(data[1])
+        assert len(table["rows"]) == self.COUNT
+        assert table["texts"].count("unlike <b>it</b>") == 1
+        assert "<b>" not in html
+
+    def test_its_own_script_runs_and_no_other_and_pictures_wait_until_they_are_looked_at(self, many: Path) -> None:
+        html = many.read_text(encoding="utf-8")
+        (script,) = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        assert f"script-src 'sha256-{digest}';" in html
+        assert not re.search(r"script-src 'unsafe|https?:|url\(|@import|data:image", html)
+        pictures = re.findall(r"<img [^>]*src=[^>]+>", html)
+        assert len(pictures) == self.ROWS
+        assert all('loading="lazy"' in picture for picture in pictures)
+
+    def test_the_controls_have_labels(self, many: Path) -> None:
+        html = many.read_text(encoding="utf-8")
+        form = html.partition('<form class="find')[2].partition("</form>")[0]
+        assert len(re.findall(r"<(?:input|select)", form)) == len(
+            re.findall(r"<label>[^<]*<(?:input|select)|<label><inp", form)
+        )
+        assert form.count("<fieldset><legend>State</legend>") == 1
+        assert html.count('aria-label="Pages, ') == 2
+        assert html.count('role="status"') == 1
+
+    @needs_chromium
+    @pytest.mark.parametrize(
+        ("fragment", "expected", "said"),
+        [
+            ("#text=&order=scan&state=failed&state=warnings&state=ok&page=3", range(20, 25), "21 to 25 of 25"),
+            ("#text=SCAN1&order=0&state=ok&page=1", (19, 18, 17, 16, 14, 13, 12, 11), "1 to 8 of 8 found, of 25"),
+        ],
+    )
+    def test_a_browser_turns_finds_and_sorts(
+        self, fragment: str, expected: Iterable[int], said: str, many: Path, tmp_path: Path
+    ) -> None:
+        browser = browse(many, tmp_path, "--dump-dom", fragment=fragment)
+        assert [line for line in browser.stderr.splitlines() if "CONSOLE" in line] == []
+        assert self.shown(browser.stdout) == [f"scan{n:02}" for n in expected]
+        assert browser.stdout.count(f">{said}</span>") == 2
+        assert 'hidden=""' not in browser.stdout.partition("<body>")[2]
+
+    def test_memory_grows_little_with_each_scan(self, write: Callable[..., Path], tmp_path: Path) -> None:
+        def peak() -> int:
+            tracemalloc.start()
+            index_page(tmp_path)
+            size = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            return size
+
+        added, peaks = 150, []
+        for first in (0, added, 2 * added):  # the first fills what is kept once
+            for number in range(first, first + added):
+                write(f"scan{number:05}", percent=number)
+            peaks.append(peak())
+        assert (peaks[2] - peaks[1]) / added < 12_000
 
 
 class TestThumbnails:

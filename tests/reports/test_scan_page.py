@@ -5,8 +5,6 @@ import hashlib
 import io
 import json
 import re
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -16,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from browser import browse, needs_chromium
 from PIL import Image
 
 from pipeline.inference.products import Product, Result
@@ -23,8 +22,6 @@ from pipeline.preprocessing.window import WindowRule
 from pipeline.reports import ScanPage, scan_page
 from pipeline.scans import read_nifti
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 HOSTILE = "<script>alert('1')</script>\"><img src=x onerror=alert(2)>&amp;{{ 7 * 7 }}"
 
 
@@ -349,29 +346,6 @@ class TestSafety:
         assert "MB large" not in words(make_page(viewer=True))
         monkeypatch.setattr(scan_page, "LARGE_PAGE_MB", 0)
         assert "MB large; it may open slowly" in words(make_page(viewer=True))
-
-
-def browse(address: Path, tmp_path: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Open a page in a browser without a network and without a graphics card."""
-    return subprocess.run(
-        [
-            str(CHROMIUM),
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-3d-apis",
-            "--host-resolver-rules=MAP * ~NOTFOUND",
-            "--enable-logging=stderr",
-            "--hide-scrollbars",
-            f"--user-data-dir={tmp_path / 'profile'}",
-            *arguments,
-            address.as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
 
 
 def screenshot(address: Path, tmp_path: Path, size: tuple[int, int]) -> tuple[np.ndarray, list[str]]:

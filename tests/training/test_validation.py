@@ -1,5 +1,8 @@
 """A filler's validation: how much closer to the truth than the fill it starts from."""
 
+import math
+import weakref
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -193,3 +196,37 @@ def test_without_drawn_lesions_there_is_no_threshold_and_that_is_said(tmp_path: 
     assert figure != figure
     assert threshold == 0
     assert "chose no threshold" in (validation.alarm(figure) or "")
+
+
+def test_slices_and_what_is_made_of_them_are_not_all_in_memory_at_once(tmp_path: Path) -> None:
+    """Of a cohort as large as BRATS, the validation slices are gigabytes."""
+    alive: weakref.WeakSet[Tensor] = weakref.WeakSet()
+
+    class Pairs:
+        def __len__(self) -> int:
+            return 60
+
+        def __getitem__(self, index: int) -> dict[str, Tensor]:
+            if index >= len(self):
+                raise IndexError
+            image = torch.full((1, 8, 8), 0.5 + index / 1000)
+            alive.add(image)
+            return {"image": image, "target_image": image, "mask": torch.zeros(1, 8, 8)}
+
+    class Watched(PairedValidation):
+        most = 0
+
+        def measure(self, outputs: Iterable[tuple[dict[str, Tensor], Tensor]]) -> float:
+            def watched() -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+                for pair in outputs:
+                    self.most = max(self.most, len(alive))
+                    yield pair
+
+            return super().measure(watched())
+
+    validation = Watched(tmp_path, Pairs(), SimpleInferer(), batch_size=4, rows=3)  # type: ignore[arg-type]
+    engine = SimpleNamespace(main_export=nn.Identity(), state=SimpleNamespace(device="cpu", metrics={}, epoch=1))
+    validation.validate(engine)  # type: ignore[arg-type]
+    assert math.isinf(engine.state.metrics["psnr"])
+    assert 4 <= validation.most <= 2 * 4 + 3
+    assert (tmp_path / "panels" / "epoch_001.png").is_file()

@@ -1,0 +1,143 @@
+"""Arrays too large for memory: they lie in an unnamed file, of which the operating system holds what there is room for.
+
+Such a file is gone with the last process that has it, however that ends. Processes that prepare a training's batches
+share one, whether they were forked or started anew (Python's default from 3.14 on).
+"""
+
+import contextlib
+import os
+import tempfile
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import IO, Any, overload
+
+import numpy as np
+import torch
+from numpy.typing import DTypeLike, NDArray
+from torch import Tensor
+
+from pipeline.errors import OutputError
+
+
+class Mapped:
+    """An array in an unnamed file, read where it lies.
+
+    Args:
+        file: what `DiskArray` wrote.
+        dtype: of its elements.
+        shape: of the array.
+
+    Attributes:
+        array: mapped into memory, for reading.
+    """
+
+    def __init__(self, file: IO[bytes], dtype: DTypeLike, shape: tuple[int, ...]) -> None:
+        self._file, self._dtype, self._shape = file, np.dtype(dtype), shape
+        weakref.finalize(self, file.close)
+        self.array: NDArray[Any] = (
+            np.memmap(file, self._dtype, mode="r", shape=shape) if 0 not in shape else np.empty(shape, self._dtype)
+        )
+
+    def __reduce__(self) -> tuple[Callable[..., "Mapped"], tuple[Any, ...]]:
+        """What a process that is started gets: the open file, not a copy of the array."""
+        if os.name == "nt":  # whose files are not passed on
+            return _copied, (np.array(self.array),)
+        from multiprocessing.reduction import DupFd
+
+        return _opened, (DupFd(self._file.fileno()), self._dtype, self._shape)
+
+
+def _opened(passed: Any, dtype: DTypeLike, shape: tuple[int, ...]) -> Mapped:
+    return Mapped(os.fdopen(passed.detach(), "rb"), dtype, shape)
+
+
+def _copied(array: NDArray[Any]) -> Mapped:
+    with disk_array(array.dtype, array.shape[1:]) as written:
+        written.append(array)
+        return written.mapped()
+
+
+class DiskArray:
+    """An array that is written part after part, along its first axis.
+
+    Args:
+        file: to write to.
+        dtype: of its elements.
+        inner: its shape without the first axis.
+    """
+
+    def __init__(self, file: IO[bytes], dtype: DTypeLike, inner: tuple[int, ...]) -> None:
+        self._file, self._dtype, self._inner = file, np.dtype(dtype), inner
+        self.length = 0
+
+    def append(self, part: NDArray[Any]) -> slice:
+        """Write a part, shape (N, *inner), and tell where it lies along the first axis."""
+        if part.shape[1:] != self._inner:
+            raise ValueError(f"expected parts of shape (N, {', '.join(map(str, self._inner))}), found {part.shape}")
+        self._file.write(np.ascontiguousarray(part, self._dtype).data)
+        first, self.length = self.length, self.length + len(part)
+        return slice(first, self.length)
+
+    def mapped(self) -> Mapped:
+        """All that was written."""
+        self._file.flush()
+        return Mapped(self._file, self._dtype, (self.length, *self._inner))
+
+
+@contextlib.contextmanager
+def disk_array(dtype: DTypeLike, inner: tuple[int, ...]) -> Iterator[DiskArray]:
+    """An array to be written in an unnamed file in the folder for temporary files, while the block lasts.
+
+    Args:
+        dtype: of its elements.
+        inner: its shape without the first axis.
+
+    Raises:
+        OutputError: if the folder cannot be written or is full.
+    """
+    try:
+        file = tempfile.TemporaryFile(prefix="phs-slices-")  # noqa: SIM115  # `Mapped` keeps it
+        yield DiskArray(file, dtype, inner)
+    except OSError as error:
+        raise OutputError(
+            f"{tempfile.gettempdir()}: cannot be written ({(error.strerror or str(error)).lower()}); name a folder "
+            "with space left in the environment variable TMPDIR"
+        ) from error
+
+
+class MappedSamples(Sequence[dict[str, Tensor]]):
+    """Samples of one kind, kept in files instead of memory.
+
+    Args:
+        samples: each with tensors of the same names, types and shapes.
+
+    Raises:
+        OutputError: as `disk_array`.
+    """
+
+    def __init__(self, samples: Iterable[Mapping[str, Tensor]]) -> None:
+        self._length, self._arrays = 0, dict[str, Mapped]()
+        with contextlib.ExitStack() as stack:
+            written: dict[str, DiskArray] = {}
+            for sample in samples:
+                for name, value in sample.items():
+                    array = value.numpy()
+                    if name not in written:
+                        written[name] = stack.enter_context(disk_array(array.dtype, array.shape))
+                    written[name].append(array[None])
+                self._length += 1
+            self._arrays = {name: array.mapped() for name, array in written.items()}
+
+    def __len__(self) -> int:
+        return self._length
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Tensor]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[dict[str, Tensor]]: ...
+    def __getitem__(self, index: int | slice) -> dict[str, Tensor] | list[dict[str, Tensor]]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        if not -self._length <= index < self._length:
+            raise IndexError(index)
+        return {name: torch.from_numpy(np.array(array.array[index])) for name, array in self._arrays.items()}
