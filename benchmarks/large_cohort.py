@@ -2,12 +2,13 @@
 
     python benchmarks/large_cohort.py [--patients 3 12] [--slices 155] [--side 240] [--step-ms 50] [--workers 1]
     python benchmarks/large_cohort.py --patients 37 369                          as large as BRATS: 10 GB of TMPDIR
+    python benchmarks/large_cohort.py --dataset holes --patients 2 4 --batches 3 --step-ms 175       blocks of `fill`
 
-Each number of patients has a process of its own, which reads the slices as `gvs` does at its paper's size, batches of 8
-in random order. Memory that belongs to the process, and cannot be given back (RssAnon), is what must not grow; pages of
-the file are the operating system's to keep or to drop. In place of a network, the loop sleeps for the time that a step
-is assumed to take on a GPU; waiting is the share of the loop's time in which no batch was there. Patients are copies of
-one phantom, which is read and unpacked for each.
+Each number of patients has a process of its own, which reads slices as `gvs` does at its paper's size, or blocks as
+`fill` and `lesion` do, in batches of 8 and random order. Memory that belongs to the process, and cannot be given back
+(RssAnon), is what must not grow; pages of the file are the operating system's to keep or to drop. In place of a
+network, the loop sleeps for the time that a step is assumed to take on a GPU; waiting is the share of the loop's time
+in which no batch was there. Patients are copies of one phantom, which is read and unpacked for each.
 """
 
 import argparse
@@ -22,18 +23,27 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch.utils.data import DataLoader, DistributedSampler
 
 from pipeline.phantoms import brain_phantom
+from pipeline.phantoms.lesion_slices import LesionSlices
 from pipeline.preprocessing.cohort import Settings, write_tables
 from pipeline.preprocessing.cohort_format import LEVELS, Subject, write_stored
 from pipeline.preprocessing.grid import Grid
+from pipeline.preprocessing.hole_slices import HoleDataset
 from pipeline.preprocessing.slices import SliceDataset
 
 LABELS = ("healthy", "pathological")
 BATCH = 8
+# What an item is: a slice, or a block of up to eight slices that are cut, filled or planted anew.
+DATASETS: dict[str, Callable[[Path, Grid], Any]] = {
+    "slices": lambda folder, grid: SliceDataset(folder, "training", grid, LABELS),
+    "holes": lambda folder, grid: HoleDataset(folder, "training", grid),
+    "lesions": lambda folder, grid: LesionSlices(folder, "training", grid),
+}
 
 
 def make_volumes(folder: Path, slices: int, side: int) -> list[float]:
@@ -86,27 +96,29 @@ def peak_of(key: str) -> Iterator[Callable[[], float]]:
     thread.join()
 
 
-def read(folder: Path, side: int, step_s: float, workers: int, batches: int) -> dict[str, float]:
+def read(folder: Path, kind: str, side: int, step_s: float, workers: int, batches: int) -> dict[str, float]:
     """Unpack a cohort and read batches from it in random order, as a training does."""
     before, start = mib("RssAnon"), time.process_time()
     with peak_of("RssAnon") as peak:
-        data = SliceDataset(folder, "training", Grid(1.0, (side, side)), LABELS)
+        data = DATASETS[kind](folder, Grid(1.0, (side, side)))
         unpacking, unpacked = time.process_time() - start, peak()
+    slices = data if isinstance(data, SliceDataset) else data.scans
     found: dict[str, float] = {
-        "slices": len(data),
-        "disk_mib": (data.images.nbytes + data.masks.nbytes) / 2**20,
-        "unpack_ms": 1000 * unpacking / len(data),
+        "slices": len(slices),
+        "disk_mib": (slices.images.nbytes + slices.masks.nbytes) / 2**20,
+        "unpack_ms": 1000 * unpacking / len(slices),
         "unpack_mib": unpacked - before,
     }
-    sampler: DistributedSampler[dict[str, object]] = DistributedSampler(data, num_replicas=1, rank=0, seed=0)
+    sampler: DistributedSampler[Any] = DistributedSampler(data, num_replicas=1, rank=0, seed=0)
+    collate = None if kind == "slices" else list
     with peak_of("RssAnon") as peak:
         start = time.process_time()
-        for number, _ in enumerate(DataLoader(data, BATCH, sampler=sampler)):
+        for number, _ in enumerate(DataLoader(data, BATCH, sampler=sampler, collate_fn=collate)):
             if number == batches - 1:
                 break
         found["read_ms"] = 1000 * (time.process_time() - start) / (BATCH * batches)
         found["read_mib"] = peak() - before
-    loader = iter(DataLoader(data, BATCH, sampler=sampler, num_workers=workers))
+    loader = iter(DataLoader(data, BATCH, sampler=sampler, num_workers=workers, collate_fn=collate))
     next(loader)  # workers have started
     waited, start = 0.0, time.perf_counter()
     for _ in range(min(batches, len(data) // BATCH - 1)):
@@ -121,6 +133,7 @@ def read(folder: Path, side: int, step_s: float, workers: int, batches: int) -> 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--patients", nargs="+", type=int, default=[3, 12])
+    parser.add_argument("--dataset", choices=DATASETS, default="slices")
     parser.add_argument("--slices", type=int, default=155)
     parser.add_argument("--side", type=int, default=240)
     parser.add_argument("--step-ms", type=float, default=50.0, help="that a step on a batch is assumed to take")
@@ -130,11 +143,13 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)  # of a child of this program: the cohort
     given = parser.parse_args()
     if given.work:
-        print(json.dumps(read(given.work, given.side, given.step_ms / 1000, given.workers, given.batches)))
+        print(
+            json.dumps(read(given.work, given.dataset, given.side, given.step_ms / 1000, given.workers, given.batches))
+        )
         return
     found = []
     print(f"{'patients':>8} {'slices':>7} {'file, MiB':>10} {'unpacking: MiB':>15} {'ms a slice':>11} "
-          f"{'reading: MiB':>13} {'ms a slice':>11} {'waiting':>8}", flush=True)  # fmt: skip
+          f"{'reading: MiB':>13} {'ms an item':>11} {'waiting':>8}", flush=True)  # fmt: skip
     with tempfile.TemporaryDirectory() as name:
         areas_mm2 = make_volumes(Path(name), given.slices, given.side)
         for patients in given.patients:
