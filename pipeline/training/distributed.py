@@ -69,15 +69,22 @@ def world_size() -> int:
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace each gradient by its mean over all processes, in one exchange."""
+    """Replace each gradient by its mean over all processes, in one exchange.
+
+    A process whose share of the batch has nothing for a parameter, such as no labelled image, counts as 0; a parameter
+    without a gradient in any process stays without, and its optimiser leaves it alone.
+    """
     if world_size() == 1:
         return
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+    averaged = list(parameters)
+    gradients = [torch.zeros_like(each) if each.grad is None else each.grad for each in averaged]
+    found = torch.tensor([each.grad is not None for each in averaged]).to(gradients[0])
+    flat = torch.cat([*(gradient.reshape(-1) for gradient in gradients), found])
     distributed.all_reduce(flat)
-    flat /= world_size()
-    for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(mean.view_as(gradient))
+    *means, found = (flat / world_size()).split([*(gradient.numel() for gradient in gradients), len(found)])
+    for parameter, gradient, mean, anywhere in zip(averaged, gradients, means, found.tolist(), strict=True):
+        if anywhere:
+            parameter.grad = gradient.copy_(mean.view_as(gradient))
 
 
 def share_weights(networks: Iterable[nn.Module]) -> None:

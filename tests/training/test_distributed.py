@@ -24,12 +24,19 @@ from pipeline.methods import GVS
 from pipeline.networks import JohnsonGenerator, UNetSegmentor
 from monai.inferers import SimpleInferer
 from pipeline.training import CheckpointSaver, Curves, PlayerTrainer, TranslationValidation, rank, world_size
+from pipeline.training.distributed import average_gradients
 
 folder, processes = sys.argv[1], int(sys.argv[2])
 if processes > 1:
     distributed.init_process_group("gloo")
 assert world_size() == processes
 torch.manual_seed(rank())
+if processes > 1:
+    # The first process's share has something for one parameter, the other's for another, none for the third.
+    parameters = [torch.nn.Parameter(torch.ones(2)) for _ in range(3)]
+    (4 * parameters[rank()]).sum().backward()
+    average_gradients(parameters)
+    assert [None if each.grad is None else each.grad.tolist() for each in parameters] == [[2, 2], [2, 2], None]
 # In double precision, so that the order of sums does not tell in the weights.
 generator, segmentor = JohnsonGenerator(filters=4, residual_blocks=1).double(), UNetSegmentor(filters=4).double()
 method = GVS(generator, segmentor, residual_region="normal")
