@@ -77,6 +77,11 @@ def written_aside(path: Path) -> Iterator[Path]:
         _remove(aside)
 
 
+def is_partial(path: Path) -> bool:
+    """Whether a process is writing it aside, or was killed when it did."""
+    return path.name.startswith(PARTIAL)
+
+
 def remove_partials(paths: Iterable[Path]) -> None:
     """Remove what killed processes have left of these files or folders."""
     names = {path.name: path.parent for path in paths}

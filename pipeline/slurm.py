@@ -5,6 +5,7 @@ without accounting tell no more, and results that submitit pickles are not opene
 """
 
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
@@ -198,7 +199,7 @@ def _check(folder: Path, options: Mapping[str, str | bool]) -> None:
 def _submitted(commands: Sequence[Command], folder: Path, options: Mapping[str, str | bool]) -> list[str]:
     import submitit
     from submitit.core.utils import FailedJobError, FailedSubmissionError
-    from submitit.helpers import CommandFunction
+    from submitit.helpers import CommandFunction, clean_env, environment_variables
 
     executor = submitit.SlurmExecutor(folder)
     settings: dict[str, Any] = {
@@ -212,8 +213,10 @@ def _submitted(commands: Sequence[Command], folder: Path, options: Mapping[str, 
         "additional_parameters": dict(options),
     }
     executor.update_parameters(**settings)
+    # Of a job that submits others, they inherit nothing; which cluster it is, and its user's defaults, they do.
+    kept = {name: value for name, value in os.environ.items() if name == "SLURM_CONF" or name.startswith("SBATCH_")}
     try:
-        with executor.batch():
+        with clean_env(), environment_variables(**kept), executor.batch():
             jobs = [executor.submit(CommandFunction(list(command.words))) for command in commands]
     except (FailedJobError, FailedSubmissionError, OSError) as error:
         reason = first_line(error).removeprefix("sbatch: error: ")

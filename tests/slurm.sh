@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # A Slurm cluster of two simulated nodes on this machine, and on it what docs/how_to/slurm.md shows.
 #   bash tests/slurm.sh
-# Needs Debian's slurmctld, slurmd, slurm-client and munge (it installs nothing, and starts its own daemons), and phs-pipeline
-# with the extra `slurm`, in .venv or on the PATH. Takes some minutes, and leaves nothing behind.
+# Needs Debian's slurmctld, slurmd, slurm-client and munge (it installs nothing, and starts its own daemons), and
+# phs-pipeline with the extra `slurm`, in .venv or on the PATH. Takes some minutes, and leaves nothing behind.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -74,13 +74,17 @@ cd "$work/user"
 volumes() { (cd "$1" && find . -name '*.nii.gz' -exec sha256sum {} + | sort -k 2); }
 same() { diff <(volumes "$1") <(volumes "$2") || fail "$1 and $2 hold other volumes"; }
 
-echo "== a cohort"
+echo "== a cohort: an array of two, and a job after them"
 phs-pipeline --quiet phantom -o scans --subjects 6
-phs-pipeline --quiet preprocess scans -o cohort --slices 4 --workers 1
+phs-pipeline --quiet preprocess scans -o whole --slices 4 --workers 1
+one=(--cpus-per-task=1 --mem=2G --time=20)
+sbatch --array=0-1 "${one[@]}" "$root/docs/slurm/shares.sbatch" preprocess scans -o cohort --slices 4
+sbatch --wait --dependency=singleton --job-name=shares "${one[@]}" \
+  --wrap "phs-pipeline preprocess scans -o cohort --slices 4" || { cat shares_*.log slurm-*.out >&2; fail preprocess; }
+diff -r whole cohort || fail "shares made another cohort"
 
 echo "== train.sbatch: torchrun on two nodes"
 tiny=(--epochs 1 --set filters=4 --set segmentor_filters=4 --set spacing_mm=4 --set 'size=[64,64]')
-one=(--cpus-per-task=1 --mem=2G --time=20)
 sbatch --wait --gpus-per-node=1 "${one[@]}" "$root/docs/slurm/train.sbatch" gvs --data cohort -o run "${tiny[@]}" ||
   { cat train_*.log >&2; fail training; }
 [ -s run/models/model.pt ] || fail "the training left no weights"

@@ -1,5 +1,6 @@
 """Commands as jobs of a cluster: what is submitted, what becomes of it, and what a later call finds."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -46,6 +47,23 @@ def test_one_command_is_a_job_without_array(cluster: Path, tmp_path: Path) -> No
     assert jobs.ids == ("1",)
     assert jobs.wait(lambda _: None) == []
     assert "\nalone\n" in jobs.log(0).read_text()
+
+
+def test_a_job_that_submits_others_hands_on_nothing_of_itself_but_the_cluster_and_defaults_of_its_user(
+    cluster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"SLURM_CONF": "conf", "SLURM_ARRAY_TASK_ID": "7", "SLURM_MEM_PER_NODE": "1", "SBATCH_ACCOUNT": "lab"}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    jobs = start(shell(tmp_path / "logs", f"env > {tmp_path / 'seen'}; touch {{}}"), tmp_path / "logs", {})
+    jobs.wait(lambda _: None)
+    seen = dict(line.split("=", 1) for line in (tmp_path / "seen").read_text().splitlines() if "=" in line)
+    assert {name: seen.get(name) for name in given} == {
+        **given,
+        "SLURM_ARRAY_TASK_ID": None,
+        "SLURM_MEM_PER_NODE": None,
+    }
+    assert all(os.environ[name] == value for name, value in given.items())
 
 
 def test_options_are_those_of_sbatch_and_nothing_is_asked_for_that_nobody_gave(cluster: Path, tmp_path: Path) -> None:

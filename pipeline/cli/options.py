@@ -8,6 +8,21 @@ from click.core import ParameterSource
 
 from pipeline import JUDGE_ITERATIONS
 
+num_parts_option = click.option(
+    "--num-parts",
+    default=1,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Share the scans among so many runs.",
+)
+part_id_option = click.option(
+    "--part-id",
+    envvar="SLURM_ARRAY_TASK_ID",
+    default=0,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Which share, from 0.  [env: SLURM_ARRAY_TASK_ID]",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for other programs.")
 judge_iterations_option = click.option(
     "--judge-iterations",
@@ -23,6 +38,24 @@ split_by_option = click.option(
     type=click.Choice(["patient", "image"]),
     help="What is split. By image, as DUIIT, slices of one person are in training and test, which leaks.",
 )
+
+
+def part_of(num_parts: int, part_id: int) -> tuple[int, int]:
+    """Which share is asked for, and of how many; the number of a job array that shares something else is none.
+
+    Raises:
+        UsageError: if there is no such share.
+    """
+    from pipeline.errors import UsageError
+
+    source = click.get_current_context().get_parameter_source("part_id")
+    if num_parts == 1 and source is ParameterSource.ENVIRONMENT:
+        return 0, 1
+    if part_id >= num_parts:
+        raise UsageError(
+            f"--part-id {part_id}: expected a number from 0 to {num_parts - 1}, with --num-parts {num_parts}"
+        )
+    return part_id, num_parts
 
 
 def judge_option(none: bool = False) -> Callable[[Any], Any]:

@@ -1,5 +1,6 @@
 """`phs-pipeline preprocess`: from a folder of scans to a cohort ready for training."""
 
+import contextlib
 import logging
 import math
 from pathlib import Path
@@ -7,9 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pipeline.cli.options import num_parts_option, part_id_option, part_of
 from pipeline.cli.say import complain, say
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pipeline.cohorts import Problem
     from pipeline.preprocessing.cohort import Settings
     from pipeline.preprocessing.cohort_format import Cohort
 
@@ -84,6 +89,8 @@ LAYOUTS = (
 @click.option("--synthetic", is_flag=True, help="Take images that `sample` or another command made, too.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: all cores]")
 @click.option("--overwrite", is_flag=True, help="Replace a cohort made with other settings.")
+@num_parts_option
+@part_id_option
 @click.option("--dry-run", is_flag=True, help="Read names and headers only, say what would be done, and write nothing.")
 def preprocess(
     cohort: Path,
@@ -106,17 +113,18 @@ def preprocess(
     synthetic: bool,
     workers: int | None,
     overwrite: bool,
+    num_parts: int,
+    part_id: int,
     dry_run: bool,
 ) -> None:
     """Clip, cut, label and split COHORT for training.
 
     COHORT is a folder in one of the layouts, or a datalist (MONAI's JSON, or CSV with the columns image, mask, subject,
     patient, split, target). Started again after an interruption, it continues.
-    """
-    from rich.console import Console
-    from rich.progress import Progress
 
-    from pipeline.errors import ScanError
+    With --num-parts each run does its share of the scans; when all have ended, the same command without it finds them
+    done, and makes the cohort of them.
+    """
     from pipeline.preprocessing import cohort as preprocessing
     from pipeline.preprocessing.cohort_format import read_cohort
     from pipeline.preprocessing.slab import Slab
@@ -148,6 +156,28 @@ def preprocess(
     if dry_run:
         _say_plan(cohort, output, settings, layout, overwrite)
         return
+    part = part_of(num_parts, part_id)
+    with _shown_progress() as tell:
+        if num_parts == 1:
+            result = preprocessing.preprocess(cohort, output, settings, layout, workers, overwrite, tell)
+        else:
+            share = preprocessing.preprocess_share(cohort, output, settings, part, layout, workers, overwrite, tell)
+    if num_parts > 1:
+        _conclude_share(cohort, output, *share)
+        return
+    cohort_summary(output, result.subjects)
+    _tell_skipped(result.problems)
+    say_counts(read_cohort(output))
+    say(f"{output}: {len(result.subjects)} subjects ({result.layout}); look at {output / 'summary.png'}")
+    _refuse_skipped(cohort, result.problems)
+
+
+@contextlib.contextmanager
+def _shown_progress() -> "Iterator[Callable[[int, int], None]]":
+    """Show how many scans are done, in a bar or in tenths."""
+    from rich.console import Console
+    from rich.progress import Progress
+
     console = Console(stderr=True)
     shown = console.is_terminal and logger.isEnabledFor(logging.INFO)
     with Progress(console=console, transient=True, disable=not shown) as progress:
@@ -158,14 +188,31 @@ def preprocess(
             if not shown and 10 * done // total > 10 * (done - 1) // total:
                 logger.info("preprocessed %d of %d scans", done, total)
 
-        result = preprocessing.preprocess(cohort, output, settings, layout, workers, overwrite, tell)
-    cohort_summary(output, result.subjects)
-    for problem in result.problems:
+        yield tell
+
+
+def _conclude_share(cohort: Path, output: Path, done: int, problems: "list[Problem]") -> None:
+    _tell_skipped(problems)
+    say(f"{output}: {done} scan(s) of this share are done")
+    say("next, when all shares are: the same command without --num-parts makes the cohort")
+    _refuse_skipped(cohort, problems)
+
+
+def _tell_skipped(problems: "list[Problem]") -> None:
+    for problem in problems:
         complain(f"skipped {problem.subject}: {problem.reason}")
-    say_counts(read_cohort(output))
-    say(f"{output}: {len(result.subjects)} subjects ({result.layout}); look at {output / 'summary.png'}")
-    if result.problems:
-        raise ScanError(f"{cohort}: {len(result.problems)} scan(s) could not be used, for the reasons above")
+
+
+def _refuse_skipped(cohort: Path, problems: "list[Problem]") -> None:
+    """Exit with 1 if scans were left out.
+
+    Raises:
+        ScanError: see above.
+    """
+    from pipeline.errors import ScanError
+
+    if problems:
+        raise ScanError(f"{cohort}: {len(problems)} scan(s) could not be used, for the reasons above")
 
 
 def _say_plan(cohort: Path, output: Path, settings: "Settings", layout: str | None, overwrite: bool) -> None:
@@ -174,7 +221,6 @@ def _say_plan(cohort: Path, output: Path, settings: "Settings", layout: str | No
     Raises:
         ScanError: if scans would be left out.
     """
-    from pipeline.errors import ScanError
     from pipeline.preprocessing.plan import plan
     from pipeline.preprocessing.splits import SPLITS
 
@@ -189,8 +235,7 @@ def _say_plan(cohort: Path, output: Path, settings: "Settings", layout: str | No
     unread = f", and those of {planned.unread} folder(s) of DICOM files" if planned.unread else ""
     say(f"{planned.slices} slices{unread}; at most {planned.mib:.0f} MiB in {output}, less when compressed")
     say("nothing was written; start without --dry-run")
-    if planned.problems:
-        raise ScanError(f"{cohort}: {len(planned.problems)} scan(s) could not be used, for the reasons above")
+    _refuse_skipped(cohort, planned.problems)
 
 
 def _labels(text: str | None) -> tuple[int, ...] | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from pipeline.cli.options import num_parts_option, part_id_option, part_of
 from pipeline.cli.say import complain, say
 
 if TYPE_CHECKING:
@@ -99,10 +100,8 @@ def scan_options(bundle: str | None, output: str) -> Decorator:
                      help="DICOM needs a DICOM source.  [default: as the source]"),
         click.option("--keep-names", is_flag=True,
                      help="Name results of DICOM after its folder, which may be the patient's name, not by its hash."),
-        click.option("--num-parts", default=1, show_default=True, type=click.IntRange(min=1),
-                     help="Share the scans among so many runs."),
-        click.option("--part-id", envvar="SLURM_ARRAY_TASK_ID", default=0, show_default=True,
-                     type=click.IntRange(min=0), help="Which share, from 0.  [env: SLURM_ARRAY_TASK_ID]"),
+        num_parts_option,
+        part_id_option,
         click.option("--executor", default="local", show_default=True, type=click.Choice(["local", "slurm"]),
                      help="slurm submits --num-parts shares to a cluster as an array of jobs, and waits for them."),
         click.option("--slurm", multiple=True, metavar="OPTION=VALUE",
@@ -150,9 +149,8 @@ def run_over_scans(kind: str | None, options: ScanOptions, finish: "Finish | Non
         UsageError: if nothing could be started.
         ScanError: if some scans failed.
     """
-    shared_array = options.num_parts == 1 and _source("part_id") is ParameterSource.ENVIRONMENT
-    part_id = 0 if shared_array else options.part_id  # a job array that shares something else
-    _check(options, part_id)
+    _check(options)
+    part = part_of(options.num_parts, options.part_id)
 
     from pipeline.bundles import find_parts
     from pipeline.inference import Request, load_parts, predict_scans
@@ -193,7 +191,7 @@ def run_over_scans(kind: str | None, options: ScanOptions, finish: "Finish | Non
             force=options.force,
             keep_names=options.keep_names,
             overwrite=options.overwrite,
-            part=(part_id, options.num_parts),
+            part=part,
         )
         outcome = predict_scans(sources, predictor, provenance, options.output, _report, request, loaded.metadata)
     if options.report is not None:
@@ -297,7 +295,7 @@ def _channels(given: Iterable[str]) -> dict[str, Path]:
     return channels
 
 
-def _check(options: ScanOptions, part_id: int) -> None:
+def _check(options: ScanOptions) -> None:
     from pipeline.errors import UsageError
 
     for scan in options.scans:
@@ -317,11 +315,6 @@ def _check(options: ScanOptions, part_id: int) -> None:
         raise UsageError(
             f"--mask: found {len(options.drawn)} for {len(options.scans)} scans, expected one for all or one for each, "
             "in their order"
-        )
-    if part_id >= options.num_parts:
-        raise UsageError(
-            f"--part-id {part_id}: expected a number from 0 to {options.num_parts - 1}, with --num-parts "
-            f"{options.num_parts}"
         )
     _check_executor(options)
     if options.report is not None:

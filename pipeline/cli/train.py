@@ -83,7 +83,7 @@ def train(
         say(f"{output}: goes on with this training, which was stopped; a new one: phs-pipeline train {bundle} -o RUN")
         resume, presets, settled = True, (), SETTLED
         overrides = {name: value for name, value in overrides.items() if name == "device_name"}
-    if gpus > 1:
+    if gpus > 1 and "RANK" not in os.environ:  # one of them reads the same environment, which may say how many
         from pipeline.training.processes import run_processes
 
         code = run_processes(command_again(without=("gpus", *settled)) + ["--resume"] * bool(settled), gpus)

@@ -1,6 +1,7 @@
 """From a folder of scans to a cohort ready for training, in a folder that a person can inspect."""
 
 import concurrent.futures
+import contextlib
 import csv
 import hashlib
 import io
@@ -25,7 +26,7 @@ from pydantic import BaseModel
 from pipeline import __version__
 from pipeline.cohorts import Case, FoundCases, Problem, find_cases
 from pipeline.errors import OutputError, PipelineError, ScanError, UsageError
-from pipeline.files import PARTIAL, read_json, sha256, write_json, write_text
+from pipeline.files import PARTIAL, is_partial, read_json, remove_left, sha256, write_json, write_text
 from pipeline.preprocessing.cohort_format import (
     COHORT_FILE,
     FORMAT,
@@ -158,12 +159,7 @@ def preprocess(
         UsageError: if nothing is usable, the folder holds something else, there are too few patients to split, or the
             same image is there under several patients.
     """
-    found, settings = find_for(cohort, settings, layout)
-    _tell(found.notes)
-    wanted = check_directory(directory, settings, overwrite)
-    write_json(directory / SETTINGS_FILE, wanted)
-    if (directory / COHORT_FILE).is_file():
-        (directory / COHORT_FILE).replace(directory / PREVIOUS)
+    found, settings = _begin(cohort, directory, settings, layout, overwrite)
     problems = list(found.problems)
     finished: list[_Finished] = []
     for done, outcome in enumerate(_each(found.cases, directory, settings, workers), start=1):
@@ -193,6 +189,59 @@ def preprocess(
     _remove_leftovers(directory, subjects)
     write_tables(directory, subjects, {**asdict(settings), "split": settings.shares}, found.layout, notes)
     return Preprocessed(directory, found.layout, subjects, sorted(problems, key=lambda problem: problem.subject), notes)
+
+
+def preprocess_share(
+    cohort: Path,
+    directory: Path,
+    settings: Settings,
+    part: tuple[int, int],
+    layout: str | None = None,
+    workers: int | None = None,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[int, list[Problem]]:
+    """Do a share of the scans, for machines that share a cohort; `preprocess` finds them done, and ends the work.
+
+    Args:
+        cohort: as for `preprocess`, as are all that follow.
+        directory: seen by all machines.
+        settings: see `Settings`.
+        part: (k, n) for every n-th scan, from the k-th.
+        layout: see above.
+        workers: see above.
+        overwrite: see above.
+        progress: see above.
+
+    Returns:
+        How many scans are done, and those that cannot be used.
+
+    Raises:
+        UsageError: if the folder holds something else, or there are too few patients to split.
+    """
+    found, settings = _begin(cohort, directory, settings, layout, overwrite)
+    first, step = part
+    cases = found.cases[first::step]
+    problems = []
+    for done, outcome in enumerate(_each(cases, directory, settings, workers), start=1):
+        if isinstance(outcome, Problem):
+            problems.append(outcome)
+        if progress is not None:
+            progress(done, len(cases))
+    return len(cases) - len(problems), problems
+
+
+def _begin(
+    cohort: Path, directory: Path, settings: Settings, layout: str | None, overwrite: bool
+) -> tuple[FoundCases, Settings]:
+    """Find the cases, and keep in the folder with what settings it is written, and no cohort that is whole."""
+    found, settings = find_for(cohort, settings, layout)
+    _tell(found.notes)
+    wanted = check_directory(directory, settings, overwrite)
+    write_json(directory / SETTINGS_FILE, wanted)
+    with contextlib.suppress(FileNotFoundError):  # none, or another share has set it aside
+        (directory / COHORT_FILE).replace(directory / PREVIOUS)
+    return found, settings
 
 
 def _tell(notes: list[str]) -> None:
@@ -305,7 +354,8 @@ def check_directory(directory: Path, settings: Settings, overwrite: bool) -> dic
                 f"{directory}: holds a cohort made with other settings ({', '.join(other)}); choose another "
                 "folder or give --overwrite"
             )
-    elif directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+    # What another share begins to write may lie there already.
+    elif directory.exists() and (not directory.is_dir() or not all(map(is_partial, directory.iterdir()))):
         raise UsageError(
             f"{directory}: exists and is no cohort of ours, expected a new or empty folder; choose another"
         )
@@ -334,8 +384,7 @@ def _each(cases: list[Case], directory: Path, settings: Settings, workers: int |
             f"than {workers}"
         ) from error
     finally:
-        for half in directory.glob(f"*/{PARTIAL}*"):  # of processes that were killed
-            half.unlink(missing_ok=True)
+        remove_left(directory)
 
 
 def _cores() -> int:

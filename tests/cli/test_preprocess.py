@@ -58,6 +58,23 @@ def files(directory: Path) -> list[str]:
     return sorted(str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file())
 
 
+def test_tasks_of_an_array_share_the_scans_and_a_call_without_shares_makes_the_cohort(
+    preprocess: Terminal, cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (cohort / "B" / "B_flair.nii.gz").write_bytes(b"")
+    for task, code, done in (("0", 0, 2), ("1", 1, 1)):
+        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", task)
+        answer = preprocess(cohort, tmp_path / "out", "--layout", "brats", "--num-parts", "2")
+        assert answer[0] == code
+        assert f"{done} scan(s) of this share are done" in answer[1]
+        assert ("skipped B: " in answer[2]) == (task == "1")
+        assert not (tmp_path / "out" / "cohort.json").exists()
+    assert preprocess(cohort, tmp_path / "out", "--layout", "brats", "--num-parts", "2", "--part-id", "2")[0] == 2
+    code, said, _ = preprocess(cohort, tmp_path / "out", "--layout", "brats")
+    assert code == 1
+    assert "3 subjects" in said
+
+
 class TestAllDone:
     def test_ends_with_0_and_says_what_there_is(self, preprocess: Terminal, cohort: Path, tmp_path: Path) -> None:
         code, out, err = preprocess(cohort, tmp_path / "out")

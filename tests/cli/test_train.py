@@ -249,6 +249,16 @@ def test_a_training_that_is_stopped_says_how_to_go_on(
     assert f"{run}: stopped; {again} after the last whole epoch" in capsys.readouterr().err
 
 
+def test_one_of_several_processes_starts_no_others(monkeypatch):
+    launched = []
+    monkeypatch.setenv("PHS_TRAIN_GPUS", "4")
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr("pipeline.launch.train", lambda *given: launched.append(given))
+    with pytest.raises(SystemExit) as done:
+        main(["train", "gvs", "--data", "COHORT", "-o", "RUN"])
+    assert (done.value.code, len(launched)) == (0, 1)
+
+
 def test_gpus_starts_the_same_command_once_for_each_without_the_option(monkeypatch):
     started = []
     monkeypatch.setattr(

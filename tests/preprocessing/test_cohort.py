@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from pipeline.errors import OutputError, UsageError
-from pipeline.files import PARTIAL
-from pipeline.preprocessing.cohort import Preprocessed, Settings, preprocess
+from pipeline.files import MACHINE, PARTIAL
+from pipeline.preprocessing.cohort import Preprocessed, Settings, preprocess, preprocess_share
 from pipeline.preprocessing.cohort_format import read_cohort, read_stored, stored_shape
 from pipeline.preprocessing.slab import Slab
 from pipeline.preprocessing.window import WindowRule
@@ -413,6 +413,29 @@ class TestContinues:
         run(cohort, tmp_path / "two", workers=2)
         assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
+    def test_shares_and_a_call_after_them_give_what_one_run_gives(self, cohort: Path, tmp_path: Path) -> None:
+        run(cohort, tmp_path / "one")
+        out = tmp_path / "shared"
+        counts = [preprocess_share(cohort, out, ALL_SLICES, (part, 3), workers=1)[0] for part in range(3)]
+        assert sum(counts) == len(list((out / "images").iterdir()))
+        assert max(counts) - min(counts) <= 1
+        assert not (out / "cohort.json").exists()
+        times = {path: path.stat().st_mtime_ns for path in (out / "images").iterdir()}
+        run(cohort, out)
+        assert {path: path.stat().st_mtime_ns for path in times} == times
+        assert contents(out) == contents(tmp_path / "one")
+
+    @pytest.mark.slow
+    def test_a_share_leaves_alone_what_another_is_writing(self, cohort: Path, tmp_path: Path) -> None:
+        first, half = (tmp_path / "out" / name / f"{PARTIAL}00000000-1-abcdefgh-of-another" for name in ("", "images"))
+        first.parent.mkdir()
+        first.touch()
+        preprocess_share(cohort, tmp_path / "out", ALL_SLICES, (0, 2), workers=1)
+        half.touch()
+        preprocess_share(cohort, tmp_path / "out", ALL_SLICES, (1, 2), workers=2)
+        assert first.exists()
+        assert half.exists()
+
     def test_place_of_the_cohort_changes_no_byte(self, cohort: Path, tmp_path: Path) -> None:
         run(cohort, tmp_path / "before")
         run(cohort.rename(tmp_path / "moved"), tmp_path / "after")
@@ -490,8 +513,10 @@ class TestContinues:
 
         def kill_a_worker(done: int, total: int) -> None:
             if done == 1:
-                (tmp_path / "out" / "images" / f"{PARTIAL}0a1b2c3d-sub-11.nii.gz").write_bytes(b"half")
-                multiprocessing.active_children()[0].kill()
+                worker = multiprocessing.active_children()[0]
+                half = f"{PARTIAL}{MACHINE}-{worker.pid}-0a1b2c3d-sub-11.nii.gz"
+                (tmp_path / "out" / "images" / half).write_bytes(b"half")
+                worker.kill()
 
         with pytest.raises(UsageError, match=r"a process was killed, most likely because memory ran out; .*--workers"):
             run(tmp_path / "cohort", tmp_path / "out", workers=2, progress=kill_a_worker)
