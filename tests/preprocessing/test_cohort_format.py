@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import UsageError
+from pipeline.files import SMALL_FILE
 from pipeline.preprocessing.cohort_format import known_patients, patient_hashes, read_cohort, read_mask, read_part
 
 OF_FORMAT_2 = ("channels", "windows", "image_sha256", "session", "target")
@@ -75,6 +76,12 @@ def test_paths_that_lead_out_of_the_cohort_are_refused(
 def test_values_that_cannot_be_are_refused(values: dict[str, Any], phantom_cohort: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=re.escape("cohort.json: subjects[0]")):
         read_cohort(changed(phantom_cohort, tmp_path, **values))
+
+
+def test_what_is_said_of_thousands_of_scans_is_read(phantom_cohort: Path, tmp_path: Path) -> None:
+    text = (phantom_cohort / "cohort.json").read_text()
+    (tmp_path / "cohort.json").write_text(text + " " * SMALL_FILE)
+    assert read_cohort(tmp_path) == read_cohort(phantom_cohort)
 
 
 def test_two_subjects_of_one_name_are_refused(phantom_cohort: Path, tmp_path: Path) -> None:
