@@ -26,7 +26,7 @@ from pipeline.networks.dcgan import Condition, class_of, with_class
 from pipeline.preprocessing.degraded import DegradedDataset
 from pipeline.preprocessing.foreground import AIR
 from pipeline.preprocessing.hole_slices import HoleDataset
-from pipeline.preprocessing.mapped import MappedSamples
+from pipeline.preprocessing.mapped_samples import MappedSamples
 from pipeline.preprocessing.pairs import PairedDataset
 from pipeline.preprocessing.slices import SliceDataset
 from pipeline.training.distributed import gathered, rank, world_size

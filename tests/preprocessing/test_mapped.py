@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from torch.utils.data import Dataset
 
 from pipeline.errors import OutputError
@@ -23,7 +22,7 @@ from pipeline.preprocessing.degradation import ThickSlices
 from pipeline.preprocessing.degraded import DegradedDataset
 from pipeline.preprocessing.grid import Grid
 from pipeline.preprocessing.hole_slices import HoleDataset
-from pipeline.preprocessing.mapped import Mapped, MappedSamples, disk_array
+from pipeline.preprocessing.mapped import Mapped, disk_array
 from pipeline.preprocessing.slices import SliceDataset
 
 GRID = Grid(2.0, (96, 112))
@@ -88,17 +87,6 @@ def test_memory_does_not_hold_what_was_written() -> None:
     assert mapped.array[-1].sum() == 64 * 64
     assert tracemalloc.get_traced_memory()[1] < 2**20
     tracemalloc.stop()
-
-
-def test_samples_are_kept_as_they_are_outside_of_memory() -> None:
-    made = [{"image": torch.rand(1, 4, 4), "mask": torch.rand(1, 4, 4) > 0.5} for _ in range(5)]
-    kept = MappedSamples(iter(made))
-    assert len(kept) == 5
-    for sample, again in zip(made, kept, strict=True):
-        assert all(torch.equal(sample[name], again[name]) for name in sample)
-    assert torch.equal(kept[-1]["image"], made[-1]["image"])
-    assert [torch.equal(sample["mask"], made[place]["mask"]) for place, sample in enumerate(kept[1:3], 1)] == [True] * 2
-    assert len(MappedSamples([])) == 0
 
 
 @pytest.mark.parametrize(
