@@ -43,6 +43,7 @@ stopped_after() {
   grep -q "runs/run: stopped; the same command goes on" "$work/log" || fail "does not say how to go on: $(cat "$work/log")"
 }
 
+! command -v hadolint >/dev/null || hadolint Dockerfile Dockerfile.sbom
 compose build
 
 # One image, whether GPUs are asked for or not.
