@@ -43,6 +43,7 @@ stopped_after() {
   grep -q "runs/run: stopped; the same command goes on" "$work/log" || fail "does not say how to go on: $(cat "$work/log")"
 }
 
+! command -v hadolint >/dev/null || hadolint Dockerfile Dockerfile.sbom
 compose build
 
 # One image, whether GPUs are asked for or not.
@@ -54,7 +55,7 @@ run phantom
 cp -r "$work/out/phantom" "$work/data/"
 run preprocess data/phantom --slices 10
 
-small=(--preset laptop --set filters=4 --set segmentor_filters=4 --set 'size=[64,64]')
+small=(--preset laptop --set filters=4 --set segmentor_filters=4 --set spacing_mm=4 --set 'size=[64,64]')
 stopped_after '^epoch 2/900: .* left$' train gvs "${small[@]}" --epochs 900
 stopped_after '^epoch [3-9][0-9]*/900: .* left$' train gvs "${small[@]}" --epochs 900
 grep -q "runs/run: goes on with this training, which was stopped" "$work/log" || fail "does not say that it goes on"
