@@ -7,7 +7,7 @@ of lesions of the same patients and of the masks in `--shapes`, of patients that
 scan gets some of each size that fits. Written are the table, with the gain over the better of the 3-D harmonic and the
 biharmonic fill and a Wilcoxon test of it over patients, corrected by Holm for the number of sizes, and beside it each
 hole's figures as CSV. `--scans '*T1w'` takes those scans alone, for example those of a contrast that the filler's
-training left out.
+training left out; `--against RUN` fills the same holes by a filler whose training had it, and tests the difference.
 """
 
 import argparse
@@ -119,13 +119,36 @@ def table(rows: pd.DataFrame, name: str) -> list[str]:
         f"| hole | holes | patients | harmonic, dB | biharmonic, dB | {name}, dB | gain, dB | p (Holm) |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    sizes = [size for size in range(len(NAMES)) if (rows["size"] == size).any()]
-    means = {size: rows[rows["size"] == size].groupby("patient")[[*CONTROLS, "filled"]].mean() for size in sizes}
+    means = by_size(rows)
     best = {size: each[[*CONTROLS]].mean().idxmax() for size, each in means.items()}
-    tests = {size: wilcoxon_signed_rank(each["filled"], each[best[size]]) for size, each in means.items()}
-    for size, p in zip(sizes, holm([tests[size].p for size in sizes]), strict=True):
-        each, gain = means[size], means[size]["filled"] - means[size][best[size]]
-        values = [f"{each[one].mean():.2f} ± {each[one].std():.2f}" for one in (*CONTROLS, "filled")]
+    return lines + compared(rows, means, (*CONTROLS, "filled"), "filled", best)
+
+
+def against(rows: pd.DataFrame, name: str, other: str) -> list[str]:
+    """A line for each size: means over patients of two fillers, their difference and test."""
+    lines = [
+        f"| hole | holes | patients | {other}, dB | {name}, dB | difference, dB | p (Holm) |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    means = by_size(rows)
+    return lines + compared(rows, means, ("other", "filled"), "filled", dict.fromkeys(means, "other"))
+
+
+def by_size(rows: pd.DataFrame) -> dict[int, pd.DataFrame]:
+    """The mean of each filler over each patient's holes, by the number of the size."""
+    sizes = [size for size in range(len(NAMES)) if (rows["size"] == size).any()]
+    return {size: rows[rows["size"] == size].groupby("patient").mean(numeric_only=True) for size in sizes}
+
+
+def compared(
+    rows: pd.DataFrame, means: dict[int, pd.DataFrame], shown: tuple[str, ...], one: str, others: dict[int, str]
+) -> list[str]:
+    """Lines of a table: by size, what is shown, how much `one` is ahead of another, and the test of that."""
+    lines = []
+    tests = {size: wilcoxon_signed_rank(each[one], each[others[size]]) for size, each in means.items()}
+    for size, p in zip(means, holm([tests[size].p for size in means]), strict=True):
+        each, gain = means[size], means[size][one] - means[size][others[size]]
+        values = [f"{each[name].mean():.2f} ± {each[name].std():.2f}" for name in shown]
         count = int((rows["size"] == size).sum())
         cells = [NAMES[size], str(count), str(len(each)), *values, f"{gain.mean():+.2f}", f"{p:.2g}"]
         lines.append(f"| {' | '.join(cells)} |")
@@ -148,6 +171,7 @@ def main() -> None:
     """Read the command line."""
     parser = parser_of(__doc__, each=3)
     parser.add_argument("--scans", default="*", help="pattern of the names of scans")
+    parser.add_argument("--against", metavar="RUN", help="a further filler, for the same holes")
     given = parser.parse_args()
     bundle = find_bundle(given.bundle)
     fillers = {
@@ -155,6 +179,8 @@ def main() -> None:
         "biharmonic": Biharmonic(),
         "filled": load_predictor(bundle, "filler", "cpu")[0],
     }
+    if given.against:
+        fillers["other"] = load_predictor(find_bundle(given.against), "filler", "cpu")[0]
     shapes = shapes_of(given.cohort, given.split, given.shapes)
     parts = []
     for subject in read_cohort(given.cohort).of(given.split):
@@ -164,7 +190,10 @@ def main() -> None:
         print(subject.subject, len(parts[-1]), "holes", flush=True)
     rows = pd.concat(parts, ignore_index=True)
     rows.to_csv(given.output.with_suffix(".csv"), index=False)
-    given.output.write_text("\n".join(table(rows, bundle.name)) + "\n")
+    lines = table(rows, bundle.name)
+    if given.against:
+        lines += ["", *against(rows, Path(given.bundle).name, Path(given.against).name)]
+    given.output.write_text("\n".join(lines) + "\n")
     print(given.output.read_text())
 
 
