@@ -10,7 +10,6 @@ program's imports and the loading of weights; `networks` is what was spent insid
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -88,13 +87,14 @@ def worked(command: str, scan: Path, mask: Path, out: Path) -> dict[str, float]:
             sources, loaded.predictor, loaded.provenance, out, lambda *_: None, request, loaded.metadata
         )
     assert not outcome.of("failed"), outcome
+    (record,) = outcome.records.values()
     filled = next(iter(out.glob("*_mask.nii.gz")))
     return {
         "start": start,
         "scan": time.process_time() - start,
         "networks": sum(inferer.seconds for inferer in timed),
         "ml": float(np.count_nonzero(np.asanyarray(nib.load(filled).dataobj))) / 1000,
-        "gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "gib": (record.peak_memory_mib or float("nan")) / 1024,
     }
 
 
