@@ -59,28 +59,33 @@ class ProgressBar:
         engine.add_event_handler(Events.COMPLETED | Events.EXCEPTION_RAISED, _stop(progress))
 
     def _attach_lines(self, engine: PlayerTrainer) -> None:
-        times = {"epoch": 0.0, "step": 0.0, "line": 0.0}
+        times = {"epoch": 0.0, "line": 0.0}
+        # Of the last step that was done: the engine's own state is that of the step under way.
+        done, pace_s = 0, 0.0
+        output: dict[str, Tensor] = {}
 
         def begin() -> None:
-            times["epoch"] = times["step"] = times["line"] = time.monotonic()
+            nonlocal done
+            times["epoch"] = times["line"] = time.monotonic()
+            done = 0
 
         def tell() -> None:
-            epoch, epochs, length = engine.state.epoch, engine.state.max_epochs, engine.state.epoch_length
-            done = engine.state.iteration - (epoch - 1) * length
-            if done <= 0 or engine.state.output is None:
-                logger.info("epoch %d/%d, in its first step", max(epoch, 1), epochs)
+            epoch, epochs, length = max(engine.state.epoch, 1), engine.state.max_epochs, engine.state.epoch_length
+            if not output:
+                logger.info("epoch %d/%d, in its first step", epoch, epochs)
                 return
-            left = (times["step"] - times["epoch"]) * (epochs * length - engine.state.iteration) / done
-            losses = _sentence(_players(engine.state.output))
-            logger.info("epoch %d/%d, step %d/%d: %s, %s left", epoch, epochs, done, length, losses, _duration(left))
+            losses, left = _sentence(_players(output)), _duration(pace_s * ((epochs - epoch + 1) * length - done))
+            logger.info("epoch %d/%d, step %d/%d: %s, %s left", epoch, epochs, done, length, losses, left)
 
         # A single step of a large network takes minutes on a CPU, and so may the validation after the last one.
         meanwhile = Meanwhile(tell)
 
         def step(engine: PlayerTrainer) -> None:
-            now = times["step"] = time.monotonic()
-            last = engine.state.iteration == engine.state.epoch * engine.state.epoch_length
-            if now - times["line"] >= LINE_EVERY_S and not last:
+            nonlocal done, pace_s, output
+            now, length, output = time.monotonic(), engine.state.epoch_length, engine.state.output
+            done = engine.state.iteration - (engine.state.epoch - 1) * length
+            pace_s = (now - times["epoch"]) / done
+            if now - times["line"] >= LINE_EVERY_S and done < length:
                 times["line"] = now
                 tell()
                 meanwhile.said()

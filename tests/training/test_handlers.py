@@ -111,7 +111,7 @@ def test_without_a_terminal_what_takes_long_between_two_steps_is_told_of_too(mon
     monkeypatch.setattr("pipeline.training.meanwhile.LINE_EVERY_S", 0.01)
     method = Dimming()
     forward = method.forward
-    waits = iter([0.2, 0.0, 0.0, 0.0])
+    waits = iter([0.2, 0.2, 0.2, 0.0])
     monkeypatch.setattr(method, "forward", lambda batch: (time.sleep(next(waits)), forward(batch))[1])
 
     class Validation:
@@ -122,7 +122,10 @@ def test_without_a_terminal_what_takes_long_between_two_steps_is_told_of_too(mon
         run(Validation(), ProgressBar(), method=method)
     lines = [record.getMessage() for record in caplog.records if record.name == LOGGER]
     assert lines[0] == "epoch 1/2, in its first step"
-    assert any(re.fullmatch(r"epoch 1/2, step 2/2: dim 0\.\d+, 0 min left", line) for line in lines)
+    told = [re.sub(r"dim 0\.\d+(, idle 0\.\d+)?", "dim", line) for line in lines]
+    meanwhile = [f"epoch {place}: dim, 0 min left" for place in ("1/2, step 1/2", "1/2, step 2/2", "2/2, step 0/2")]
+    assert [line for line in dict.fromkeys(told) if line in meanwhile] == meanwhile
+    assert told.count("epoch 1/2, in its first step") == told.index(meanwhile[0])
     said = len(lines)
     time.sleep(0.05)
     assert len(caplog.records) == said, "the end of the training is the end of it"
