@@ -91,15 +91,14 @@ def command_page(name: str) -> str:
     shown, file = SHOWN[name], made(name)
     parts = [f"# {name}", COMMANDS[name]]
     if not file.is_file():
-        parts += []
-    elif shown.picture:
+        return "\n\n".join([*parts, "## Help", *_help(cli.get_command(click.Context(cli), name), name)]) + "\n"
+    if shown.picture:
         picture = os.path.relpath(file.relative_to(ROOT / "docs"), "reference/commands")
         parts += [f"![{shown.caption}]({picture})"]
     else:
         parts += [f"```text\n{file.read_text(encoding='utf-8').rstrip()}\n```"]
-    if file.is_file():
-        parts += [f"*{shown.caption.replace('*', '')}*"]
-    if shown.lines and file.is_file():
+    parts += [f"*{shown.caption.replace('*', '')}*"]
+    if shown.lines:
         parts += ["Made by", "```text\n" + "\n".join(shown.lines) + "\n```"]
     parts += ["## Help", *_help(cli.get_command(click.Context(cli), name), name)]
     return "\n\n".join(parts) + "\n"
@@ -149,13 +148,18 @@ def docstrings(path: Path) -> Iterator[str]:
         yield from ("", f"### {node.name}", "", "```text", *_signature(node), "```", "", *_google(says))
         for inner in node.body if isinstance(node, ast.ClassDef) else []:
             says = ast.get_docstring(inner) if isinstance(inner, ast.FunctionDef) else None
-            if says is not None and not inner.name.startswith("_"):
-                yield from ("", f"**{inner.name}**: {' '.join(says.split())}")
+            if isinstance(inner, ast.FunctionDef) and says and not inner.name.startswith("_"):
+                yield from ("", f"#### {node.name}.{inner.name}", "", "```text", *_signature(inner), "```", "")
+                yield from _google(says)
 
 
 def _signature(node: ast.FunctionDef | ast.ClassDef) -> Iterator[str]:
     """A function's name, parameters and result, or a class's name and fields, a line each."""
     if isinstance(node, ast.ClassDef):
+        made = (each for each in node.body if isinstance(each, ast.FunctionDef) and each.name == "__init__")
+        for constructor in made:
+            yield from (line.replace("__init__", node.name) for line in _signature(constructor))
+            return
         yield node.name
         for field in node.body:
             if isinstance(field, ast.AnnAssign):
@@ -163,13 +167,17 @@ def _signature(node: ast.FunctionDef | ast.ClassDef) -> Iterator[str]:
         return
     arguments = node.args
     defaults = [None] * (len(arguments.args) - len(arguments.defaults)) + list(arguments.defaults)
-    named = [*zip(arguments.args, defaults, strict=True)]
+    named = [pair for pair in zip(arguments.args, defaults, strict=True) if pair[0].arg not in ("self", "cls")]
     keywords = [*zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)]
     lines = [_parameter(argument, default) for argument, default in named]
     lines += ["*"] * bool(keywords) + [_parameter(argument, default) for argument, default in keywords]
+    result = f" -> {ast.unparse(node.returns)}" if node.returns and node.name != "__init__" else ""
+    if len(lines) < 2:
+        yield f"{node.name}({''.join(lines)}){result}"
+        return
     yield f"{node.name}("
     yield from (f"    {line}," for line in lines)
-    yield f") -> {ast.unparse(node.returns)}" if node.returns else ")"
+    yield f"){result}"
 
 
 def _parameter(argument: ast.arg, default: ast.expr | None) -> str:

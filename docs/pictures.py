@@ -3,20 +3,26 @@
 All of it is synthetic: brains of `phs-pipeline phantom`, and networks that were trained on them for a minute. The site
 is built from the files in `docs/images/commands/`, which are kept since networks do not train within a build.
 
-    python docs/pictures.py [FOLDER]        a folder to work in, which is kept: what is done there is not done again
+    python docs/pictures.py [FOLDER [COMMAND …]]        a folder to work in, kept: what is done there is not done again
 """
 
 import argparse
+import contextlib
+import io
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 from PIL import Image
+
+from pipeline.cli.main import main as cli_main
 
 ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "docs/images/commands"
@@ -60,18 +66,15 @@ def make(command: str, folder: Path) -> None:
     """Run the lines of a command in a folder, and keep what its page shows.
 
     Raises:
-        CalledProcessError: if a line fails.
+        RuntimeError: if a line fails.
     """
     shown = SHOWN[command]
     printed = ""
     for line in shown.lines:
-        done = subprocess.run(
-            ["bash", "-c", line], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-        )
-        print(f"$ {line}\n{done.stdout}", flush=True)
-        if done.returncode and command != "card":  # whose refusal is what is shown
-            raise subprocess.CalledProcessError(done.returncode, line)
-        printed = done.stdout
+        code, printed = run(line, folder)
+        print(f"$ {line}\n{printed}", flush=True)
+        if code and command != "card":  # whose refusal is what is shown
+            raise RuntimeError(f"{line}: ended with exit code {code}")
     if shown.picture is None:
         made(command).write_text(plain(printed, folder), encoding="utf-8")
         return
@@ -79,6 +82,31 @@ def make(command: str, folder: Path) -> None:
     if picture.suffix == ".html":
         picture = photographed(picture, folder / f"{command}.png")
     kept(picture, made(command))
+
+
+def run(line: str, folder: Path) -> tuple[int, str]:
+    """A command of ours in this process, which loads torch once, any other in a shell: exit code, and what it says."""
+    if not line.startswith("phs-pipeline "):
+        done = subprocess.run(["bash", "-c", line], cwd=folder, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout + done.stderr
+    printed = io.StringIO()
+    with working_in(folder), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        try:
+            cli_main(shlex.split(line)[1:])
+        except SystemExit as stop:
+            return int(stop.code or 0), printed.getvalue()
+    return 0, printed.getvalue()
+
+
+@contextlib.contextmanager
+def working_in(folder: Path) -> Iterator[None]:
+    """The working folder, for a while."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 def plain(printed: str, folder: Path) -> str:
@@ -110,17 +138,18 @@ def main() -> None:
     """Make what is not made yet in the folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path, help="a new one if not given, deleted at the end")
-    given = parser.parse_args().folder
-    folder = given or Path(tempfile.mkdtemp())
+    parser.add_argument("commands", nargs="*", metavar="COMMAND", help="make these alone")
+    given = parser.parse_args()
+    folder = given.folder or Path(tempfile.mkdtemp())
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     IMAGES.mkdir(parents=True, exist_ok=True)
-    for command in SHOWN:
+    for command in given.commands or SHOWN:
         stamp = folder / f".{command}"
         if not stamp.exists():
             make(command, folder)
             stamp.touch()
-    if given is None:
+    if given.folder is None:
         shutil.rmtree(folder)
 
 

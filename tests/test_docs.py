@@ -91,7 +91,6 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "--mass-effect" in (tmp_path / "site/reference/commands/phantom.html").read_text()
-    assert "commands/few-labels" not in (tmp_path / "site/reference/commands.html").read_text()
     assert "<code>generator_rate</code>" in (tmp_path / "site/reference/configs.html").read_text()
     assert "(slices, C, right, anterior)" in (tmp_path / "site/api.html").read_text()
     assert (tmp_path / "site/source/pipeline/methods/gvs.py.txt").is_file()
