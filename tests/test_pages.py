@@ -67,7 +67,7 @@ def test_blocks_run_in_the_order_in_which_they_are_shown(
     reader = Reader(tmp_path, request)
     text = "\n".join(re.sub(r"(^|  )#.*", "", block.text, flags=re.MULTILINE) for block in SHOWN[name])
     reader.take(text)
-    if name not in SHIPPED and re.search(r"phs-pipeline (synthesize|bids) ", text):
+    if name not in SHIPPED and re.search(r"phs-pipeline (synthesize|bids) ", text) and " -o run " not in text:
         reader.take("run")
     space: dict[str, Any] = {}
     for block in SHOWN[name]:
@@ -103,6 +103,7 @@ class Reader:
             "study_folder": self.series,
             "my_cohort": lambda path: shutil.copytree(self.fixture("phantom_scans"), path),
             "my_bundle": lambda path: shutil.copytree(ROOT / "bundles/gvs", path),
+            "cohort.csv": self.datalist,
             "cohort": lambda path: shutil.copytree(self.fixture("phantom_cohort"), path),
             "run": lambda path: shutil.copytree(self.fixture("laptop_run"), path),
             "report": self.report,
@@ -130,6 +131,13 @@ class Reader:
                 self.write(number, "image", path / f"{label}/anat/{label}_{suffix}.nii.gz")
             self.write(number, "lesion", path / f"derivatives/manual/{label}/anat/{label}_label-lesion_mask.nii.gz")
         (path / "dataset_description.json").write_text(json.dumps({"Name": "two people", "BIDSVersion": "1.10.0"}))
+
+    def datalist(self, path: Path) -> None:
+        """Six people, each scan and mask in a line."""
+        scans = self.fixture("phantom_scans")
+        masks = [next((scans / f"derivatives/manual/sub-{n}/anat").glob("*_mask.nii.gz")) for n in range(6)]
+        rows = [f"{scans}/sub-{n}/anat/sub-{n}_FLAIR.nii.gz,{mask},sub-{n}" for n, mask in enumerate(masks)]
+        path.write_text("\n".join(["image,mask,subject", *rows]) + "\n")
 
     def series(self, path: Path) -> None:
         """A FLAIR in DICOM."""
