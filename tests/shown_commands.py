@@ -15,7 +15,12 @@ import pytest
 from pipeline.cli.main import COMMANDS, cli, main
 
 # Defaults of options that documents do not give, so that one epoch of a few slices by a tiny network is enough.
-SMALL = {"PHS_TRAIN_EPOCHS": "1", "PHS_TRAIN_SETTINGS": "filters=4", "PHS_EVALUATE_JUDGE_ITERATIONS": "3"}
+SMALL = {
+    "PHS_TRAIN_EPOCHS": "1",
+    "PHS_TRAIN_SETTINGS": "filters=4",
+    "PHS_EVALUATE_JUDGE_ITERATIONS": "3",
+    "PHS_SELECT_JUDGE_ITERATIONS": "3",
+}
 BLOCK = re.compile(
     r"(?:^<!-- not run: (?P<reason>[^\n]+?) -->\n+)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
 )
