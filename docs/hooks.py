@@ -90,8 +90,6 @@ def command_page(name: str) -> str:
     """A command's page: what it is for, what it shows, how that was made, and its help."""
     shown, file = SHOWN[name], made(name)
     parts = [f"# {name}", COMMANDS[name]]
-    if not file.is_file():
-        return "\n\n".join([*parts, "## Help", *_help(cli.get_command(click.Context(cli), name), name)]) + "\n"
     if shown.picture:
         picture = os.path.relpath(file.relative_to(ROOT / "docs"), "reference/commands")
         parts += [f"![{shown.caption}]({picture})"]

@@ -1,4 +1,4 @@
-"""What the commands' pages show, and the lines that make it: `make pictures` writes it anew, in half an hour of a core.
+"""What the commands' pages show, and the lines that make it: `make pictures` writes it anew, in some ten minutes of a core.
 
 All of it is synthetic: brains of `phs-pipeline phantom`, and networks that were trained on them for a minute. The site
 is built from the files in `docs/images/commands/`, which are kept since networks do not train within a build.
@@ -27,6 +27,7 @@ from pipeline.cli.main import main as cli_main
 ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "docs/images/commands"
 WIDEST = 900  # pixels of a picture on a page
+WINDOW = (1300, 1000)  # pixels of the browser
 TALLEST = 900
 COLOURS = 192  # of a palette, so that a picture has a few dozen kilobytes
 
@@ -111,7 +112,8 @@ def working_in(folder: Path) -> Iterator[None]:
 
 def plain(printed: str, folder: Path) -> str:
     """What a command printed, without where this machine keeps it."""
-    for path, name in ((str(ROOT), "."), (f"{folder}/", ""), (str(Path.home()), "~")):
+    places = {f"{folder}/": "", str(folder): ".", sys.prefix: ".venv", str(ROOT): ".", str(Path.home()): "~"}
+    for path, name in places.items():
         printed = printed.replace(path, name)
     return printed.rstrip() + "\n"
 
@@ -120,7 +122,7 @@ def photographed(page: Path, picture: Path) -> Path:
     """The top of a page as Chromium shows it."""
     subprocess.run(
         ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
-         f"--window-size={WIDEST},{TALLEST}", f"--screenshot={picture}", page.resolve().as_uri()],
+         f"--window-size={WINDOW[0]},{WINDOW[1]}", f"--screenshot={picture}", page.resolve().as_uri()],
         check=True, capture_output=True,
     )  # fmt: skip
     return picture

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from shown_commands import block_lines, misspelt, spans, words_of
 
 from pipeline.cli.main import COMMANDS
@@ -15,7 +16,7 @@ from pipeline.cli.main import COMMANDS
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "docs"))
 
-from pictures import SHOWN  # noqa: E402
+from pictures import IMAGES, SHOWN, made  # noqa: E402
 
 PAGES = [*sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("bundles/*/docs/README.md")), ROOT / "README.md"]
 
@@ -58,11 +59,20 @@ def test_what_follows_a_recipe_for_sbatch_is_a_command() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_lines_that_make_what_a_commands_page_shows_exist(command: str) -> None:
+def test_a_command_has_a_page_that_shows_what_it_makes_and_how(command: str) -> None:
     """`make pictures` runs the lines, in the order of the commands."""
     lines = [line for line in SHOWN[command].lines if line.startswith("phs-pipeline ")]
     assert {line: problem for line in lines if (problem := misspelt(words_of(line), whole=True))} == {}
     assert command in {words_of(line)[0] for line in lines} or not lines
+    if SHOWN[command].picture is None:
+        assert made(command).read_text().strip()
+    else:
+        with Image.open(made(command)) as picture:
+            assert min(picture.size) > 100
+
+
+def test_no_other_pictures_of_commands_are_kept() -> None:
+    assert {path.name for path in IMAGES.iterdir()} == {made(command).name for command in SHOWN}
 
 
 def test_messages_are_those_of_the_program() -> None:

@@ -71,16 +71,22 @@ def test_blocks_run_in_the_order_in_which_they_are_shown(
         reader.take("run")
     space: dict[str, Any] = {}
     for block in SHOWN[name]:
-        go(block, space)
+        go(block, space, SETTINGS.get(name, TINY).split())
 
 
-def go(block: Block, space: dict[str, Any]) -> None:
-    """Run a block; Python's share their names, as the cells of a notebook do."""
+def go(block: Block, space: dict[str, Any], settings: list[str]) -> None:
+    """Run a block; Python's share their names, as the cells of a notebook do.
+
+    A training with settings of its own gets those of a tiny network too, which others have from the environment.
+    """
     if block.language == "python":
         exec(compile(block.text, block.text, "exec"), space)
         return
     for step in steps(block.text):
-        run(step)
+        given = {word.partition("=")[0] for word in step}
+        tiny = "train" in step[:2] and "--set" in step
+        more = [f"--set={each}" for each in settings if tiny and each.partition("=")[0] not in given]
+        run([*step, *more] if more else step)
 
 
 class Reader:
