@@ -1,4 +1,4 @@
-"""What the commands' pages show, and the lines that make it: `make pictures` writes it anew, in some ten minutes of a core.
+"""What the commands' pages show, and the lines that make it: `make pictures` writes it anew, in ten minutes of a core.
 
 All of it is synthetic: brains of `phs-pipeline phantom`, and networks that were trained on them for a minute. The site
 is built from the files in `docs/images/commands/`, which are kept since networks do not train within a build.
