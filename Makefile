@@ -8,7 +8,7 @@ BIN = $(VENV)/bin
 TESTS = PYTHONWARNINGS="ignore:builtin type:DeprecationWarning" \
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
-.PHONY: demo test quick lint types tests processes docs sbom clean
+.PHONY: demo test quick lint types tests processes docs pictures sbom clean
 
 demo: $(VENV)/.installed
 	$(BIN)/phs-pipeline demo -o $(DEMO)
@@ -41,6 +41,10 @@ docs: $(VENV)/.installed
 # What the image holds, packages of Python and Debian, as CycloneDX: phs-pipeline.cdx.json. DOCKER_BUILD may say more.
 sbom:
 	DOCKER_BUILDKIT=1 docker build $(DOCKER_BUILD) --file Dockerfile.sbom --output . .
+
+# What the pages of the commands show, made anew on synthetic brains: some ten minutes of a core, and Chromium for three.
+pictures: $(VENV)/.installed
+	$(BIN)/python docs/pictures.py
 
 # Done again when the pinned versions or the dependencies change.
 $(VENV)/.installed: pyproject.toml constraints.txt

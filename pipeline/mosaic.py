@@ -15,6 +15,7 @@ TITLE_HEIGHT = 18
 PANEL_PIXELS = 176
 BORDER = 4  # pixels of air left around the body
 LESION_COLOUR = (255, 196, 0)
+OUTLINE = "yellow: border of the mask"  # of `LESION_COLOUR`
 
 
 def grey(axial_slice: NDArray[np.floating], high: float = 1.0) -> NDArray[np.uint8]:
@@ -79,11 +80,13 @@ def mosaic(titles: Sequence[str], rows: Sequence[Sequence[NDArray[np.uint8]]], f
     Args:
         titles: one for each column.
         rows: panels, each (height, width, 3); every row as long as `titles`.
-        footer: what must not be overlooked, below, on as many lines as it needs.
+        footer: what must not be overlooked, below, on as many lines as it needs. Where a border of `outlined` is in a
+            panel, its colour is named too.
     """
     font = ImageFont.load_default(size=12)
     width = PANEL_PIXELS * len(titles)
-    below = _wrapped(footer, font, width - 8)
+    has_outline = any((panel == LESION_COLOUR).all(axis=-1).any() for row in rows for panel in row)
+    below = _wrapped("; ".join(filter(None, (footer, OUTLINE * has_outline))), font, width - 8)
     top = TITLE_HEIGHT + PANEL_PIXELS * len(rows)
     canvas = Image.new("RGB", (width, top + TITLE_HEIGHT * len(below)))
     draw = ImageDraw.Draw(canvas)

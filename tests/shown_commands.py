@@ -1,13 +1,76 @@
-"""Commands that documents show: found in their text, and parsed by Click without being run."""
+"""Commands that documents show: found in their text, parsed by Click without being run, or run as a reader would."""
 
 import re
 import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
 from copy import copy
+from dataclasses import dataclass
 from itertools import pairwise
 
 import click
+import pytest
 
-from pipeline.cli.main import COMMANDS, cli
+from pipeline.cli.main import COMMANDS, cli, main
+
+# Defaults of options that documents do not give, so that one epoch of a few slices by a tiny network is enough.
+SMALL = {
+    "PHS_TRAIN_EPOCHS": "1",
+    "PHS_TRAIN_SETTINGS": "filters=4",
+    "PHS_EVALUATE_JUDGE_ITERATIONS": "3",
+    "PHS_SELECT_JUDGE_ITERATIONS": "3",
+}
+BLOCK = re.compile(
+    r"(?:^<!-- not run: (?P<reason>[^\n]+?) -->\n+)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a document.
+
+    Attributes:
+        language: after the fence; empty where none is named.
+        text: between the fences.
+        reason: why no test runs it, as the remark before it says; None for one that is run.
+    """
+
+    language: str
+    text: str
+    reason: str | None
+
+
+def blocks(text: str) -> list[Block]:
+    """The fenced blocks of a document, in their order."""
+    return [Block(found["language"], found["text"], found["reason"]) for found in BLOCK.finditer(text)]
+
+
+def steps(script: str) -> Iterator[list[str] | str]:
+    """A shell script in order: the words of each command of ours, and what stands between as scripts of their own."""
+    between: list[str] = []
+    for line in joined(script).splitlines():
+        if not line.startswith("phs-pipeline "):
+            between.append(line)
+            continue
+        if any(between):
+            yield "\n".join(between)
+        between = []
+        yield shlex.split(line, comments=True)
+    if any(between):
+        yield "\n".join(between)
+
+
+def run(step: list[str] | str) -> None:
+    """Run a command of ours in this process, any other one or a script in a process of its own."""
+    if not isinstance(step, str) and step[0] == "phs-pipeline":
+        with pytest.raises(SystemExit) as stop:
+            main(step[1:])
+        assert not stop.value.code, step
+        return
+    command = ["bash", "-euo", "pipefail", "-c", step] if isinstance(step, str) else [sys.executable, *step[1:]]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{step}\n{done.stdout}\n{done.stderr}"
 
 
 def bash_lines(text: str) -> list[str]:

@@ -2,14 +2,22 @@
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from shown_commands import block_lines, misspelt, spans, words_of
 
+from pipeline.cli.main import COMMANDS
+
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "docs"))
+
+from pictures import IMAGES, SHOWN, made  # noqa: E402
+
 PAGES = [*sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("bundles/*/docs/README.md")), ROOT / "README.md"]
 
 
@@ -50,6 +58,23 @@ def test_what_follows_a_recipe_for_sbatch_is_a_command() -> None:
         assert misspelt(words_of(f"train {line}" if recipe == "train" else line), whole=True) is None, line
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_has_a_page_that_shows_what_it_makes_and_how(command: str) -> None:
+    """`make pictures` runs the lines, in the order of the commands."""
+    lines = [line for line in SHOWN[command].lines if line.startswith("phs-pipeline ")]
+    assert {line: problem for line in lines if (problem := misspelt(words_of(line), whole=True))} == {}
+    assert command in {words_of(line)[0] for line in lines} or not lines
+    if SHOWN[command].picture is None:
+        assert made(command).read_text().strip()
+    else:
+        with Image.open(made(command)) as picture:
+            assert min(picture.size) > 100
+
+
+def test_no_other_pictures_of_commands_are_kept() -> None:
+    assert {path.name for path in IMAGES.iterdir()} == {made(command).name for command in SHOWN}
+
+
 def test_messages_are_those_of_the_program() -> None:
     program = "\n".join(_texts())
     table = (ROOT / "docs/reference/messages.md").read_text().partition("| says |")[2]
@@ -75,8 +100,15 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    commands = (tmp_path / "site/reference/commands.html").read_text()
-    assert "--mass-effect" in commands
+    assert "--mass-effect" in (tmp_path / "site/reference/commands/phantom.html").read_text()
+    assert "<code>generator_rate</code>" in (tmp_path / "site/reference/configs.html").read_text()
+    assert "(slices, C, right, anterior)" in (tmp_path / "site/api.html").read_text()
     assert (tmp_path / "site/source/pipeline/methods/gvs.py.txt").is_file()
     fetched = r"<(?:script|link|img)[^>]+(?:src|href)=\"(?:https?:)?//"
     assert [page for page in (tmp_path / "site").rglob("*.html") if re.search(fetched, page.read_text())] == []
+    page = tmp_path / "site/man/phs-pipeline-study-few-labels.1"
+    assert ".SH OPTIONS" in page.read_text()
+    if shutil.which("groff"):
+        found = subprocess.run(["groff", "-man", "-Kutf8", "-Tutf8", "-ww", page], capture_output=True, text=True)
+        assert (found.returncode, found.stderr) == (0, "")
+        assert "--labelled-by [examples|patients]" in re.sub(r"\x1b\[\d*m|.\x08", "", found.stdout)

@@ -91,6 +91,16 @@ class TestMosaic:
         assert picture[-TITLE_HEIGHT:].any()
         assert not picture[TITLE_HEIGHT:-TITLE_HEIGHT].any()
 
+    def test_the_colour_of_borders_is_named_where_one_is_drawn(self) -> None:
+        image, mask = np.full((40, 40), 0.5), np.zeros((40, 40))
+        mask[10:20, 10:20] = 1
+        drawn = mosaic(["a"] * 3, [[grey(image), grey(image), outlined(image, mask)]], "SYNTHETIC")
+        named = mosaic(["a"] * 3, [[grey(image)] * 3], "SYNTHETIC; yellow: border of the mask")
+        bare = mosaic(["a"] * 3, [[grey(image), grey(image), outlined(image, np.zeros((40, 40)))]], "SYNTHETIC")
+        footers = [np.asarray(picture)[-TITLE_HEIGHT:] for picture in (drawn, named, bare)]
+        np.testing.assert_array_equal(footers[0], footers[1])
+        assert not np.array_equal(footers[0], footers[2])
+
 
 class TestSaving:
     def test_png_is_read_back(self, tmp_path: Path) -> None:

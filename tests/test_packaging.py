@@ -35,6 +35,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def test_a_tag_of_this_commit_names_the_version() -> None:
+    """The number is not read from tags (CONTRIBUTING, Releasing); where there is one, they agree."""
+    told = subprocess.run(["git", "tag", "--points-at", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    assert {tag for tag in told.stdout.split() if tag[:1] == "v" and tag[1:2].isdigit()} <= {f"v{__version__}"}
+
+
 @pytest.mark.slow
 def test_the_wheel_carries_the_package_and_the_bundles_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:

@@ -4,17 +4,14 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from shown_commands import bash_lines
+from shown_commands import SMALL, bash_lines, run
 
-from pipeline.cli.main import COMMANDS, main
+from pipeline.cli.main import COMMANDS
 
 ROOT = Path(__file__).parents[1]
-# Defaults of options that the README does not give, so that one epoch of a few slices by a tiny network is enough.
-SMALL = {"PHS_TRAIN_EPOCHS": "1", "PHS_TRAIN_SETTINGS": "filters=4", "PHS_EVALUATE_JUDGE_ITERATIONS": "3"}
 
 
 def commands() -> list[str]:
@@ -31,17 +28,6 @@ def folder(phantom_scans: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     mask = next((phantom_scans / "derivatives/manual/sub-0/anat").glob("*_mask.nii.gz"))
     shutil.copyfile(mask, folder / "lesion.nii.gz")
     return folder
-
-
-def run(words: list[str]) -> None:
-    """A command of ours in this process, any other one in a process of its own."""
-    if words[0] == "phs-pipeline":
-        with pytest.raises(SystemExit) as stop:
-            main(words[1:])
-        assert not stop.value.code, words
-    else:
-        done = subprocess.run([sys.executable, *words[1:]], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{words}\n{done.stdout}\n{done.stderr}"
 
 
 @pytest.mark.slow

@@ -383,7 +383,7 @@ class Outputs:
                     [outlined(*pair) for pair in zip(x_p[:, right, anterior], masks[:, right, anterior], strict=True)]
                 )
         rows = [[square(panel, (height_mm, width_mm)) for panel in panels] for panels in zip(*columns, strict=True)]
-        legend = "; orange: removed, blue: added" if products else ""
+        legend = "; orange: removed, blue: added" if changes else ""
         save_png(path, mosaic(titles, rows, f"{_warning(result.main)}{legend}"))
 
 

@@ -29,7 +29,10 @@ STATES = ("failed", "warnings", "ok")
 MOST_INLINE = 100
 SCRIPT = "index_page.js"
 # What the picture beside a main product of a kind shows; of other kinds, the input alone.
-PICTURED = {"image": "input · SYNTHETIC · difference", "mask": "input · SYNTHETIC border"}
+PICTURED = {
+    "image": "input · SYNTHETIC · difference (orange: removed, blue: added)",
+    "mask": "input · SYNTHETIC border (yellow)",
+}
 # Panels side by side, and rows, in a picture of ours.
 MOST_PANELS = 10
 THUMBNAIL_HEIGHT = 88

@@ -311,7 +311,8 @@ def _picture(slices: SliceDataset, maps: dict[str, Saliency], device: torch.devi
         heats = [maps[name](sample["image"][None].to(device))[0, 0].cpu().numpy() for name in looked_through]
         overlays = [_heat(image[body], heat[body] / (heat.max() or 1)) for heat in heats]
         rows.append([grey(image[body]), *overlays, outlined(image[body], mask[body])])
-    return mosaic(["input", *looked_through, "lesion annotation"], rows, "seed 0; not for diagnosis")
+    told = "seed 0; maps from blue, little, to red, most; not for diagnosis"
+    return mosaic(["input", *looked_through, "lesion annotation"], rows, told)
 
 
 def _heat(image: NDArray[np.floating], strength: NDArray[np.floating]) -> NDArray[np.uint8]:
