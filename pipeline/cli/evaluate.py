@@ -12,6 +12,9 @@ from pipeline.cli.options import (
     a_dice_settings,
     judge_iterations_option,
     judge_option,
+    num_parts_option,
+    part_id_option,
+    part_of,
     refuse_a_dice_options,
 )
 from pipeline.cli.say import complain, progress, say
@@ -66,6 +69,8 @@ EVALUATED = "evaluated {} of {} scans"
 @click.option(
     "--healthy", is_flag=True, help="How much is changed where there is no disease: in each SCAN, or slices of COHORT."
 )
+@num_parts_option
+@part_id_option
 @click.option("--overwrite", is_flag=True, help="Write into a report folder that is not empty.")
 @click.option("--trust-bundle", is_flag=True, help="Execute the code in an untrusted config.")
 @click.pass_context
@@ -83,6 +88,8 @@ def evaluate(
     name: str | None,
     a_dice: int,
     healthy: bool,
+    num_parts: int,
+    part_id: int,
     overwrite: bool,
     trust_bundle: bool,
     **a_dice_given: Any,
@@ -98,8 +105,13 @@ def evaluate(
 
     With --healthy, each SCAN is that of a person without the disease (a file, a folder, a zip; as for synthesize), or
     the slices of COHORT without lesion are taken: whatever the method changes there was made up or taken away.
+
+    With --num-parts each run measures its share of COHORT's scans; when all have ended, the same command without it
+    makes the report of them.
     """  # noqa: D205
     _check(context, scans, data, healthy, a_dice)
+    part = part_of(num_parts, part_id)
+    _check_share(part, healthy, a_dice, overwrite)
 
     from pipeline.bundles import find_parts
     from pipeline.errors import ScanError
@@ -130,6 +142,9 @@ def evaluate(
             ADiceSettings(range(a_dice), **a_dice_settings(a_dice_given)) if a_dice else None,
         )
         own = own_networks(bundles[0], trust_bundle) if len(bundles) == 1 else {}
+        if num_parts > 1:
+            _share(predictor, data, output, settings, part, own)
+            return
         _on_cohort(predictor, data, output, settings, overwrite, own)
     say(f"report: {output / 'report.md'}")
     if failed:
@@ -150,6 +165,25 @@ def _check(context: click.Context, scans: tuple[Path, ...], data: Path | None, h
         raise click.UsageError("--a-dice needs lesions; leave it or --healthy out")
     if not a_dice:
         refuse_a_dice_options(context, "--a-dice SEEDS")
+
+
+def _check_share(part: tuple[int, int], healthy: bool, a_dice: int, overwrite: bool) -> None:
+    """Refuse what cannot be done in shares."""
+    given = [
+        name for name, chosen in (("--healthy", healthy), ("--a-dice", a_dice), ("--overwrite", overwrite)) if chosen
+    ]
+    if part[1] > 1 and given:
+        raise click.UsageError(f"--num-parts {part[1]}: does not go with {given[0]}; leave one of the two out")
+
+
+def _share(
+    predictor: Any, data: Path, output: Path, settings: "Settings", part: tuple[int, int], networks: Any
+) -> None:
+    from pipeline.reports.cohort_evaluation import evaluate_part
+
+    measured = evaluate_part(predictor, data, output, settings, part, networks, progress(EVALUATED))
+    say(f"{output}: share {part[0]} of {part[1]} is measured, {measured} scan(s)")
+    say("next, when all shares are: the same command without --num-parts makes the report")
 
 
 def _on_cohort(predictor: Any, data: Path, output: Path, settings: "Settings", overwrite: bool, networks: Any) -> None:

@@ -2,7 +2,7 @@
 
 from pipeline.evaluation.bracketed import ADiceSettings
 from pipeline.evaluation.controls import CONTROLS
-from pipeline.evaluation.evaluate import Evaluation, Settings, evaluate
+from pipeline.evaluation.evaluate import Evaluation, Settings, evaluate, evaluate_share
 from pipeline.evaluation.judge import Judge, load_judge
 
-__all__ = ["CONTROLS", "ADiceSettings", "Evaluation", "Judge", "Settings", "evaluate", "load_judge"]
+__all__ = ["CONTROLS", "ADiceSettings", "Evaluation", "Judge", "Settings", "evaluate", "evaluate_share", "load_judge"]

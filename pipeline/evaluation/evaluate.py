@@ -1,7 +1,7 @@
 """Score a predictor on a preprocessed cohort, beside controls."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from pipeline.evaluation.own import OwnNetworks
 from pipeline.evaluation.predictions import Fields, Item, Kind, Predict, judged, kind_of, pseudo_healthy, volume_of
 from pipeline.evaluation.probes import Hallucination
 from pipeline.evaluation.scores import DEFINITIONS, score_methods, score_rows
+from pipeline.evaluation.shares import Share
 from pipeline.evaluation.slice_table import SliceTable
 from pipeline.evaluation.twins import Twins
 from pipeline.evaluation.volumes import HEALTHY, read_volume, subjects_with
@@ -81,6 +82,7 @@ def evaluate(
     own_networks: Mapping[str, nn.Module] | None = None,
     keep: Callable[[Twins], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    shares: Callable[[Mapping[str, Any]], Sequence[Share]] | None = None,
 ) -> Evaluation:
     """Measure a predictor and the controls of its kind with all metrics whose needs it meets, on a split of a cohort.
 
@@ -94,11 +96,57 @@ def evaluate(
         own_networks: what a translator has beside its main network, see `pipeline.evaluation.own`.
         keep: called with each volume's images and twins, which are not kept otherwise.
         progress: called with (volumes done, volumes in all).
+        shares: gives those that together hold what is wanted, in place of measuring: of `evaluate_share`.
 
     Raises:
         UsageError: if the split has nothing to evaluate on, the predictor is of a kind without metrics, or the method
             has the name of a control.
     """
+    items, measures = _begun(predictor, cohort, settings, own_networks)
+    if shares is not None:
+        measures.join(shares(measures.wanted()), items)
+    else:
+        measures.add_all(items, keep, progress)
+        measures.add_healthy()
+    return measures.evaluation(items)
+
+
+def evaluate_share(
+    predictor: Any,
+    cohort: Path,
+    settings: Settings,
+    part: tuple[int, int],
+    own_networks: Mapping[str, nn.Module] | None = None,
+    keep: Callable[[Twins], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Share:
+    """Measure some volumes of a split, for runs that share it; `evaluate` makes one report of all shares.
+
+    Args:
+        predictor: as for `evaluate`, as are all others.
+        cohort: see above.
+        settings: see above; A-Dice, which looks at all volumes at once, cannot be shared.
+        part: (k, n) for every n-th volume, from the k-th.
+        own_networks: see above.
+        keep: see above.
+        progress: see above, of this share.
+
+    Raises:
+        UsageError: as for `evaluate`.
+    """
+    if settings.a_dice is not None:
+        raise UsageError("A-Dice looks at all volumes at once; leave it out, or evaluate without shares")
+    items, measures = _begun(predictor, cohort, settings, own_networks)
+    first, step = part
+    chosen = dict(list(items.items())[first::step])
+    measures.add_all(chosen, keep, progress)
+    measures.add_healthy(part)
+    return measures.share(list(chosen))
+
+
+def _begun(
+    predictor: Any, cohort: Path, settings: Settings, own_networks: Mapping[str, nn.Module] | None
+) -> tuple[Mapping[str, Callable[[], Item]], "_Measures"]:
     cohort, kind = Path(cohort), kind_of(predictor)
     if settings.name in (*NAMES, *FILLS, *BRACKETS):
         raise UsageError(f"{settings.name}: is what a row of every table is called; give the method another name")
@@ -107,13 +155,7 @@ def evaluate(
         raise UsageError(
             f"{cohort}: found no {kind.unit} with a target in the {settings.split} split, expected some; choose another"
         )
-    measures = _Measures(predictor, kind, cohort, settings, own_networks or {})
-    for done, read in enumerate(items.values(), start=1):
-        measures.add(read(), keep)
-        if progress:
-            progress(done, len(items))
-    measures.add_healthy()
-    return measures.evaluation(items)
+    return items, _Measures(predictor, kind, cohort, settings, own_networks or {})
 
 
 class _Measures:
@@ -143,6 +185,18 @@ class _Measures:
         if predictor.kind == "translator":
             self.hallucination = Hallucination()
             self.own = OwnNetworks(predictor, own_networks, self.judge)
+
+    def add_all(
+        self,
+        items: Mapping[str, Callable[[], Item]],
+        keep: Callable[[Twins], None] | None,
+        progress: Callable[[int, int], None] | None,
+    ) -> None:
+        """Score the method and the controls on volumes, one after the other."""
+        for done, read in enumerate(items.values(), start=1):
+            self.add(read(), keep)
+            if progress:
+                progress(done, len(items))
 
     def add(self, item: Item, keep: Callable[[Twins], None] | None) -> None:
         """Score the method and the controls on one volume."""
@@ -179,13 +233,47 @@ class _Measures:
         fields = {**item.given, **made, **own}
         return {name: value.to(self.device) if isinstance(value, Tensor) else value for name, value in fields.items()}
 
-    def add_healthy(self) -> None:
-        """Slices without lesion, in which nothing should change."""
+    def add_healthy(self, part: tuple[int, int] = (0, 1)) -> None:
+        """Slices without lesion, in which nothing should change: of every n-th scan, from the k-th."""
         if self.hallucination is None:
             return
-        for record in subjects_with(self.cohort, self.settings.split, HEALTHY):
+        first, step = part
+        for record in subjects_with(self.cohort, self.settings.split, HEALTHY)[first::step]:
             volume = read_volume(self.cohort, record, HEALTHY)
             self.hallucination.add("healthy_slices", volume, pseudo_healthy(self.predictor, volume))
+
+    def wanted(self) -> dict[str, Any]:
+        """What is measured with what: in this, shares of one evaluation agree."""
+        return {
+            "pipeline_version": __version__,
+            "cohort": sha256(self.cohort / COHORT_FILE),
+            "method": asdict(self.settings),
+            "controls": list(self.makes)[1:],
+            "judge": self.judge.about if self.judge is not None else None,
+        }
+
+    def share(self, subjects: Sequence[str]) -> Share:
+        """What was measured on some volumes, for `join`."""
+        steganography = self.own.steganography if self.own is not None else None
+        sums = {
+            "available": sorted(self.available),
+            "padding": [[*shape, *added] for shape, added in self.padding.items()],
+            "hallucination": self.hallucination and self.hallucination.counts,
+            "steganography": steganography and steganography.sums(),
+        }
+        return Share(self.wanted(), subjects, self.slices, sums)
+
+    def join(self, shares: Sequence[Share], subjects: Iterable[str]) -> None:
+        """Take what was measured in shares, as if it had been measured here, volume after volume."""
+        self.slices = SliceTable.joined([share.slices for share in shares], subjects)
+        steganography = self.own.steganography if self.own is not None else None
+        for share in shares:
+            self.available |= set(share.sums["available"])
+            self.padding |= {(h, w): (below, right) for h, w, below, right in share.sums["padding"]}
+            if self.hallucination is not None:
+                self.hallucination.join(share.sums["hallucination"])
+            if steganography is not None:
+                steganography.join(share.sums["steganography"])
 
     def evaluation(self, items: Mapping[str, Callable[[], Item]]) -> Evaluation:
         """All that was measured."""

@@ -7,6 +7,7 @@ Steganography: a translator that must be undone can hide what it took away in fa
 2017). Then the way back works only as long as those patterns are whole.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,12 @@ class Hallucination:
             counts["changed_pixels"] += int((inside & (np.abs(difference) > CHANGE)).sum())
             counts["appeared"] += regions(inside & (difference > CHANGE), pixel_mm2)
             counts["vanished"] += regions(inside & (difference < -CHANGE), pixel_mm2)
+
+    def join(self, counts: Mapping[str, Mapping[str, float]]) -> None:
+        """Add the `counts` of other slices."""
+        for where, own in self.counts.items():
+            for name in own:
+                own[name] += counts[where][name]
 
     def summary(self) -> dict[str, Any]:
         """Per slice: regions that appeared (brighter) and vanished (darker), and the share of tissue that changed.
@@ -125,6 +132,21 @@ class Steganography:
 
         parts = [torch.from_numpy(p) for _, p in runner.on_pixels(volume.image.numpy(), volume.voxel_mm, residual)]
         return (volume.image + torch.cat(parts) * volume.foreground).clamp(0, 1)
+
+    def sums(self) -> dict[str, Any]:
+        """What was summed up, for `join`."""
+        by_bits = {name: {str(bits): value for bits, value in sums.items()} for name, sums in self._by_bits()}
+        return {"pixels": self.pixels, **by_bits}
+
+    def join(self, sums: Mapping[str, Any]) -> None:
+        """Add the `sums` of other slices."""
+        self.pixels += sums["pixels"]
+        for name, own in self._by_bits():
+            for bits in own:
+                own[bits] += sums[name][str(bits)]
+
+    def _by_bits(self) -> tuple[tuple[str, dict[Any, float]], ...]:
+        return ("errors", self.errors), ("noise", self.noise)
 
     def _error(self, x_s: Tensor, x_p: Tensor, inside: Tensor) -> float:
         return float((self.cycle(x_s, x_p) - x_p)[inside].abs().sum())

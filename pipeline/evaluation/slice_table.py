@@ -1,15 +1,19 @@
 """The table of all slices of an evaluation, of which a file holds the figures, not memory."""
 
+import shutil
 import tempfile
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from pipeline.evaluation.scores import KEYS, combined_volumes, volume_sums
+from pipeline.files import written_aside
 from pipeline.metrics.metric import Metric
 
 PLACE = "slice"
@@ -24,6 +28,11 @@ class _Part:
     keys: tuple[str, ...]
     rows: int
     names: tuple[str, ...]
+
+    @property
+    def subject(self) -> str:
+        """Whose volume."""
+        return self.keys[KEYS.index("subject")]
 
 
 class SliceTable:
@@ -51,14 +60,18 @@ class SliceTable:
             return
         names = tuple(name for name in rows[0] if name not in KEYS)
         figures = [[row[name] for name in names] for row in rows]
-        self._file.write(np.array(figures, np.float64).tobytes())  # None becomes nan
-        self._parts.append(
-            _Part(tuple(str(rows[0][key]) for key in KEYS), len(rows), self._layouts.setdefault(names, names))
-        )
-        self._rows += len(rows)
-        for name, column in zip(names, zip(*figures, strict=True), strict=True):
-            self._counts[name] = self._counts.get(name, 0) + len(rows)
-            self._whole[name] = self._whole.get(name, True) and all(isinstance(value, int) for value in column)
+        columns = zip(names, zip(*figures, strict=True), strict=True)
+        whole = {name: all(isinstance(value, int) for value in column) for name, column in columns}
+        part = _Part(tuple(str(rows[0][key]) for key in KEYS), len(rows), names)
+        self._append(part, np.array(figures, np.float64), whole)  # None becomes nan
+
+    def _append(self, part: _Part, figures: NDArray[np.float64], whole: Mapping[str, bool]) -> None:
+        self._file.write(figures.tobytes())
+        self._parts.append(_Part(part.keys, part.rows, self._layouts.setdefault(part.names, part.names)))
+        self._rows += part.rows
+        for name in part.names:
+            self._counts[name] = self._counts.get(name, 0) + part.rows
+            self._whole[name] = self._whole.get(name, True) and whole[name]
 
     def frames(self) -> Iterator[pd.DataFrame]:
         """The table, some volumes at a time: `KEYS`, `slice`, and a column for each figure that any row has."""
@@ -82,9 +95,7 @@ class SliceTable:
         figures = np.full((sum(part.rows for part in parts), len(columns)), np.nan)
         first = 0
         for part in parts:
-            size = part.rows * len(part.names)
-            read = np.frombuffer(self._file.read(8 * size), np.float64).reshape(part.rows, len(part.names))
-            figures[first : first + part.rows, [columns[name] for name in part.names]] = read
+            figures[first : first + part.rows, [columns[name] for name in part.names]] = self._next(part)
             first += part.rows
         frame = pd.DataFrame(figures, columns=list(columns))
         whole = [name for name, count in self._counts.items() if count == self._rows and self._whole[name]]
@@ -93,3 +104,56 @@ class SliceTable:
         for place, key in enumerate(KEYS):
             frame.insert(place, key, np.repeat(np.array([part.keys[place] for part in parts], object), rows))
         return frame
+
+    def _next(self, part: _Part) -> NDArray[np.float64]:
+        """The figures of the part that the file is at."""
+        size = part.rows * len(part.names)
+        return np.frombuffer(self._file.read(8 * size), np.float64).reshape(part.rows, len(part.names))
+
+    def write(self, path: Path) -> dict[str, Any]:
+        """Write the figures into a file; returns what `read` has to know beside it, as JSON holds it."""
+        self._file.seek(0)
+        with written_aside(path) as aside, aside.open("wb") as written:
+            shutil.copyfileobj(self._file, written)
+        layouts = list(self._layouts)
+        parts = [[*part.keys, part.rows, layouts.index(part.names)] for part in self._parts]
+        return {"layouts": layouts, "parts": parts, "whole": self._whole}
+
+    @classmethod
+    def read(cls, path: Path, about: Mapping[str, Any]) -> "SliceTable":
+        """What `write` has written.
+
+        Raises:
+            ValueError: if file and `about` do not belong together; others if `about` is of something else.
+        """
+        table = cls()
+        whole = {str(name): bool(value) for name, value in about["whole"].items()}
+        layouts = [tuple(map(str, names)) for names in about["layouts"]]
+        parts = [_Part(tuple(map(str, keys)), int(rows), layouts[place]) for *keys, rows, place in about["parts"]]
+        if path.stat().st_size != sum(8 * part.rows * len(part.names) for part in parts):
+            raise ValueError(f"{path}: has another size than its rows")
+        with path.open("rb") as file:
+            for part in parts:
+                size = part.rows * len(part.names)
+                figures = np.frombuffer(file.read(8 * size), np.float64).reshape(part.rows, len(part.names))
+                table._append(part, figures, whole)
+        return table
+
+    @classmethod
+    def joined(cls, tables: Sequence["SliceTable"], subjects: Iterable[str]) -> "SliceTable":
+        """The rows of several tables, subject after subject; each subject's are in one of them.
+
+        Args:
+            tables: whose subjects are in the order of `subjects`, each.
+            subjects: all of them.
+        """
+        joined = cls()
+        waiting = [list(reversed(table._parts)) for table in tables]
+        for table in tables:
+            table._file.seek(0)
+        for subject in subjects:
+            for table, parts in zip(tables, waiting, strict=True):
+                while parts and parts[-1].subject == subject:
+                    part = parts.pop()
+                    joined._append(part, table._next(part), table._whole)
+        return joined

@@ -7,8 +7,11 @@ from typing import Any
 
 from torch import nn
 
-from pipeline.evaluation import Evaluation, Settings, evaluate
+from pipeline.errors import UsageError
+from pipeline.evaluation import Evaluation, Settings, evaluate, evaluate_share
 from pipeline.evaluation.judge import ITERATIONS
+from pipeline.evaluation.shares import FOLDER as SHARES
+from pipeline.evaluation.shares import has_shares, read_shares, remove_shares, write_share
 from pipeline.evaluation.twins import FOLDER as TWINS
 from pipeline.evaluation.twins import write_twins
 from pipeline.files import require_empty, sha256
@@ -33,18 +36,69 @@ def evaluate_and_report(
         report_dir: receives slices.csv, patients.csv, summary.json, report.md, and where there are images cases.png
             and `twins/`.
         settings: what to evaluate on, and how.
-        overwrite: write into a folder that holds something.
+        overwrite: write into a folder that holds something, and measure again what it holds shares of.
         own_networks: of a translator.
         progress: called with (volumes done, volumes in all).
 
     Raises:
-        UsageError: if the report's folder is not empty, or nothing can be evaluated.
+        UsageError: if the report's folder is not empty, but for the shares of this evaluation, which the report is then
+            made of; or if nothing can be evaluated.
     """
     report_dir = Path(report_dir)
-    require_empty(report_dir, overwrite)
-    evaluation = evaluate(predictor, cohort, settings, own_networks, partial(write_twins, report_dir / TWINS), progress)
+    keep = partial(write_twins, report_dir / TWINS)
+    shares = None
+    if not overwrite and has_shares(report_dir):
+        _require_shares_alone(report_dir)
+        shares = partial(read_shares, report_dir)
+        if settings.a_dice is not None:
+            raise UsageError(f"{report_dir}: holds shares, which have no A-Dice; leave it out, or give --overwrite")
+    else:
+        require_empty(report_dir, overwrite)
+    evaluation = evaluate(predictor, cohort, settings, own_networks, keep, progress, shares)
     write_report(report_dir, evaluation)
+    remove_shares(report_dir)
     return evaluation
+
+
+def evaluate_part(
+    predictor: Any,
+    cohort: Path,
+    report_dir: Path,
+    settings: Settings,
+    part: tuple[int, int],
+    own_networks: Mapping[str, nn.Module] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> int:
+    """Evaluate a predictor on a share of the volumes; `evaluate_and_report` then makes the report of all shares.
+
+    Args:
+        predictor: see `pipeline.evaluation.evaluate_share`, as for all that follows.
+        cohort: folder made by `phs-pipeline preprocess`.
+        report_dir: of the report; receives the share, and `twins/`.
+        settings: what to evaluate on, and how.
+        part: (k, n) for every n-th volume, from the k-th.
+        own_networks: of a translator.
+        progress: called with (volumes done, volumes of this share).
+
+    Returns:
+        How many volumes were measured.
+
+    Raises:
+        UsageError: if the report's folder holds something else than shares, or nothing can be evaluated.
+    """
+    report_dir = Path(report_dir)
+    _require_shares_alone(report_dir)
+    keep = partial(write_twins, report_dir / TWINS)
+    share = evaluate_share(predictor, cohort, settings, part, own_networks, keep, progress)
+    write_share(report_dir, part, share)
+    return len(share.subjects)
+
+
+def _require_shares_alone(report_dir: Path) -> None:
+    """A report's folder may hold shares, with their twins."""
+    if report_dir.is_dir() and {path.name for path in report_dir.iterdir()} <= {SHARES, TWINS}:
+        return
+    require_empty(report_dir, remedy="choose another folder for the shares")
 
 
 class CohortEvaluator:

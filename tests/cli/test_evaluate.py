@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from pipeline.bundles import bundles_folder
 from pipeline.cli.evaluate import evaluate
@@ -76,6 +76,50 @@ def test_a_filler_is_measured_against_the_truth_without_a_judge_if_none_is_wante
     assert lines["harmonic"] == ["identical", "1.0000", *shown]
 
 
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cohort with three test patients."""
+    folder = tmp_path_factory.mktemp("three")
+    write_phantom_cohort(folder / "raw", subjects=5, seed=0)
+    settings = Settings(slab=Slab(slices=12, thickness_mm=None), split=(0.4, 0.0, 0.6))
+    preprocess(folder / "raw", folder / "cohort", settings, workers=1)
+    return folder / "cohort"
+
+
+@pytest.mark.slow
+def test_the_report_of_shares_is_that_of_one_run(run: Path, three: Path, tmp_path: Path) -> None:
+    def called(name: str, *further: str) -> Result:
+        arguments = ["-b", str(run), "--data", str(three), "-o", str(tmp_path / name), "--judge-iterations", "1"]
+        return CliRunner().invoke(evaluate, [*arguments, "--device", "cpu", *further])
+
+    def files(name: str) -> dict[str, bytes]:
+        found = sorted(path for path in (tmp_path / name).rglob("*") if path.is_file())
+        return {str(path.relative_to(tmp_path / name)): path.read_bytes() for path in found}
+
+    assert called("one").exit_code == 0
+    share = called("shares", "--num-parts", "2", "--part-id", "0")
+    assert share.exit_code == 0, share.output
+    assert share.stdout.splitlines() == [
+        f"{tmp_path / 'shares'}: share 0 of 2 is measured, 2 scan(s)",
+        "next, when all shares are: the same command without --num-parts makes the report",
+    ]
+    early = called("shares")
+    assert isinstance(early.exception, UsageError)
+    assert "share 1 of 2 is missing; give the same command with --num-parts 2 --part-id 1" in str(early.exception)
+    assert called("shares", "--num-parts", "2", "--part-id", "1").exit_code == 0
+    other = called("shares", "--name", "another")
+    assert isinstance(other.exception, UsageError)
+    assert "share 0 was measured with another method than is asked for" in str(other.exception)
+
+    whole = called("shares")
+    assert whole.exit_code == 0, whole.output
+    assert files("shares") == files("one")
+    for further in ((), ("--num-parts", "2")):
+        late = called("shares", *further)
+        assert isinstance(late.exception, UsageError)
+        assert "not empty" in str(late.exception)
+
+
 def test_an_unknown_split_is_refused(run: Path, cohort: Path, tmp_path: Path) -> None:
     arguments = ["-b", str(run), "--data", str(cohort), "-o", str(tmp_path), "--split", "everything"]
     assert CliRunner().invoke(evaluate, arguments).exit_code == 2
@@ -120,6 +164,8 @@ def test_healthy_takes_scans_and_folders_and_goes_on_after_a_bad_one(
         ([], "missing --data COHORT"),
         (["--healthy", "--data", "cohort", "--a-dice", "3"], "--a-dice needs lesions"),
         (["--data", "cohort", "--a-dice-rate", "0.01"], "--a-dice-rate is for --a-dice SEEDS"),
+        (["--data", "cohort", "--num-parts", "2", "--a-dice", "3"], "--num-parts 2: does not go with --a-dice"),
+        (["--healthy", "--data", "cohort", "--num-parts", "2"], "--num-parts 2: does not go with --healthy"),
     ],
 )
 def test_what_makes_no_sense_together_is_refused(run: Path, tmp_path: Path, arguments: list[str], said: str) -> None:

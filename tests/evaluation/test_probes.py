@@ -1,5 +1,7 @@
 """What the probes count: structures that appear or vanish, and a way back that reads hidden codes."""
 
+import json
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -85,11 +87,18 @@ class Copies(nn.Module):
         return pseudo_healthy
 
 
-def probed(network: nn.Module, cycle: nn.Module) -> dict[str, object]:
+def ramp() -> Volume:
     grey = volume(slices=3)
-    ramp = Volume("s", "s", (2.0, 2.0), [0, 1, 2], torch.rand(3, 1, 64, 64), grey.lesion, grey.foreground, None)
-    probe = Steganography(Translator(network, Grid(2.0, (64, 64)), WindowRule(), batch_size=2), cycle)
-    probe.add(ramp)
+    return Volume("s", "s", (2.0, 2.0), [0, 1, 2], torch.rand(3, 1, 64, 64), grey.lesion, grey.foreground, None)
+
+
+def probe_of(network: nn.Module, cycle: nn.Module) -> Steganography:
+    return Steganography(Translator(network, Grid(2.0, (64, 64)), WindowRule(), batch_size=2), cycle)
+
+
+def probed(network: nn.Module, cycle: nn.Module) -> dict[str, object]:
+    probe = probe_of(network, cycle)
+    probe.add(ramp())
     return probe.summary()
 
 
@@ -108,3 +117,25 @@ def test_a_way_back_from_what_is_seen_hands_the_noise_on_as_it_is() -> None:
         # Rounding to 2^b − 1 steps is off by a quarter of a step on average.
         assert row["noise"] == pytest.approx(0.25 / (2 ** row["bits"] - 1), rel=0.05)
         assert row["amplification"] == pytest.approx(1, abs=1e-3)
+
+
+def test_what_two_shares_counted_joins_to_what_one_run_counts() -> None:
+    torch.manual_seed(0)
+    first, second, whole, joined = (probe_of(nn.Identity(), Copies()) for _ in range(4))
+    for share in (first, second):
+        slices = ramp()
+        share.add(slices)
+        whole.add(slices)
+        joined.join(json.loads(json.dumps(share.sums())))
+    assert joined.summary() == whole.summary()
+
+    counters = [Hallucination() for _ in range(3)]
+    for counter, change in ((counters[0], 0.2), (counters[1], -0.2)):
+        changed = volume(slices=2)
+        image = changed.image.clone()
+        image[:, :, 10:14, 10:14] += change
+        for each in (counter, counters[2]):
+            each.add("healthy_slices", changed, image)
+    counters[0].join(json.loads(json.dumps(counters[1].counts)))
+    assert counters[0].summary() == counters[2].summary()
+    assert counters[2].summary()["healthy_slices"]["vanished_per_slice"] == 0.5

@@ -1,8 +1,10 @@
 """The table of all slices: the same as one in memory, of which memory holds little."""
 
 import io
+import json
 import math
 import tracemalloc
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -60,6 +62,26 @@ def test_it_is_the_table_and_has_the_volumes_of_rows_that_are_all_in_memory(tmp_
     text = (tmp_path / "slices.csv").read_text()
     assert text == table_csv(whole)
     assert pd.read_csv(io.StringIO(text))["method"].unique().tolist() == ["gvs", "'=control"]
+
+
+def test_tables_of_every_other_volume_join_to_the_table_of_all(tmp_path: Path) -> None:
+    """Each is written and read between, as shares of an evaluation are."""
+    parts, whole = volumes(5), SliceTable()
+    for part in parts:
+        whole.add(part)
+    shares = []
+    for first in range(2):
+        share = SliceTable()
+        for part in parts:
+            if int(part[0]["subject"][1:]) % 2 == first:
+                share.add(part)
+        about = json.loads(json.dumps(share.write(tmp_path / f"{first}.rows")))
+        shares.append(SliceTable.read(tmp_path / f"{first}.rows", about))
+    joined = SliceTable.joined(shares, [f"s{number}" for number in range(5)])
+    assert_frame_equal(pd.concat(joined.frames()), pd.concat(whole.frames()))
+    (tmp_path / "0.rows").write_bytes(b"short")
+    with pytest.raises(ValueError, match="another size"):
+        SliceTable.read(tmp_path / "0.rows", whole.write(tmp_path / "whole.rows"))
 
 
 def test_memory_does_not_grow_with_the_slices() -> None:
