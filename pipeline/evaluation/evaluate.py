@@ -141,7 +141,7 @@ def evaluate_share(
     chosen = dict(list(items.items())[first::step])
     measures.add_all(chosen, keep, progress)
     measures.add_healthy(part)
-    return measures.share(list(chosen))
+    return measures.share()
 
 
 def _begun(
@@ -252,8 +252,8 @@ class _Measures:
             "judge": self.judge.about if self.judge is not None else None,
         }
 
-    def share(self, subjects: Sequence[str]) -> Share:
-        """What was measured on some volumes, for `join`."""
+    def share(self) -> Share:
+        """What was measured, for `join`."""
         steganography = self.own.steganography if self.own is not None else None
         sums = {
             "available": sorted(self.available),
@@ -261,7 +261,7 @@ class _Measures:
             "hallucination": self.hallucination and self.hallucination.counts,
             "steganography": steganography and steganography.sums(),
         }
-        return Share(self.wanted(), subjects, self.slices, sums)
+        return Share(self.wanted(), self.slices, sums)
 
     def join(self, shares: Sequence[Share], subjects: Iterable[str]) -> None:
         """Take what was measured in shares, as if it had been measured here, volume after volume."""

@@ -6,7 +6,7 @@ measured, and sums over its volumes.
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,11 @@ class Share:
 
     Attributes:
         wanted: what was measured with what; shares of one evaluation agree in it.
-        subjects: whose volumes, in the order of the cohort.
-        slices: the figures of their slices.
-        sums: what else was counted over them, as JSON holds it.
+        slices: the figures of its volumes, in the order of the cohort.
+        sums: what else was counted over these, as JSON holds it.
     """
 
     wanted: Mapping[str, Any]
-    subjects: Sequence[str]
     slices: SliceTable
     sums: Mapping[str, Any]
 
@@ -51,7 +49,6 @@ def write_share(folder: Path, part: tuple[int, int], share: Share) -> None:
     path.unlink(missing_ok=True)  # until the figures are there
     about = {
         "wanted": dict(share.wanted),
-        "subjects": list(share.subjects),
         "slices": share.slices.write(path.with_suffix(".rows")),
         "sums": dict(share.sums),
     }
@@ -125,7 +122,7 @@ def _read(folder: Path, part: tuple[int, int]) -> Share:
     try:
         about = json.loads(small_text(path, TABLE_FILE))
         slices = SliceTable.read(path.with_suffix(".rows"), about["slices"])
-        return Share(about["wanted"], about["subjects"], slices, about["sums"])
+        return Share(about["wanted"], slices, about["sums"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(
             f"{path}: damaged, expected a share of an evaluation; give the same command with --num-parts {part[1]} "

@@ -67,11 +67,20 @@ class SliceTable:
 
     def _append(self, part: _Part, figures: NDArray[np.float64], whole: Mapping[str, bool]) -> None:
         self._file.write(figures.tobytes())
+        self._count(part, whole)
+
+    def _count(self, part: _Part, whole: Mapping[str, bool]) -> None:
+        """A part whose figures are in the file."""
         self._parts.append(_Part(part.keys, part.rows, self._layouts.setdefault(part.names, part.names)))
         self._rows += part.rows
         for name in part.names:
             self._counts[name] = self._counts.get(name, 0) + part.rows
             self._whole[name] = self._whole.get(name, True) and whole[name]
+
+    @property
+    def subjects(self) -> list[str]:
+        """Whose volumes, in the order of their first rows."""
+        return list(dict.fromkeys(part.subject for part in self._parts))
 
     def frames(self) -> Iterator[pd.DataFrame]:
         """The table, some volumes at a time: `KEYS`, `slice`, and a column for each figure that any row has."""
@@ -133,10 +142,9 @@ class SliceTable:
         if path.stat().st_size != sum(8 * part.rows * len(part.names) for part in parts):
             raise ValueError(f"{path}: has another size than its rows")
         with path.open("rb") as file:
-            for part in parts:
-                size = part.rows * len(part.names)
-                figures = np.frombuffer(file.read(8 * size), np.float64).reshape(part.rows, len(part.names))
-                table._append(part, figures, whole)
+            shutil.copyfileobj(file, table._file)
+        for part in parts:
+            table._count(part, whole)
         return table
 
     @classmethod

@@ -91,7 +91,7 @@ def evaluate_part(
     keep = partial(write_twins, report_dir / TWINS)
     share = evaluate_share(predictor, cohort, settings, part, own_networks, keep, progress)
     write_share(report_dir, part, share)
-    return len(share.subjects)
+    return len(share.slices.subjects)
 
 
 def _require_shares_alone(report_dir: Path) -> None:

@@ -14,7 +14,7 @@ WANTED = {"cohort": "a", "method": {"name": "gvs", "provenance": ("b",)}}
 def share(subject: str, **wanted: object) -> Share:
     table = SliceTable()
     table.add([{"method": "gvs", "patient": "p", "subject": subject, "slice": 0, "psnr_normal": 20.0}])
-    return Share({**WANTED, **wanted}, [subject], table, {"available": ["twin"]})
+    return Share({**WANTED, **wanted}, table, {"available": ["twin"]})
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def report(tmp_path: Path) -> Path:
 
 def test_they_come_back_in_order_and_are_gone_when_the_report_is_made(report: Path) -> None:
     first, second = read_shares(report, WANTED)
-    assert [*first.subjects, *second.subjects] == ["s0", "s1"]
+    assert [*first.slices.subjects, *second.slices.subjects] == ["s0", "s1"]
     assert next(second.slices.frames())[["subject", "psnr_normal"]].to_numpy().tolist() == [["s1", 20.0]]
     assert second.sums == {"available": ["twin"]}
     remove_shares(report)
@@ -36,7 +36,7 @@ def test_they_come_back_in_order_and_are_gone_when_the_report_is_made(report: Pa
 
 def test_one_that_is_measured_again_takes_the_place_of_the_first(report: Path) -> None:
     write_share(report, (1, 2), share("s3"))
-    assert read_shares(report, WANTED)[1].subjects == ["s3"]
+    assert read_shares(report, WANTED)[1].slices.subjects == ["s3"]
 
 
 def test_what_is_missing_damaged_or_of_another_evaluation_is_named(report: Path) -> None:

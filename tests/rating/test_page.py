@@ -4,23 +4,19 @@ import base64
 import io
 import json
 import re
-import shutil
 import struct
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from browser import browse, needs_chromium
 from PIL import Image
 
 from pipeline.rating.results import read_key, read_ratings
 
 pytestmark = pytest.mark.slow
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 
 
 def content(study: Path) -> dict[str, Any]:
@@ -137,15 +133,8 @@ def test_a_browser_takes_scores_from_the_keyboard_keeps_them_and_saves_what_the_
     html = (study / "rating.html").read_text(encoding="utf-8")
     # The content moves out of the way of what is printed, the script stays as raters get it.
     (tmp_path / "played.html").write_text(html.replace("</body>", PLAY + "</body>"), encoding="utf-8")
-    arguments = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
-    browser = subprocess.run(
-        [str(CHROMIUM), *arguments, "--virtual-time-budget=5000", "--dump-dom", str(tmp_path / "played.html")],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    (body,) = re.findall(r"<body>(.*)</body>", browser.stdout, re.DOTALL)
+    shown = browse(tmp_path / "played.html", tmp_path, "--virtual-time-budget=5000", "--dump-dom")
+    (body,) = re.findall(r"<body>(.*)</body>", shown.stdout, re.DOTALL)
     told, _, saved = body.partition("\n")
     told = json.loads(told)
     assert told["seen"] == ["Case 1 of 12", "Healthiness of image A: 1, bad", "next", "Case 1 of 12", 6, 12]
