@@ -25,6 +25,9 @@ RESEARCH_ONLY = "Research use only, not for diagnosis."
 # Of the training of the segmentor that judges healthiness, where nobody asks for another number.
 JUDGE_ITERATIONS = 600
 
+# Of lines that tell how far something is, where there is no terminal.
+LINE_EVERY_S = 30.0
+
 
 def __getattr__(name: str) -> Any:
     """The calls of `pipeline.api`, imported when one is first asked for."""

@@ -9,10 +9,10 @@ from typing import Any
 
 import click
 
+from pipeline import LINE_EVERY_S
 from pipeline.cli.container import in_its_form
 from pipeline.errors import printable
 
-LINE_EVERY_S = 30.0
 logger = logging.getLogger(__name__)
 
 

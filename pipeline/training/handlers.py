@@ -14,10 +14,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from pipeline import LINE_EVERY_S
 from pipeline.errors import UsageError, first_line
 from pipeline.files import small_text, write_text, written_aside
 from pipeline.training.distributed import rank
-from pipeline.training.meanwhile import LINE_EVERY_S, Meanwhile
+from pipeline.training.meanwhile import Meanwhile
 from pipeline.training.trainer import PlayerTrainer
 
 LOG_EVERY = 10

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable
 
-LINE_EVERY_S = 30.0
+from pipeline import LINE_EVERY_S
 
 
 class Meanwhile:
