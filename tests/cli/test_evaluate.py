@@ -1,13 +1,13 @@
 """`phs-pipeline evaluate`, as a user calls it."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
-import pandas as pd
 import pytest
+import SimpleITK
 import torch
 from click.testing import CliRunner, Result
-from pandas.testing import assert_frame_equal
 
 from pipeline.bundles import bundles_folder
 from pipeline.cli.evaluate import evaluate
@@ -17,8 +17,6 @@ from pipeline.networks import JohnsonGenerator
 from pipeline.phantoms import write_phantom_cohort
 from pipeline.preprocessing.cohort import Settings, preprocess
 from pipeline.preprocessing.slab import Slab
-
-REGISTERED = "registered mirror"
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +93,17 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made(tmp_path_factory.mktemp("three"), subjects=5, training=0.4)
 
 
+@pytest.fixture
+def registered_alike() -> Iterator[None]:
+    """A scan is registered to its mirror image with one thread: several add up in another order each time."""
+    threads = SimpleITK.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    SimpleITK.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    yield
+    SimpleITK.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("registered_alike")
 def test_the_report_of_shares_is_that_of_one_run(run: Path, three: Path, tmp_path: Path) -> None:
     def on_three(name: str, *further: str) -> Result:
         return called(run, three, tmp_path / name, *further)
@@ -103,9 +111,6 @@ def test_the_report_of_shares_is_that_of_one_run(run: Path, three: Path, tmp_pat
     def files(name: str) -> dict[str, bytes]:
         found = sorted(path for path in (tmp_path / name).rglob("*") if path.is_file())
         return {str(path.relative_to(tmp_path / name)): path.read_bytes() for path in found}
-
-    def figures(name: str, table: str) -> pd.DataFrame:
-        return pd.read_csv(tmp_path / name / table)
 
     assert on_three("one").exit_code == 0
     share = on_three("shares", "--num-parts", "2", "--part-id", "0")
@@ -124,20 +129,7 @@ def test_the_report_of_shares_is_that_of_one_run(run: Path, three: Path, tmp_pat
 
     whole = on_three("shares")
     assert whole.exit_code == 0, whole.output
-    one, shares = files("one"), files("shares")
-    assert one.keys() == shares.keys()
-    # Threads add up in another order each time a scan is registered to its mirror image.
-    uneven = {"slices.csv", "patients.csv", "summary.json"}
-    assert [name for name in one if name not in uneven and one[name] != shares[name]] == []
-    for table in ("slices.csv", "patients.csv"):
-        expected, found = figures("one", table), figures("shares", table)
-        assert_frame_equal(found, expected, rtol=1e-3)
-        registered = expected["method"] == REGISTERED
-        assert_frame_equal(found[~registered], expected[~registered], check_exact=True)
-    summaries = [json.loads(report["summary.json"]) for report in (one, shares)]
-    for summary in summaries:
-        del summary["methods"][REGISTERED]
-    assert summaries[0] == summaries[1]
+    assert files("shares") == files("one")
     for further in ((), ("--num-parts", "2")):
         late = on_three("shares", *further)
         assert isinstance(late.exception, UsageError)
