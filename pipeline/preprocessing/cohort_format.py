@@ -31,6 +31,7 @@ from pipeline.errors import UsageError
 from pipeline.files import TABLE_FILE, require_regular, small_text, written_aside
 from pipeline.preprocessing.labels import Label
 from pipeline.preprocessing.splits import Split
+from pipeline.scans.nifti import unscaled
 
 # Normalised volumes are stored as unsigned 16-bit integers with this slope: [0, 1] to 1.5e-5, half the size of float32.
 LEVELS = 65535
@@ -338,7 +339,7 @@ def read_stored(path: Path) -> NDArray[Any]:
     """
     try:
         require_regular(path)
-        stored = np.ascontiguousarray(np.moveaxis(nib.load(path).dataobj.get_unscaled(), 2, 0))
+        stored = np.ascontiguousarray(np.moveaxis(unscaled(nib.load(path).dataobj, path), 2, 0))
     except Exception as error:  # nibabel's readers raise whatever their parser stumbles over
         raise _unreadable(path) from error
     if stored.ndim != 3 or stored.dtype.kind != "u":

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pipeline.errors import ScanError, UsageError, first_line
 from pipeline.files import require_regular, written_aside
 from pipeline.scans.lps import RAS_FROM_LPS, scan_from_lps
-from pipeline.scans.nifti import DEFLATE_LIMIT
+from pipeline.scans.nifti import DEFLATE_LIMIT, unscaled
 from pipeline.scans.pointer import check_fetched
 from pipeline.scans.scan import Scan
 
@@ -64,7 +64,7 @@ def read_mgh(path: Path) -> Scan:
         raise _damaged(path, f"{size} bytes where its header claims {claimed}")
     try:
         image = nib.load(path)
-        stored = np.asarray(image.dataobj).reshape(shape[:3])
+        stored = np.asarray(unscaled(image.dataobj, path)).reshape(shape[:3])
     except MemoryError as error:
         raise ScanError(f"{path}: found a volume of shape {shape[:3]}, expected one that fits into memory") from error
     except Exception as error:  # nibabel's readers raise whatever their parser stumbles over

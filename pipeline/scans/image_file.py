@@ -1,6 +1,8 @@
 """NRRD, MetaImage, MINC, GIPL and NIfTI pairs in, through SimpleITK."""
 
 import re
+import zlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,6 +39,9 @@ MILLIMETRES = {b"mm", b"millimeter", b"millimeters", b"millimetre", b"millimetre
 # Headers in text end long before this.
 MOST_HEADER = 1 << 16
 NIFTI_MAGIC = slice(344, 348)
+# zlib's window bits for either header.
+ZLIB_OR_GZIP = 47
+BLOCK = 1 << 20
 
 
 def suffix(path: Path) -> str:
@@ -67,6 +72,10 @@ def read_image(path: Path) -> Scan:
             raise ScanError(
                 f"{path}: found a file that {image.problem}, expected one volume of real numbers that fits its {size} "
                 "bytes; it is damaged or of another kind, copy it again or convert it"
+            )
+        if _is_packed(path) and not _unpacks_to(files[-1], _voxels_begin(path, files), image.voxels.nbytes):
+            raise ScanError(
+                f"{path}: found packed voxels that are damaged or cut, as their checksum tells; copy the file again"
             )
         shape = image.voxels.shape[::-1]
         if len(shape) < 3 or any(length > 1 for length in shape[3:]):
@@ -163,6 +172,36 @@ def _head(path: Path) -> bytes:
 def _header_text(path: Path) -> bytes:
     """A NRRD header ends at the first empty line; a MetaImage's last entry is the one about its data."""
     return re.split(rb"\r?\n\r?\n", _head(path), maxsplit=1)[0]
+
+
+def _is_packed(path: Path) -> bool:
+    """Whether voxels are packed as `_unpacks_to` looks at: ITK takes what it can unpack of them, whatever it is."""
+    packed = {"NrrdImageIO": rb"^encoding:[ \t]*gz", "MetaImageIO": rb"^CompressedData[ \t]*=[ \t]*True"}
+    entry = packed.get(READERS[suffix(path)])
+    return entry is not None and re.search(entry, _header_text(path), re.MULTILINE | re.IGNORECASE) is not None
+
+
+def _voxels_begin(path: Path, files: Sequence[Path]) -> int:
+    """Where packed voxels begin in the last of an image's files: behind the header, or where they lie alone."""
+    if len(files) > 1:
+        return 0
+    end = rb"\r?\n\r?\n" if READERS[suffix(path)] == "NrrdImageIO" else rb"^ElementDataFile[ \t]*=.*\n"
+    found = re.search(end, _head(path), re.MULTILINE)
+    return found.end() if found else 0
+
+
+def _unpacks_to(file: Path, begin: int, size: int) -> bool:
+    """Whether the rest of a file is a stream of zlib or gzip, of a right checksum, that holds as many bytes."""
+    unpacking, unpacked = zlib.decompressobj(ZLIB_OR_GZIP), 0
+    most = 2 * size + BLOCK  # a stream without end is none of an image
+    with file.open("rb") as opened:
+        opened.seek(begin)
+        try:
+            while not unpacking.eof and unpacked < most and (block := unpacking.unconsumed_tail or opened.read(BLOCK)):
+                unpacked += len(unpacking.decompress(block, BLOCK))
+        except zlib.error:
+            return False
+    return unpacking.eof and unpacked >= size
 
 
 def _may_be_compressed(path: Path) -> bool:

@@ -1,5 +1,6 @@
 """NIfTI in and out with nibabel: what comes out lies on the grid of what went in."""
 
+import gzip
 from pathlib import Path
 
 import nibabel as nib
@@ -18,6 +19,11 @@ from pipeline.scans.scan import SPACING_LIMITS_MM, Scan
 # Deflate cannot compress better than 1032:1, so a header that claims more than that lies about its size.
 DEFLATE_LIMIT = 1032
 SUFFIXES = (".nii.gz", ".nii")
+PACKED_SUFFIXES = (".gz", ".mgz")
+# What is read behind the voxels of a packed file in search of its checksum.
+MOST_BEHIND, BLOCK = 64 << 20, 1 << 20
+# How Python's gzip begins to say that what follows a checksum is no packed data.
+NO_MEMBER = "Not a gzipped file"
 # The size of its header, by which a file says that it is NIfTI-2.
 NIFTI_2 = 540
 # By their code in the header, with millimetres for one of them.
@@ -63,7 +69,7 @@ def read_nifti(path: Path, constant_ok: bool = False, volume: int | None = None)
     path = Path(path)
     image, volume = _opened(path, volume)
     try:
-        stored = np.asanyarray(_voxels(image).get_unscaled())
+        stored = np.asanyarray(unscaled(_voxels(image), path))
     except MemoryError as error:
         raise ScanError(
             f"{path}: found a volume of shape {image.shape}, expected one that fits into memory; crop it or free memory"
@@ -87,6 +93,39 @@ def read_nifti(path: Path, constant_ok: bool = False, volume: int | None = None)
     if not constant_ok:
         _check_varies(scan)
     return scan
+
+
+def unscaled(voxels: ArrayProxy, path: Path) -> NDArray[np.generic]:
+    """The stored values of a volume, in memory or mapped; of a packed file whole and as they were packed.
+
+    nibabel stops where the voxels end, before the checksum that tells a flipped bit or a cut end.
+
+    Args:
+        voxels: as nibabel found them.
+        path: their file.
+
+    Raises:
+        Exception: of any kind, where the file is damaged.
+    """
+    if not path.name.lower().endswith(PACKED_SUFFIXES):
+        stored: NDArray[np.generic] = voxels.get_unscaled()
+        return stored
+    with ImageOpener(path) as file:
+        spec = (voxels.shape, voxels.dtype, voxels.offset, voxels.slope, voxels.inter)
+        stored = ArrayProxy(file, spec, mmap=False).get_unscaled()
+        _check_end(file)
+    return stored
+
+
+def _check_end(file: ImageOpener) -> None:
+    """Read on to the checksum, over what other programs leave behind the voxels; what follows it does not count."""
+    try:
+        for _ in range(MOST_BEHIND // BLOCK):
+            if not file.read(BLOCK):
+                break
+    except gzip.BadGzipFile as error:
+        if not str(error).startswith(NO_MEMBER):
+            raise
 
 
 def read_grid(path: Path, volume: int | None = None) -> Scan:

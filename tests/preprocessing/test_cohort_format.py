@@ -141,6 +141,13 @@ class TestVolumes:
         with pytest.raises(UsageError, match="missing or damaged"):
             read_mask(cohort, subject)
 
+    def test_a_flipped_bit_is_told_by_the_checksum(self, cohort: Path) -> None:
+        subject = read_cohort(cohort).subjects[0]
+        packed = (cohort / subject.images).read_bytes()
+        (cohort / subject.images).write_bytes(packed[:-8] + bytes(4) + packed[-4:])
+        with pytest.raises(UsageError, match="missing or damaged"):
+            read_part(cohort, subject, subject.images)
+
     @pytest.mark.parametrize("linked", ["file", "folder"])
     def test_links_that_lead_out_are_refused(self, linked: str, cohort: Path, tmp_path: Path) -> None:
         subject = read_cohort(cohort).subjects[0]

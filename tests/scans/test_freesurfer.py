@@ -54,12 +54,13 @@ def huge(content: bytes) -> bytes:
     [
         (cut, "cannot be read as a FreeSurfer volume"),
         (lambda content: content[: len(content) // 2], "cannot be read as a FreeSurfer volume"),
+        (lambda content: content[:-8] + bytes(4) + content[-4:], "CRC check failed"),
         (lambda content: b"no volume", "cannot be read as a FreeSurfer volume"),
         (lambda content: huge(gzip.decompress(content)), "where its header claims"),
         (lambda content: gzip.compress(without_space(gzip.decompress(content))), "does not say how it lies in space"),
         (lambda content: gzip.compress(several(gzip.decompress(content))), "expected a single one with three axes"),
     ],
-    ids=["cut", "cut archive", "other", "huge", "without space", "several"],
+    ids=["cut", "cut archive", "checksum", "other", "huge", "without space", "several"],
 )
 def test_a_damaged_file_is_refused_in_a_sentence(path: Path, damage: Callable[[bytes], bytes], said: str) -> None:
     path.write_bytes(damage(path.read_bytes()))

@@ -131,6 +131,23 @@ class TestRefused:
         with pytest.raises(ScanError, match="copy it again"):
             read_image(path)
 
+    @pytest.mark.parametrize("damage", ["flipped bit", "cut"])
+    @pytest.mark.parametrize("ending", [".nrrd", ".mha", ".nhdr", ".mhd"])
+    def test_packed_voxels_are_held_against_their_checksum(self, ending: str, damage: str, tmp_path: Path) -> None:
+        path = written(image(), tmp_path / f"scan{ending}", compress=True)
+        voxels = files_of(path)[-1]
+        packed = bytearray(voxels.read_bytes())
+        packed[-20] ^= 4
+        voxels.write_bytes(packed if damage == "flipped bit" else voxels.read_bytes()[:-20])
+        with pytest.raises(ScanError, match="copy"):
+            read_image(path)
+
+    def test_what_lies_behind_packed_voxels_does_not_matter(self, tmp_path: Path) -> None:
+        path = written(image(), tmp_path / "scan.mha", compress=True)
+        before = read_image(path).stored
+        path.write_bytes(path.read_bytes() + b"more")
+        np.testing.assert_array_equal(read_image(path).stored, before)
+
     @pytest.mark.parametrize("ending", [".nrrd", ".mha", ".mnc", ".gipl", ".hdr", ".gipl.gz"])
     def test_noise(self, ending: str, tmp_path: Path) -> None:
         path = tmp_path / f"scan{ending}"

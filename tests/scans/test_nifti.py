@@ -202,9 +202,26 @@ def save(path: Path, voxels: NDArray[np.generic], affine: NDArray[np.float64] | 
     return path
 
 
+def many_voxels() -> NDArray[np.int16]:
+    """More than nibabel reads ahead to tell a file's kind."""
+    return np.random.default_rng(0).integers(0, 999, (20, 20, 20), dtype=np.int16)
+
+
 def cut(path: Path) -> None:
-    save(path, np.random.default_rng(0).integers(0, 999, (20, 20, 20), dtype=np.int16))
+    save(path, many_voxels())
     path.write_bytes(path.read_bytes()[:6000])
+
+
+def flipped(path: Path) -> None:
+    """As a failing disk or memory leaves it: what is packed unpacks to as many bytes, one of them another."""
+    raw = gzip.decompress(save(path, many_voxels()).read_bytes())
+    other = raw[:-1] + bytes([raw[-1] ^ 1])
+    path.write_bytes(gzip.compress(other)[:-8] + gzip.compress(raw)[-8:])
+
+
+def without_checksum(path: Path) -> None:
+    save(path, many_voxels())
+    path.write_bytes(path.read_bytes()[:-8])
 
 
 def with_header(**fields: object) -> Callable[[Path], None]:
@@ -237,6 +254,8 @@ def rgb(path: Path) -> None:
 
 UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
     "truncated": (cut, "found voxels that cannot be read .* truncated or damaged, copy it again"),
+    "flipped bit": (flipped, "found voxels that cannot be read .*CRC check failed.* truncated or damaged, copy it"),
+    "cut at its end": (without_checksum, "found voxels that cannot be read .* truncated or damaged, copy it again"),
     "text": (lambda path: path.write_text("not a scan"), "found no readable header .*, expected a NIfTI file"),
     "zipped text": (lambda path: path.write_bytes(gzip.compress(b"not a scan" * 99)), "found no readable header"),
     "nothing": (lambda path: path.write_bytes(b""), "found no readable header"),
@@ -274,6 +293,14 @@ class TestUnusable:
         assert "expected" in sentence
         assert "\n" not in sentence
         assert ";" in sentence or "," in sentence
+
+    @pytest.mark.parametrize(
+        "behind", [b"garbage", bytes(512), gzip.compress(b"more")], ids=["text", "zeros", "packed"]
+    )
+    def test_what_other_programs_leave_behind_the_voxels_does_not_matter(self, behind: bytes, tmp_path: Path) -> None:
+        path = save(tmp_path / "a.nii.gz", many_voxels())
+        path.write_bytes(path.read_bytes() + behind)
+        np.testing.assert_array_equal(read_nifti(path).stored, many_voxels())
 
     def test_missing_file(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=r"absent\.nii\.gz: no such file; check the path"):
