@@ -24,7 +24,7 @@ from pipeline.inference.modality_translator import ModalityTranslator
 from pipeline.inference.outputs import BIDS, Form, Outputs, output_names
 from pipeline.inference.preparation import Preparation
 from pipeline.inference.products import ProductKind, Result
-from pipeline.inference.shared_mask import SharedMask
+from pipeline.inference.shared_mask import SharedMask, read_mask, unnamed
 from pipeline.memory import PeakMemory, is_full
 from pipeline.preprocessing.domain import Features, compare, measure
 from pipeline.scans import Scan, is_nifti, read_nifti, stem
@@ -79,6 +79,14 @@ class Request:
     overwrite: bool = False
     part: tuple[int, int] = (0, 1)
 
+    def beside(self, source: Source) -> tuple[Path, ...]:
+        """All files that are read beside a scan."""
+        drawn = [
+            path for mask, scan in (self.shared_mask.drawn if self.shared_mask else ()) for path in (mask, scan.path)
+        ]
+        given = (self.masks.get(source), self.brain, self.template, *self.channels.values(), *drawn)
+        return tuple(path for path in given if path not in (None, source.path))
+
 
 @dataclass
 class Record:
@@ -93,6 +101,7 @@ class Record:
         seconds: of reading, inference and writing.
         peak_memory_mib: the highest memory of the whole process during inference; None where the system
             does not tell.
+        beside: the files that were given beside the scan, which `error` may name.
     """
 
     name: str
@@ -102,6 +111,7 @@ class Record:
     error: str | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     peak_memory_mib: float | None = None
+    beside: tuple[Path, ...] = ()
 
     @property
     def main(self) -> str:
@@ -278,7 +288,7 @@ class _Work:
             if self.request.overwrite or not loaded.outputs.done(loaded.request):
                 mask = self.request.masks.get(source)
                 with _enough_memory(source):
-                    loaded.mask = read_nifti(mask, constant_ok=True) if mask else None
+                    loaded.mask = read_mask(mask, source) if mask else None
                     loaded.channels = {each: read_nifti(path) for each, path in channels.items()}
                     scan = source.read()
                 refuse_synthetic(source, scan)
@@ -334,15 +344,16 @@ class _Work:
         if source.kind != "dicom":
             return self.steps
         brain, template = (
-            scan and replace(scan, origin=Path(f"{what} of SHA-256 {sha256(scan.origin)[:12]}"))
+            scan and unnamed(scan, what, sha256(scan.origin))
             for scan, what in ((self.steps.brain, "a mask"), (self.steps.template, "a scan"))
         )
         return replace(self.steps, brain=brain, template=template)
 
     def make(self, name: str, source: Source, loaded: _Loaded) -> tuple[Record, Result | None, dict[str, Any]]:
         """Check a scan against the training's, and make its products."""
+        beside = self.request.beside(source)
         if loaded.error is not None:
-            return Record(name, "failed", error=str(loaded.error)), None, {}
+            return Record(name, "failed", error=str(loaded.error), beside=beside), None, {}
         if loaded.scan is None:
             return Record(name, "skipped"), None, {}
         check = DomainCheck(self.trained_on, str(source.path), "--force", self.request.force)
@@ -357,7 +368,7 @@ class _Work:
                 if self.request.finish:
                     result = self.request.finish.apply(result)
         except PipelineError as error:
-            return Record(name, "failed", error=str(error)), None, {}
+            return Record(name, "failed", error=str(error), beside=beside), None, {}
         seconds = {"read": loaded.seconds, "inference": time.monotonic() - start}
         about = {
             **self.provenance,
@@ -379,7 +390,7 @@ class _Work:
                 for figure in result.figures
                 if not figure.leading
             }
-        record = Record(name, "written", numbers=numbers, seconds=seconds, peak_memory_mib=memory.mib())
+        record = Record(name, "written", numbers=numbers, seconds=seconds, peak_memory_mib=memory.mib(), beside=beside)
         return record, result, about
 
     def write(self, record: Record, loaded: _Loaded, result: Result, about: dict[str, Any]) -> list[str]:

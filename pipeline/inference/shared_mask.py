@@ -8,6 +8,7 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813 (its users know it so)
 
 from pipeline.errors import ScanError, UsageError
+from pipeline.files import sha256
 from pipeline.inference.preparation import on_grid, rigid_pose
 from pipeline.preprocessing.labels import empty, lesion_voxels
 from pipeline.scans import Scan, check_same_grid, on_grid_of, read_nifti
@@ -78,12 +79,12 @@ class SharedMask:
     def _brought(
         self, path: Path, drawn_in: Source, source: Source, scan: Scan
     ) -> "tuple[np.ndarray[tuple[int, ...], np.dtype[np.bool_]], list[str]]":
-        home = scan if drawn_in == source else drawn_in.read()
-        mask = on_grid_of(home, read_nifti(path, constant_ok=True))
+        home = scan if drawn_in == source else _read_scan(drawn_in)
+        mask = on_grid_of(home, read_mask(path, source))
         check_same_grid(home, mask, "mask")
         lesion, notes = lesion_voxels(mask, home)
         if not lesion.any():
-            raise ScanError(f"{path}: the mask {empty(mask)}, expected a lesion; give another mask")
+            raise ScanError(f"{mask.origin}: the mask {empty(mask)}, expected a lesion; give another mask")
         if home is scan:
             return lesion, notes
         binary = replace(mask, stored=lesion.astype(np.uint8), slope=1.0, intercept=0.0)
@@ -93,20 +94,41 @@ class SharedMask:
         if self.moved:
             pose, turned, moved = rigid_pose(scan, home)
             notes.append(
-                f"registered to {home.origin.name}, in which {path.name} was drawn: turned by {turned:.1f}°, moved by "
-                f"{moved:.1f} mm"
+                f"registered to {home.origin.name}, in which {mask.origin.name} was drawn: turned by {turned:.1f}°, "
+                f"moved by {moved:.1f} mm"
             )
         part = on_grid(lesion.astype(np.float32), binary.affine, scan, pose, 0.0) >= 0.5
         before_ml, after_ml = float(lesion.sum()) * home.voxel_ml, float(part.sum()) * scan.voxel_ml
         if after_ml < LEAST_SHARE * before_ml:
             raise ScanError(
-                f"{scan.origin}: found {after_ml:.3g} of the {before_ml:.3g} ml of {path.name} in it, expected at "
-                "least half; give scans of one person that show the lesion, and --moved if the head lies differently"
+                f"{scan.origin}: found {after_ml:.3g} of the {before_ml:.3g} ml of {mask.origin.name} in it, expected "
+                "at least half; give scans of one person that show the lesion, and --moved if the head lies differently"
             )
         notes.append(
-            f"{path.name} was resampled from the grid of {home.origin.name}: {before_ml:.3g} ml, {after_ml:.3g} here"
+            f"{mask.origin.name} was resampled from the grid of {home.origin.name}: {before_ml:.3g} ml, "
+            f"{after_ml:.3g} here"
         )
         return part, notes
+
+
+def read_mask(path: Path, source: Source) -> Scan:
+    """The lesion mask of a scan, without its name where the scan is DICOM: it may be a patient's.
+
+    Raises:
+        ScanError: if it cannot be read.
+    """
+    mask = read_nifti(path, constant_ok=True)
+    return mask if source.kind != "dicom" else unnamed(mask, "a mask", sha256(path))
+
+
+def unnamed(scan: Scan, what: str, digest: str) -> Scan:
+    """A scan under its hash instead of its name."""
+    return replace(scan, origin=Path(f"{what} of SHA-256 {digest[:12]}"))
+
+
+def _read_scan(source: Source) -> Scan:
+    scan = source.read()
+    return scan if source.kind != "dicom" else unnamed(scan, "a scan", source.sha256())
 
 
 def _is_on(scan: Scan, mask: Scan) -> bool:

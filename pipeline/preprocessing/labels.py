@@ -68,7 +68,7 @@ def lesion_voxels(
     if covered == 0 and bright.any() and lesion.any() and not lesion[~_outside(scan, bright)].any():
         raise ScanError(
             f"{mask.origin}: the mask marks nothing but air around the head or body, expected lesions in it; give the "
-            f"mask that was drawn on {scan.origin.name}"
+            f"mask that was drawn on {scan.origin}"
         )
     return lesion, notes
 
@@ -134,8 +134,8 @@ def _checked(
     soft = bool(values.min() >= 0 and values.max() <= 1)
     if _is_the_scan(values, intensities):
         raise ScanError(
-            f"{mask.origin}: the mask has the intensities of the scan {scan.origin.name}, expected a {kind} mask; name "
-            "the mask's file"
+            f"{mask.origin}: the mask has the intensities of the scan {scan.origin}, expected a {kind} mask; name the "
+            "mask's file"
         )
     if not soft:
         check_labels(mask)

@@ -143,11 +143,13 @@ def joined_run_reports(paths: Sequence[Path]) -> dict[str, Any] | None:
 
 
 def _without_path(source: Source, record: Record) -> str | None:
-    """Why a scan failed, without where it lies and what its DICOM files are called: a name may be a patient's."""
+    """Why a scan failed, without where it lies and what files it was read from or with: a name may be a patient's."""
     error = record.error
     if error is None:
         return None
     error = error.replace(str(source.path), record.name)
+    for number, path in enumerate(record.beside, 1):
+        error = error.replace(str(path), f"file {number} beside it")
     for number, file in enumerate(
         dict.fromkeys(each.file for each in source.series.slices) if source.series else (), 1
     ):

@@ -222,7 +222,7 @@ def check_same_grid(scan: Scan, other: Scan, kind: str) -> None:
     Raises:
         ScanError: if the grids differ.
     """
-    remedy = f"resample it onto the grid of {scan.origin.name} or take the scan that it was made on"
+    remedy = f"resample it onto the grid of {scan.origin} or take the scan that it was made on"
     if other.shape != scan.shape:
         raise ScanError(f"{other.origin}: the {kind} has shape {other.shape}, expected {scan.shape}; {remedy}")
     apart_mm = _apart_mm(other.affine, scan)

@@ -140,6 +140,60 @@ def test_a_dicom_series_gives_a_new_series_and_the_mask_as_segmentation(
     assert call("verify", out).code == 0
 
 
+class TestNames:
+    """DICOM is named by its hash, and no file beside it, whose name may be the patient's, is named in what is kept."""
+
+    @pytest.fixture
+    def masks(self, series: Path, mask_of_series: Path, tmp_path: Path) -> dict[str, Path]:
+        """Masks that are remarked on: soft, of two labels, empty, damaged; and another series of the same person."""
+        scan = read(series)
+        drawn = np.asarray(nib.load(mask_of_series).dataobj).astype(np.float32)
+        found = {}
+        for kind, voxels in {"soft": 0.75 * drawn, "empty": 0 * drawn, "elsewhere": drawn[1:]}.items():
+            found[kind] = tmp_path / f"LEAKED_{kind}.nii.gz"
+            nib.save(nib.Nifti1Image(voxels, scan.affine), found[kind])
+        found["damaged"] = tmp_path / "LEAKED_damaged.nii.gz"
+        found["damaged"].write_bytes(b"damaged")
+        found["scan"] = tmp_path / "LEAKED_scan.nii.gz"
+        nib.save(nib.Nifti1Image(scan.stored, scan.affine), found["scan"])
+        return found
+
+    @pytest.mark.parametrize("shared", [False, True], ids=["a mask each", "one for all"])
+    @pytest.mark.parametrize(
+        ("kind", "code", "said"),
+        [
+            ("soft", 0, "holds values between 0 and 1"),
+            ("empty", 1, "the mask is empty"),
+            ("damaged", 1, "no readable header"),
+            ("elsewhere", 1, "the mask has shape"),
+            ("scan", 1, "the mask has the intensities of the scan"),
+        ],
+    )
+    def test_of_masks_are_in_no_sidecar_page_or_record(
+        self,
+        call: Call,
+        series: Path,
+        masks: dict[str, Path],
+        dicom_series: Callable[..., list[Path]],
+        voxels: np.ndarray,
+        tmp_path: Path,
+        kind: str,
+        code: int,
+        said: str,
+        shared: bool,
+    ) -> None:
+        person = series.rename(tmp_path / "LEAKED_1")
+        scans, drawn = [person], ["--mask", masks[kind]]
+        if shared:
+            dicom_series(tmp_path / "LEAKED_2", voxels, SeriesNumber=9)
+            scans, drawn = [*scans, tmp_path / "LEAKED_2"], [*drawn, "--mask", masks["soft"]]
+        out = tmp_path / "out"
+        assert call("fill", *scans, *drawn, "-o", out, "-b", "harmonic", "--report", out / "run.json").code == code
+        told = {path: path.read_bytes() for path in out.rglob("*") if path.suffix in {".json", ".html", ".csv"}}
+        assert any(said.encode() in content for content in told.values())
+        assert [path for path, content in told.items() if b"LEAKED" in content] == []
+
+
 @pytest.mark.parametrize("output_type", ["nifti", "both"])
 def test_output_type_chooses_for_a_dicom_series(
     call: Call, series: Path, mask_of_series: Path, tmp_path: Path, output_type: str
