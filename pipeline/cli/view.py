@@ -51,7 +51,8 @@ def _write(folder: Path, viewers: tuple[str, ...]) -> None:
         )
     for viewer in viewers:
         for mask in masks:
-            path, called = write_for(viewer, mask, folder / "viewers")
+            # Masks of two subfolders may be called alike.
+            path, called = write_for(viewer, mask, folder / "viewers" / mask.path.parent.relative_to(folder))
             say(f"{path}: {called}")
 
 

@@ -223,8 +223,7 @@ def write_relabelled(path: Path, made: Relabelled, parcellation: Scan, mask: Sca
     Raises:
         OutputError: if they cannot be written.
     """
-    base = _base(path)
-    table, described, sidecar = (path.with_name(f"{base}{end}") for end in ("_volumes.tsv", "_volumes.json", ".json"))
+    table, described, sidecar = _beside(path)
     if is_mgh(path):
         write_mgh(path, made.labels, parcellation)
     else:
@@ -261,18 +260,25 @@ def check_output(path: Path, inputs: list[Path], overwrite: bool) -> None:
     """Refuse a name that cannot be written to, before anything is read.
 
     Raises:
-        UsageError: if it is of another kind, is an input, or exists and `overwrite` is not given.
+        UsageError: if it is of another kind, or it or a file that is written beside it is an input, or exists and
+            `overwrite` is not given.
     """
     if not (is_nifti(path) or is_mgh(path)):
         raise UsageError(f"-o {path}: expected a name that ends with .nii.gz, .nii or {' or '.join(SUFFIXES)}")
-    if path.absolute().resolve() in {given.absolute().resolve() for given in inputs}:
-        raise UsageError(f"-o {path}: is one of the files that are read, expected another name; choose one")
-    if path.exists() and not overwrite:
-        raise UsageError(f"-o {path}: exists; choose another name, or give --overwrite")
+    read = {given.absolute().resolve() for given in inputs}
+    for written in (path, *_beside(path)):
+        told = f"-o {path}: " if written == path else f"-o {path}: writes {written} too, which "
+        if written.absolute().resolve() in read:
+            raise UsageError(f"{told}is one of the files that are read, expected another name; choose one")
+        if written.exists() and not overwrite:
+            raise UsageError(f"{told}exists; choose another name, or give --overwrite")
 
 
-def _base(path: Path) -> str:
-    return path.name[: -len(path.suffix)] if is_mgh(path) else stem(path)
+def _beside(path: Path) -> tuple[Path, Path, Path]:
+    """The table of volumes, its description and the sidecar of a parcellation."""
+    base = path.name[: -len(path.suffix)] if is_mgh(path) else stem(path)
+    table, described, sidecar = (path.with_name(f"{base}{end}") for end in ("_volumes.tsv", "_volumes.json", ".json"))
+    return table, described, sidecar
 
 
 def _file(path: Path) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,16 +69,17 @@ def write_for(viewer: str, mask: Mask, folder: Path) -> tuple[Path, str]:
         The file, and how the viewer is called with it.
     """
     name = stem(mask.path)
-    image = str(mask.image or mask.path)
+    # Names of files are the user's, or whoever's: no shell may read them as anything else.
+    image = shlex.quote(str(mask.image or mask.path))
     if viewer == "slicer":
         path = folder / f"{name}.seg.nrrd"
         _write_seg_nrrd(path, mask)
-        return path, f'Slicer "{image}" "{path}"'
+        return path, f"Slicer {image} {shlex.quote(str(path))}"
     path = folder / {"itksnap": f"{name}.label", "freeview": f"{name}.lut.txt", "niivue": f"{name}.niivue.json"}[viewer]
     write_text(path, {"itksnap": _itksnap, "freeview": _freeview, "niivue": _niivue}[viewer](mask))
     called = {
-        "itksnap": f'itksnap -g "{image}" -s "{mask.path}" -l "{path}"',
-        "freeview": f'freeview -v "{image}" "{mask.path}:colormap=lut:lut={path}:opacity={OPACITY}"',
+        "itksnap": f"itksnap -g {image} -s {shlex.quote(str(mask.path))} -l {shlex.quote(str(path))}",
+        "freeview": f"freeview -v {image} {shlex.quote(f'{mask.path}:colormap=lut:lut={path}:opacity={OPACITY}')}",
         "niivue": f"volume.setColormapLabel(await (await fetch({json.dumps(path.name)})).json())",
     }
     return path, called[viewer]

@@ -71,3 +71,21 @@ def test_no_file_is_replaced_unasked(
     assert said in told
     assert mask.read_bytes() == before
     assert call("relabel", parcellation, "--mask", mask, "-o", tmp_path / "there.nii", "--overwrite").code == 0
+
+
+@pytest.mark.parametrize("beside", ["with.json", "with_volumes.tsv", "with_volumes.json"])
+def test_nor_is_one_that_is_written_beside_it(
+    call: Call, parcellation: Path, mask: Path, tmp_path: Path, beside: str
+) -> None:
+    (tmp_path / beside).write_text("mine")
+    code, _, told = call("relabel", parcellation, "--mask", mask, "-o", tmp_path / "with.nii")
+    assert code == 2
+    assert f"{beside} too, which exists" in told
+    assert (tmp_path / beside).read_text() == "mine"
+    assert not (tmp_path / "with.nii").exists()
+    names = (tmp_path / "with_volumes.tsv").rename(tmp_path / "names") if beside.endswith("tsv") else None
+    if names is not None:
+        names.write_text("index\tname\n2\tposterior\n")
+        names = names.rename(tmp_path / "with_volumes.tsv")
+        given = ("--names", names, "-o", tmp_path / "with.nii", "--overwrite")
+        assert "is one of the files that are read" in call("relabel", parcellation, "--mask", mask, *given)[2]

@@ -37,7 +37,7 @@ def test_slicer_gets_a_segmentation_with_names_and_colours_on_the_same_grid(call
     code, said, _ = call("view", out, "--for", "slicer")
     assert code == 0
     path = out / "viewers" / "a_label-lesion_mask.seg.nrrd"
-    assert f'Slicer "{out / "a_desc-pseudohealthy.nii.gz"}" "{path}"' in said
+    assert f"Slicer {out / 'a_desc-pseudohealthy.nii.gz'} {path}" in said
     mine, source = (SimpleITK.ReadImage(str(each)) for each in (path, out / "a_label-lesion_mask.nii.gz"))
     np.testing.assert_array_equal(*map(SimpleITK.GetArrayFromImage, (mine, source)))
     for of in ("GetOrigin", "GetSpacing", "GetDirection"):
@@ -69,8 +69,36 @@ def test_label_tables_of_the_other_viewers_name_label_and_colour(call: Call, out
     assert [str(table[channel][1]) for channel in "RGB"] == colour
     assert (table["I"], table["labels"], table["A"][0]) == ([0, 1], ["", "lesion"], 0)
     # Over the image of the same contrast.
-    assert f'itksnap -g "{out / "sub-1_desc-pseudohealthy_FLAIR.nii.gz"}"' in said
+    assert f"itksnap -g {out / 'sub-1_desc-pseudohealthy_FLAIR.nii.gz'} " in said
     assert ":colormap=lut:lut=" in said
+
+
+def test_masks_of_one_name_in_two_folders_are_two(call: Call, out: Path) -> None:
+    later = out / "later"
+    later.mkdir()
+    (later / "a_label-lesion_mask.nii.gz").write_bytes((out / "a_label-lesion_mask.nii.gz").read_bytes())
+    for _ in range(2):
+        assert call("view", out, "--for", "niivue").code == 0
+        made = {path.relative_to(out / "viewers").as_posix() for path in out.rglob("a_label-lesion*.niivue.json")}
+        assert made == {"a_label-lesion_mask.niivue.json", "later/a_label-lesion_mask.niivue.json"}
+
+
+@pytest.mark.parametrize("viewer", ["slicer", "itksnap", "freeview"])
+def test_commands_to_copy_do_nothing_else_whatever_files_are_called(
+    call: Call, out: Path, tmp_path: Path, viewer: str
+) -> None:
+    mark = tmp_path / "done"
+    name = '$(touch done)`touch done`"; touch done; "'
+    mask = (out / "a_label-lesion_mask.nii.gz").rename(out / f"{name}_label-lesion_mask.nii.gz")
+    _, said, _ = call("view", out, "--for", viewer)
+    line = next(line for line in said.splitlines() if mask.name in line and "viewers" in line)
+    program = {"slicer": "Slicer", "itksnap": "itksnap", "freeview": "freeview"}[viewer]
+    command = line[line.rindex(f": {program} ") + 2 :]
+    words = subprocess.run(
+        f"{program}() {{ printf '%s\\n' \"$@\"; }}; {command}", shell=True, cwd=tmp_path, capture_output=True, text=True
+    ).stdout.splitlines()
+    assert not mark.exists()
+    assert any(str(mask) in word for word in words)
 
 
 @pytest.mark.parametrize(
