@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +44,12 @@ from pipeline.preprocessing.cohort_format import Subject, read_cohort
 from pipeline.preprocessing.modalities import LABELS
 
 Fields = dict[str, Any]
+PRESENCE = (HEALTHY, PATHOLOGICAL)  # classes of a slice by its `lesion`, which need no target of the cohort
 
 
 @dataclass(frozen=True)
 class Item:
-    """What one prediction is made for: the slices of a volume, or a scan as a whole.
+    """What one prediction is made for: the slices of a volume, one of its slices, or a scan as a whole.
 
     Attributes:
         subject: name of the scan in the cohort.
@@ -56,7 +57,7 @@ class Item:
         places: index of each slice in its slab; a single None for a scan as a whole.
         given: fields that are known without any predictor.
         volume: the slices, where single slices are predicted.
-        slab: all slices in [0, 1] by channel, and their voxels' size, where the whole scan is scored.
+        slab: all slices in [0, 1] by channel, and their voxels' size, where the scan or one slice is scored.
     """
 
     subject: str
@@ -97,6 +98,8 @@ def kind_of(predictor: Any) -> Kind:
         UsageError: if there is no way to.
     """
     kind = KINDS.get(predictor.kind)
+    if (getattr(predictor, "target", None), tuple(getattr(predictor, "classes", None) or ())) == ("lesion", PRESENCE):
+        kind = LESION_PRESENCE
     if kind is None:
         raise UsageError(
             f"this bundle holds a {predictor.kind}, expected a {', '.join(list(KINDS)[:-1])} or {list(KINDS)[-1]} to "
@@ -223,21 +226,34 @@ def _restore(restorer: Any, item: Item, untouched: bool = False) -> Fields:
 
 
 def _score(scorer: Any, item: Item) -> Fields:
-    if item.slab is None:
-        raise ValueError(f"{item.subject}: holds no slab, expected a scan as a whole")
     classes = getattr(scorer, "classes", None)
     if classes and ("label" not in item.given or len(classes) > 2):
         raise UsageError(
             f"{item.subject}: the bundle tells the classes {', '.join(classes)}, and an evaluation expects two "
             "and a cohort with the targets 0 and 1; its accuracy on held-out patients stands in the run's held_out.json"
         )
+    windowed, spacing_mm = _slab_for(scorer, item)
+    # The number, or the probability of the last class.
+    return {"prediction": float(scorer.scores(windowed, spacing_mm).mean(axis=0)[-1])}
+
+
+def _score_slice(scorer: Any, item: Item) -> Fields:
+    windowed, spacing_mm = _slab_for(scorer, item)
+    place = item.places[0] or 0
+    if getattr(scorer, "joins_slices", False):
+        return {"prediction": float(scorer.scores(windowed, spacing_mm)[place, -1])}
+    return {"prediction": float(scorer.scores(windowed[place : place + 1], spacing_mm)[0, -1])}
+
+
+def _slab_for(scorer: Any, item: Item) -> tuple[NDArray[np.float32], tuple[float, float, float]]:
+    """All slices with the sequences that a scorer takes, shape (slices, C, H, W), and their voxels' size."""
+    if item.slab is None:
+        raise ValueError(f"{item.subject}: holds no slab, expected a scan as a whole")
     slab, spacing_mm = item.slab
     names = getattr(scorer, "channels", ())
     # A bundle that takes any sequences takes all there are.
     taken = [slab[name] for name in names] if names and set(names) <= slab.keys() else list(slab.values())
-    windowed = np.stack(taken, axis=1)
-    # The number, or the probability of the last class.
-    return {"prediction": float(scorer.scores(windowed, spacing_mm).mean(axis=0)[-1])}
+    return np.stack(taken, axis=1), spacing_mm
 
 
 def volume_of(item: Item) -> Volume:
@@ -282,6 +298,27 @@ def _scans(cohort: Path, split: str) -> Mapping[str, Callable[[], Item]]:
         return Item(record.subject, record.patient, [None], {name: target}, slab=slab)
 
     return {subject: partial(read, *found) for subject, found in targets(cohort, split).items()}
+
+
+def _slices(cohort: Path, split: str) -> Mapping[str, Callable[[], Item]]:
+    """Each slice by itself, and whether it shows a lesion."""
+    pathological_subjects(cohort, split)
+    records = {record.subject: record for record in subjects_with(cohort, split, *PRESENCE)}
+
+    @lru_cache(maxsize=1)
+    def slab(subject: str) -> Mapping[str, NDArray[np.float32]]:
+        return read_channels(cohort, records[subject])
+
+    def read(name: str, record: Subject, place: int) -> Item:
+        label = float(record.labels[place] == PATHOLOGICAL)
+        return Item(name, record.patient, [place], {"label": label}, slab=(slab(record.subject), record.spacing_mm))
+
+    return {
+        (name := f"{record.subject}_slice-{place}"): partial(read, name, record, place)
+        for record in records.values()
+        for place, label in enumerate(record.labels)
+        if label in PRESENCE
+    }
 
 
 def _target_name(cohort: Path) -> str:
@@ -368,6 +405,14 @@ def _guesses(cohort: Path, predictor: Any) -> Mapping[str, Predict]:
     return {name: lambda item: {"prediction": guess}}  # noqa: ARG005
 
 
+def _most_frequent(cohort: Path, predictor: Any) -> Mapping[str, Predict]:
+    del predictor
+    records = subjects_with(cohort, "training", *PRESENCE)
+    labels = [label for record in records for label in record.labels if label in PRESENCE]
+    name, guess = fitted_guess([float(label == PATHOLOGICAL) for label in labels], classes=True)
+    return {name: lambda item: {"prediction": guess}}  # noqa: ARG005
+
+
 KINDS: dict[str, Kind] = {
     "translator": Kind("pseudo-healthy synthesis", "pathological slice", _pathological, _translate, _fills),
     "filler": Kind("lesion filling", "pathological slice", _pathological, _fill, _fills),
@@ -376,3 +421,5 @@ KINDS: dict[str, Kind] = {
     "modality translator": Kind("translation between modalities", "slice", _all_slices, _to_modality, _intensity_maps),
     "restorer": Kind("restoration of simulated degradation", "slice", _all_slices, _restore, _nothing_done),
 }
+# Of a scorer whose classes are whether a slice shows a lesion.
+LESION_PRESENCE = Kind("lesion presence", "slice", _slices, _score_slice, _most_frequent)

@@ -279,13 +279,13 @@ SCORING = (
         3, "higher", ("prediction", "target"), "pooled", 1.0, measure=_scored, combine=_correlation,
     ),
     Metric(
-        "accuracy", "accuracy", f"share of scans whose class is told right, at a score of {HALF}",
+        "accuracy", "accuracy", f"share of scans, or of single slices, whose class is told right, at a score of {HALF}",
         3, "higher", ("prediction", "label"), "volume", 1.0, headline=True, measure=_classified,
         combine=lambda rows: float(((rows["prediction"] >= HALF) == (rows["label"] >= HALF)).mean()),
     ),
     Metric(
-        "auroc", "AUROC, all scans pooled",
-        "probability that a scan of class 1 has a higher score than one of class 0, equal scores counted half",
+        "auroc", "AUROC, all pooled",
+        "probability that a scan, or slice, of class 1 has a higher score than one of class 0; equal scores count half",
         3, "higher", ("prediction", "label"), "pooled", 1.0, headline=True, measure=_classified, combine=_auroc,
     ),
 )  # fmt: skip

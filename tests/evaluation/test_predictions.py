@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pipeline.comparison.compare import read_report
 from pipeline.errors import UsageError
 from pipeline.evaluation import CONTROLS, Evaluation, Settings, evaluate
 from pipeline.evaluation.controls import HISTOGRAM, INTENSITY, SOURCE
@@ -158,6 +159,40 @@ class TestScorer:
         page = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
         assert "| accuracy ↑ |" in page
         assert not (tmp_path / "report" / "cases.png").exists()
+
+    def test_whether_a_slice_shows_a_lesion_is_told_of_each_slice_and_needs_no_target(
+        self, cohort: Path, tmp_path: Path
+    ) -> None:
+        class Brightest(Scores):
+            target = "lesion"
+            classes = ("healthy", "pathological")
+
+            def scores(self, windowed: NDArray[np.float32], spacing_mm: tuple[float, ...]) -> NDArray[np.float32]:
+                assert windowed.shape[:2] == (1, 1)
+                top = windowed.max(axis=(1, 2, 3))
+                return np.stack([1 - top, top], axis=1)
+
+        summary = evaluate_and_report(Brightest(), cohort, tmp_path / "report", SETTINGS).summary
+        assert len(read_report(tmp_path / "report").volumes) == 2 * summary["cohort"]["slices"]
+        records = subjects_with(cohort, "test", "healthy", "pathological")
+        slices = {record.subject: [label for label in record.labels if label != "unknown"] for record in records}
+        assert summary["task"] == "lesion presence"
+        assert summary["cohort"]["slices"] == sum(len(labels) for labels in slices.values())
+        assert summary["cohort"]["patients"] == len({record.patient for record in records})
+        with (tmp_path / "report" / "patients.csv").open(encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if row["method"] == "ours"]
+        truth = np.array([float(row["label"]) for row in rows])
+        told = np.array([float(row["prediction"]) for row in rows])
+        assert truth.tolist() == [float(label == "pathological") for labels in slices.values() for label in labels]
+        pairs = [(a > b) + (a == b) / 2 for a in told[truth == 1] for b in told[truth == 0]]
+        assert means(summary, "ours")["auroc"] == pytest.approx(np.mean(pairs))
+        shares = [np.mean([label == "pathological" for label in labels]) for labels in slices.values()]
+        training = [label for r in subjects_with(cohort, "training", "healthy", "pathological") for label in r.labels]
+        most = np.mean([label == "pathological" for label in training]) >= 0.5
+        assert list(summary["methods"])[1:] == ["majority class"]
+        assert means(summary, "majority class")["accuracy"] == pytest.approx(
+            np.mean(shares) if most else 1 - np.mean(shares)
+        )
 
     @pytest.mark.parametrize(("classes", "target"), [(("healthy", "lesion"), 40.0), (("a", "b", "c"), 1.0)])
     def test_a_classifier_is_not_held_against_what_it_does_not_tell(
