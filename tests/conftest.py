@@ -148,7 +148,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Unnamed temporary files lie on a disk without space."""
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
-    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: Path("/dev/full").open("w+b"))
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: Path("/dev/full").open("w+b"))  # noqa: SIM115
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.preprocessing.mapped import DiskArray, Mapped
+from pipeline.preprocessing.mapped import DiskArray
 
 
 class MappedSamples(Sequence[dict[str, Tensor]]):
