@@ -148,6 +148,7 @@ def test_the_folder_says_what_it_holds_and_names_nothing_of_this_machine(exporte
     assert "phs-pipeline" not in metadata["required_packages_version"]
     assert metadata["network_data_format"] == bundle.metadata["network_data_format"]
     assert "pipeline." not in (out / "configs" / "inference.json").read_text()
+    assert {path.name for path in (out / "docs").iterdir()} == {path.name for path in (bundle.root / "docs").iterdir()}
     assert (out / "docs" / "data_license.txt").read_text() == (bundle.root / "docs" / "data_license.txt").read_text()
 
 
