@@ -224,9 +224,9 @@ def _onnx(part: _Part, folder: Path) -> Exported:
 
 
 def _impossible(part: _Part, what: str, error: Exception) -> UsageError:
+    remedy = "give --no-onnx" if what == "ONNX" else "use the bundle itself, with phs-pipeline or monai.bundle"
     return UsageError(
-        f"{part.name}: a {type(part.network).__name__} cannot be written as {what} ({first_line(error)}); use the "
-        "bundle itself, with phs-pipeline or monai.bundle"
+        f"{part.name}: a {type(part.network).__name__} cannot be written as {what} ({first_line(error)}); {remedy}"
     )
 
 
