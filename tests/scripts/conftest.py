@@ -23,7 +23,8 @@ def script() -> Callable[..., str]:
             try:
                 runpy.run_path(str(path), run_name="__main__")
             except SystemExit as stop:
-                assert not stop.code, stop.code
+                if stop.code:
+                    raise AssertionError(f"{name} ended with {stop.code}") from stop
         return said.getvalue()
 
     return run
