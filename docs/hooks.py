@@ -2,7 +2,8 @@
 
 A page for each command with its help and picture, and its man page; the settings of bundles; the docstrings of the API;
 bundles' cards, and files that pages link to. Links in the pages are valid in the repository. Those that lead out of
-`docs/` are pointed at the site's own copy: a bundle's card is a page, any other file lies as text under `source/`.
+`docs/` are pointed at the site's own copy: a bundle's card is a page, its pictures lie below it, any other file lies as
+text under `source/`.
 """
 
 import ast
@@ -46,7 +47,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for file in list(files.documentation_pages()):
         for target in _targets(_origin(file), file.content_string):
             uri = site_uri(target)
-            if uri.startswith("source/") and uri not in files.src_uris:
+            if not target.startswith("docs/") and uri not in files.src_uris:
                 files.append(_added(config, ROOT / target))
     config.nav = _expanded(config.nav, files)
     return files
@@ -244,21 +245,25 @@ def _roff(text: str) -> str:
 def site_uri(target: str) -> str:
     """Where a file of the repository lies in the site, before Markdown becomes HTML.
 
-    `docs/api.md` is `api.md`, `bundles/gvs/docs/README.md` is `bundles/gvs.md`, and `pipeline/errors.py` is
-    `source/pipeline/errors.py.txt`, which browsers show.
+    `docs/api.md` is `api.md`, `bundles/gvs/docs/README.md` is `bundles/gvs.md`, a picture beside it is
+    `bundles/gvs/gvs.png`, and `pipeline/errors.py` is `source/pipeline/errors.py.txt`, which browsers show.
     """
     path = PurePosixPath(target)
     if path.parts[0] == "docs":
         return path.relative_to("docs").as_posix()
     if path.match("bundles/*/docs/README.md"):
         return f"bundles/{path.parts[1]}.md"
+    if path.match("bundles/*/docs/*.png"):
+        return f"bundles/{path.parts[1]}/{path.name}"
     return target if target in TOP_PAGES else f"source/{target}.txt"
 
 
 def _added(config: MkDocsConfig, path: Path) -> File:
     """A file from outside `docs/`, which remembers where it came from."""
     uri = site_uri(path.relative_to(ROOT).as_posix())
-    return File.generated(config, uri, content=path.read_text(encoding="utf-8"))
+    return File.generated(
+        config, uri, content=path.read_bytes() if path.suffix == ".png" else path.read_text(encoding="utf-8")
+    )
 
 
 def _origin(file: File) -> PurePosixPath:

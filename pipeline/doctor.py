@@ -36,6 +36,9 @@ CGROUP = Path("/sys/fs/cgroup")
 SHARED = Path("/dev/shm")  # noqa: S108
 CONTAINER_MARKS = (Path("/.dockerenv"), Path("/run/.containerenv"))
 NVIDIA = Path("/proc/driver/nvidia")
+# Set in containers of docker-compose.yml, where nothing but what is mounted can be written, and results go here.
+MOUNTED_OUT = "PHS_MOUNTED_OUT"
+OUT = Path("/out")
 
 PROGRAMS = {
     "dcm2niix": ("converts DICOM to NIfTI, to compare with", "apt-get install dcm2niix"),
@@ -73,7 +76,7 @@ def examine() -> Iterator[Check]:
     yield _memory()
     yield _disk()
     yield _shared_memory()
-    yield _current_folder()
+    yield _results_folder()
     yield _home()
     yield _temporary_folder()
     yield from _devices()
@@ -161,13 +164,19 @@ def _free_memory() -> float | None:
 
 
 def _disk() -> Check:
+    folder, name = _results()
     return _enough(
         "disk",
-        float(shutil.disk_usage(".").free),
+        float(shutil.disk_usage(folder).free),
         DISK_GIB,
         "free some space, or write to another disk with -o FOLDER",
-        " in the current folder",
+        f" in the {name}",
     )
+
+
+def _results() -> tuple[Path, str]:
+    """The folder that results go to, and what it is called."""
+    return (OUT, "mounted folder") if MOUNTED_OUT in os.environ and OUT.is_dir() else (Path(), "current folder")
 
 
 def _enough(name: str, free: float, limits_gib: tuple[float, float], remedy: str, where: str = "") -> Check:
@@ -196,11 +205,14 @@ def _shared_memory() -> Check:
     return Check("shared memory", "ok", found)
 
 
-def _current_folder() -> Check:
-    if _writable(Path()):
-        return Check("current folder", "ok", f"{Path.cwd()} can be written")
-    remedy = "cd to a folder of yours, or give -o FOLDER"
-    return Check("current folder", "warning", f"{Path.cwd()} cannot be written, so results cannot go there", remedy)
+def _results_folder() -> Check:
+    folder, name = _results()
+    if _writable(folder):
+        return Check(name, "ok", f"{folder.absolute()} can be written")
+    remedy = "set UID and GID in .env to what `id -u` and `id -g` say, or OUT to a folder of yours"
+    if folder != OUT:
+        remedy = "cd to a folder of yours, or give -o FOLDER"
+    return Check(name, "warning", f"{folder.absolute()} cannot be written, so results cannot go there", remedy)
 
 
 def _home() -> Check:

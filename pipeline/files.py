@@ -117,6 +117,26 @@ def scratch_folder() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def writing_temporary() -> Iterator[None]:
+    """Blocks that write into the folder for temporary files, for as long as one lasts.
+
+    Raises:
+        OutputError: if the folder cannot be written or is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        try:
+            folder = tempfile.gettempdir()
+        except OSError:  # of those that are tried none can be written
+            folder = "temporary files"
+        raise OutputError(
+            f"{folder}: cannot be written ({(error.strerror or str(error)).lower()}); name a folder with space left "
+            "in the environment variable TMPDIR"
+        ) from error
+
+
+@contextlib.contextmanager
 def _locked(folder: Path, wait: bool = False) -> Iterator[bool]:
     """Lock a folder for as long as the block lasts, if no other process has.
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
@@ -82,7 +83,11 @@ def measured(subject: Subject, cohort: Path, filler: Any, shapes: list[Shape], e
 
 
 def fitted(found: Sequence[Hole]) -> FillError:
-    """Deviations by size and depth, then the correlation of what is left."""
+    """Deviations by size and depth, then the correlation of what is left.
+
+    Raises:
+        SystemExit: if there are too few voxels.
+    """
     deviations = []
     for size in range(len(SIZES_ML)):
         mine = [hole for hole in found if hole.size == size]
@@ -94,10 +99,14 @@ def fitted(found: Sequence[Hole]) -> FillError:
             cell = (depth >= low) & (depth < high)
             if cell.sum() >= LEAST:
                 row.append(_quantile(error[cell], weight[cell]) / Z)
-            else:  # deeper than holes of this size are, or a size that there is none of
-                row.append(row[-1] if row else (deviations[-1][0] if deviations else np.nan))
+            else:  # deeper than holes of this size are
+                row.append(row[-1] if row else np.nan)
         deviations.append(row)
-    table = np.array(deviations).round(3).tolist()
+    # A size that there is none of is taken for the next smaller one, or for the next larger one.
+    measured = pd.DataFrame(deviations).bfill(axis=1).ffill().bfill()
+    if measured.isna().to_numpy().any():
+        raise SystemExit(f"found no depth with {LEAST} voxels of holes, expected more scans, or more holes of --each")
+    table = measured.round(3).to_numpy().tolist()
     scaled = FillError(SIZES_ML, DEPTHS_MM, table, (1.0,), (1.0,))
     shares = _shares(found, scaled)
     return FillError(SIZES_ML, DEPTHS_MM, table, LENGTHS_MM, shares)
@@ -151,8 +160,16 @@ def inside(found: Sequence[Hole], error: FillError) -> list[tuple[int, float, bo
 
 
 def table(found: Sequence[Hole]) -> list[str]:
-    """Coverage by size: fitted on half of the patients and measured on the other, both ways."""
+    """Coverage by size: fitted on half of the patients and measured on the other, both ways.
+
+    Raises:
+        SystemExit: if there are no two patients.
+    """
     patients = sorted({hole.patient for hole in found})
+    if len(patients) < 2:
+        raise SystemExit(
+            f"found holes in scans of {len(patients)} patients, expected two at least; take another --split"
+        )
     halves = [[hole for hole in found if hole.patient in patients[start::2]] for start in (0, 1)]
     crossed = [inside(halves[1 - index], fitted(half)) for index, half in enumerate(halves)]
     lines = [

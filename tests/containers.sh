@@ -71,7 +71,9 @@ run enhance data/phantom/sub-001/anat/sub-001_FLAIR.nii.gz -b runs/run
 run evaluate --judge-iterations 2
 refused 'holds a finished training of gvs; for another one, `docker compose run --rm train gvs -o runs/RUN`' train gvs
 run verify "out/pseudohealthy/sub-001/anat/sub-001_desc-pseudohealthy_FLAIR.nii.gz"
-run doctor
+run doctor | tee "$work/log"
+! grep -q "^warning  current folder" "$work/log" || fail "warns of a folder that no result goes to"
+grep -q "^ok       mounted folder: /out can be written" "$work/log" || fail "does not say that results can be written"
 if [ -d ../shared/data/dicom_t1 ]; then
   cp -r ../shared/data/dicom_t1 "$work/data/"
   run synthesize data/dicom_t1 -b runs/run --force

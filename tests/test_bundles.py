@@ -14,12 +14,13 @@ from monai.bundle import ConfigParser
 
 from pipeline import inference
 from pipeline.bundles import Bundle, build, bundle, bundles_folder, find_bundle, kind_of, list_bundles, read_config
-from pipeline.bundles.parts import KINDS
+from pipeline.bundles.parts import KINDS, check_sizes
 from pipeline.cli.main import main
 from pipeline.errors import UsageError
 from pipeline.files import sha256
 from pipeline.inference import load_export, load_predictor
 from pipeline.networks import JohnsonGenerator
+from pipeline.networks.genseg import Convolution
 from pipeline.preprocessing.grid import Grid
 from pipeline.preprocessing.window import WindowRule
 
@@ -311,6 +312,23 @@ def test_values_of_no_use_are_refused_when_the_bundle_is_loaded(foreign, changes
     with pytest.raises(UsageError, match=reason) as caught:
         load_predictor(foreign, device="cpu")
     assert "\n" not in str(caught.value)
+
+
+def test_the_size_of_a_network_is_told_without_drawing_its_weights(monkeypatch):
+    """GenSeg's many convolutions with spectral norm took three seconds, before each use of a run."""
+    config = read_config(find_bundle("genseg").config("inference")) | {"filters": [4, 4, 4, 4]}
+    followed = []
+    monkeypatch.setattr(Convolution, "follow", lambda self: followed.append(self))  # noqa: PLW0108  # bound to each
+    network = ConfigParser(config).get_parsed_content("network_def")
+    assert len(followed) > 100
+    followed.clear()
+    most = {"layers": 20_000, "parameters": sum(parameter.numel() for parameter in network.parameters())}
+    monkeypatch.setattr("pipeline.bundles.parts.MOST", most)
+    check_sizes(config, ["network_def"], Path("config.json"))
+    monkeypatch.setitem(most, "parameters", most["parameters"] - 1)
+    with pytest.raises(UsageError, match=r"network_def: found a network of \d+ parameters, expected at most"):
+        check_sizes(config, ["network_def"], Path("config.json"))
+    assert followed == []
 
 
 WINDOWS = {"_target_": "SlidingWindowInferer", "roi_size": [16, 16]}

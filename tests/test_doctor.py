@@ -176,6 +176,22 @@ def test_folders_that_cannot_be_written_are_found_by_writing(monkeypatch, tmp_pa
     assert "export TMPDIR=" in temporary.remedy
 
 
+def test_in_a_container_of_compose_results_go_to_the_mounted_folder(monkeypatch, tmp_path):
+    """Its current folder is the root, which nobody but root can write and no result goes to."""
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(doctor, "OUT", tmp_path / "out")
+    assert checks("current folder")
+    monkeypatch.setenv(doctor.MOUNTED_OUT, "./out")
+    assert not checks("current folder")
+    (check,) = checks("mounted folder")
+    assert (check.status, check.found) == ("ok", f"{tmp_path / 'out'} can be written")
+    assert checks("disk")[0].found.endswith("GiB free in the mounted folder")
+    monkeypatch.setattr(doctor, "_writable", lambda folder: False)
+    (check,) = checks("mounted folder")
+    assert check.status == "warning"
+    assert "set UID and GID in .env" in check.remedy
+
+
 def test_without_a_gpu_the_cpu_is_enough(no_gpu):
     assert [check.name for check in doctor._devices()] == ["cpu"]
     assert checks("cpu")[0].status == "ok"

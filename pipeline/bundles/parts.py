@@ -15,6 +15,8 @@ UNLESS = "with your rights unless you give --trust-bundle, because you trust who
 # Of channels, blocks and other sizes of a network.
 LARGEST = 4096
 MOST = {"layers": 20_000, "parameters": 1_000_000_000}
+# What gives a tensor its first values.
+DRAWS = frozenset({"normal_", "uniform_", "fill_", "zero_"})
 # The command that each kind of predictor is for.
 COMMANDS = {
     "translator": "synthesize",
@@ -138,13 +140,26 @@ def check_sizes(config: Mapping[str, Any], networks: Iterable[str], path: Path) 
             continue
         parser = ConfigParser({key: config[key] for key in needed})
         # On this device tensors have a size and no memory; building it in earnest says what is wrong with it.
-        with _counted() as counts, contextlib.suppress(Exception), torch.device("meta"):
+        with _counted() as counts, contextlib.suppress(Exception), torch.device("meta"), _undrawn():
             parser.get_parsed_content(network)
         for what, most in MOST.items():
             if counts[what] > most:
                 raise UsageError(
                     f"{path}: {network}: found a network of {counts[what]} {what}, expected at most {most}"
                 )
+
+
+def _undrawn() -> contextlib.AbstractContextManager[Any]:
+    """Leave out the first values of tensors, which a device without memory draws in Python, for seconds."""
+    from torch.overrides import TorchFunctionMode
+
+    class Undrawn(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if args and (getattr(func, "__module__", "") == "torch.nn.init" or func.__name__ in DRAWS):
+                return args[0]
+            return func(*args, **(kwargs or {}))
+
+    return Undrawn()
 
 
 @contextlib.contextmanager

@@ -176,12 +176,10 @@ def _validate(dataset: Path) -> None:
 def _index(output_dir: Path) -> None:
     """The index page and the table of what lies in a folder."""
     from pipeline.errors import UsageError
-    from pipeline.inference import Outcome
-    from pipeline.reports.folder import write_folder_pages
-    from pipeline.reports.index_page import read_entries
+    from pipeline.reports.folder import write_index
 
-    count = len(read_entries(output_dir)) if output_dir.is_dir() else 0
+    # Of a single one too: more participants may follow.
+    count = write_index(output_dir) if output_dir.is_dir() else 0
     if not count:
         raise UsageError(f"{output_dir}: found no results, expected those of the level participant; run it first")
-    # Of a single one too: more participants may follow.
-    say(f"{output_dir}: {count} results; look at {write_folder_pages(output_dir, Outcome(), asked=0)}")
+    say(f"{output_dir}: {count} results; look at {output_dir / 'index.html'}")

@@ -193,8 +193,13 @@ def _segment(segmenter: Any, item: Item) -> Fields:
     volume = volume_of(item)
     windowed, chosen = shown_to(segmenter, volume)
     probabilities = segmenter.probabilities(windowed, volume.voxel_mm)[chosen]
-    # Of several labels, whatever is found: the cohort's mask does not tell them apart.
-    return {"prediction": torch.from_numpy(probabilities.max(axis=1, keepdims=True)) >= segmenter.threshold}
+    found = torch.from_numpy(probabilities) >= segmenter.threshold
+    # Of several labels, whatever is found: the cohort's mask does not tell them apart, but the scan's target may.
+    fields = {"prediction": found.any(dim=1, keepdim=True)}
+    if len(segmenter.labels) > 1 and volume.target in segmenter.labels:
+        place = segmenter.labels.index(volume.target)
+        fields["of_its_kind"] = found[:, place : place + 1]
+    return fields
 
 
 def _to_modality(translator: Any, item: Item) -> Fields:

@@ -1,19 +1,20 @@
 """The table of all slices of an evaluation, of which a file holds the figures, not memory."""
 
+import contextlib
 import shutil
 import tempfile
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.evaluation.scores import KEYS, combined_volumes, volume_sums
-from pipeline.files import written_aside
+from pipeline.files import writing_temporary, written_aside
 from pipeline.metrics.metric import Metric
 
 PLACE = "slice"
@@ -35,15 +36,24 @@ class _Part:
         return self.keys[KEYS.index("subject")]
 
 
+def _discard(file: IO[bytes]) -> None:
+    with contextlib.suppress(OSError):  # a full disk, of which was told when it was written
+        file.close()
+
+
 class SliceTable:
     """Rows of `score_rows`, of any number of methods and volumes: eight bytes a figure, in an unnamed file.
 
     A cohort of 10,000 scans with 60 slices, and five controls, has 3.6 million rows.
+
+    Raises:
+        OutputError: if the folder for temporary files cannot be written or is full; by its methods, too.
     """
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile(prefix="phs-rows-")  # noqa: SIM115  # as long as the table
-        weakref.finalize(self, self._file.close)
+        with writing_temporary():
+            self._file = tempfile.TemporaryFile(prefix="phs-rows-")  # noqa: SIM115  # as long as the table
+        weakref.finalize(self, _discard, self._file)
         self._parts: list[_Part] = []
         self._layouts: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._rows = 0
@@ -66,7 +76,9 @@ class SliceTable:
         self._append(part, np.array(figures, np.float64), whole)  # None becomes nan
 
     def _append(self, part: _Part, figures: NDArray[np.float64], whole: Mapping[str, bool]) -> None:
-        self._file.write(figures.tobytes())
+        with writing_temporary():
+            self._file.write(figures.tobytes())
+            self._file.flush()  # else it would fail where the rows are read
         self._count(part, whole)
 
     def _count(self, part: _Part, whole: Mapping[str, bool]) -> None:
@@ -141,8 +153,9 @@ class SliceTable:
         parts = [_Part(tuple(map(str, keys)), int(rows), layouts[place]) for *keys, rows, place in about["parts"]]
         if path.stat().st_size != sum(8 * part.rows * len(part.names) for part in parts):
             raise ValueError(f"{path}: has another size than its rows")
-        with path.open("rb") as file:
+        with path.open("rb") as file, writing_temporary():
             shutil.copyfileobj(file, table._file)
+            table._file.flush()
         for part in parts:
             table._count(part, whole)
         return table

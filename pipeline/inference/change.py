@@ -77,7 +77,7 @@ def amounts(
     detail = f"{share:.2f} % of the edited tissue; {darker:.1f} ml darker, {brighter:.1f} ml brighter"
     found = int(lesion.sum()) * ml
     return (
-        Figure("ChangedPercent", "Changed", share, "% of edited", 2, COUNTS, leading=True),
+        Figure("ChangedPercent", "Changed share", share, "% of edited", 2, COUNTS, leading=True),
         Figure("ChangedMl", "Changed", (removed + added) * ml, "ml", 1, detail, leading=True),
         Figure("RemovedMl", "Darker", darker, "ml", 1),
         Figure("AddedMl", "Brighter", brighter, "ml", 1),

@@ -31,7 +31,7 @@ EXTRA = ("onnx", "onnxscript", "onnxruntime")
 RECORD = "export.json"
 # How metadata begin to say what a channel is that holds nothing but 0 and 1.
 BINARY = ("hole", "mask", "lesion mask", "pathology mask")
-COPIED = ("LICENSE", "docs/README.md", "docs/data_license.txt")
+COPIED = ("LICENSE", "docs/README.md", "docs/*.png", "docs/data_license.txt")
 
 
 @dataclass(frozen=True)
@@ -105,10 +105,10 @@ def export(bundle: Bundle, folder: Path, onnx: bool = True, trust: bool = False)
             aside / "configs" / "inference.json",
             inference_config(main.kind, main.about, main.shapes[0], f"models/{main.name}.ts"),
         )
-        for name in COPIED:
-            if (bundle.root / name).is_file():
-                (aside / name).parent.mkdir(exist_ok=True)
-                shutil.copyfile(bundle.root / name, aside / name)
+        for path in (path for pattern in COPIED for path in bundle.root.glob(pattern)):
+            kept = aside / path.relative_to(bundle.root)
+            kept.parent.mkdir(exist_ok=True)
+            shutil.copyfile(path, kept)
         _record(bundle, aside, exported)
     return exported
 
@@ -224,9 +224,9 @@ def _onnx(part: _Part, folder: Path) -> Exported:
 
 
 def _impossible(part: _Part, what: str, error: Exception) -> UsageError:
+    remedy = "give --no-onnx" if what == "ONNX" else "use the bundle itself, with phs-pipeline or monai.bundle"
     return UsageError(
-        f"{part.name}: a {type(part.network).__name__} cannot be written as {what} ({first_line(error)}); use the "
-        "bundle itself, with phs-pipeline or monai.bundle"
+        f"{part.name}: a {type(part.network).__name__} cannot be written as {what} ({first_line(error)}); {remedy}"
     )
 
 

@@ -342,6 +342,7 @@ class Outputs:
         return {
             "Scan": self.name,
             "Product": {"Name": result.main.name, "Kind": result.main.kind, "Title": result.main.heading},
+            "Pictured": _pictured(result),
             "Sources": [self.name if self.source.kind == "dicom" else self.source.path.name],
             **self._described(result.main, about),
             "SyntheticData": True,
@@ -385,6 +386,16 @@ class Outputs:
         rows = [[square(panel, (height_mm, width_mm)) for panel in panels] for panels in zip(*columns, strict=True)]
         legend = "; orange: removed, blue: added" if changes else ""
         save_png(path, mosaic(titles, rows, f"{_warning(result.main)}{legend}"))
+
+
+def _pictured(result: Result) -> str:
+    """What the columns of the picture show, from the left."""
+    shown = ["input", *(f"SYNTHETIC {title}" for title in dict.fromkeys(p.title for p in result.pictured("image")))]
+    if result.pictured("difference"):
+        shown.append("difference (orange: removed, blue: added)")
+    else:
+        shown += [f"SYNTHETIC {mask.title} (yellow border)" for mask in result.products if mask.kind == "mask"]
+    return " · ".join(shown)
 
 
 def _warning(product: Product) -> str:

@@ -40,6 +40,15 @@ def _overlap_counts(prediction: Tensor, mask: Tensor) -> dict[str, Tensor]:
     return {**_lesion_counts(prediction, mask), "overlap_pixels": _pixels(prediction.bool() & mask.bool())}
 
 
+def _overlap_of_kind(of_its_kind: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    return {f"kind_{name}": counts for name, counts in _overlap_counts(of_its_kind, mask).items()}
+
+
+def _dice_of_kind(rows: Columns) -> float:
+    pixels = rows["kind_predicted_pixels"].sum() + rows["kind_lesion_pixels"].sum()
+    return _ratio(2 * rows["kind_overlap_pixels"].sum(), pixels)
+
+
 def _dice(rows: Columns) -> float:
     return _ratio(2 * rows["overlap_pixels"].sum(), rows["predicted_pixels"].sum() + rows["lesion_pixels"].sum())
 
@@ -217,6 +226,12 @@ SEGMENTATION = (
         "dice", "Dice of a volume",
         "2 |P ∩ L| / (|P| + |L|) over the pixels of a volume; without value where neither has any",
         3, "higher", ("prediction", "mask"), "volume", 1.0, headline=True, measure=_overlap_counts, combine=_dice,
+    ),
+    Metric(
+        "dice_of_kind", "Dice of the scan's kind of lesion",
+        "2 |P ∩ L| / (|P| + |L|) of what was found of the kind that the cohort says the scan's lesions are of, where a "
+        "bundle tells several; the Dice of a volume counts what was taken for another kind, too",
+        3, "higher", ("of_its_kind", "mask"), "volume", 1.0, measure=_overlap_of_kind, combine=_dice_of_kind,
     ),
     Metric(
         "recall", "recall of a volume", "|P ∩ L| / |L|, the share of the lesion that was found; the sensitivity",

@@ -564,7 +564,8 @@ class Convolution(nn.Conv2d):
         self.right: Tensor
         self.register_buffer("left", functional.normalize(torch.randn(after), dim=0), persistent=spectral)
         self.register_buffer("right", functional.normalize(torch.randn(before * kernel**2), dim=0), spectral)
-        for _ in range(15 if spectral else 0):
+        # A weight of no values has no singular vectors.
+        for _ in range(15 if spectral and not self.weight.is_meta else 0):
             self.follow()
 
     def follow(self) -> None:

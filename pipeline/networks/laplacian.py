@@ -23,6 +23,7 @@ def halved(images: Float[Tensor, "batch channel _ _"]) -> Float[Tensor, "batch c
 
 def doubled(images: Float[Tensor, "batch channel _ _"]) -> Float[Tensor, "batch channel _ _"]:
     """u(I): bilinear."""
+    # type: (Tensor) -> Tensor
     return functional.interpolate(images, scale_factor=2.0, mode="bilinear", align_corners=False)
 
 
@@ -54,6 +55,7 @@ class DifferenceGenerator(nn.Module):
         self, enlarged: Float[Tensor, "batch 1 height width"], noise: Float[Tensor, "batch latent"]
     ) -> Float[Tensor, "batch 1 height width"]:
         """h_k, unbounded, for l_k (B, 1, H, W) in [0, 1] and noise (B, latent) ~ N(0, I)."""
+        # type: (Tensor, Tensor) -> Tensor
         difference: Tensor = self.layers(torch.cat((2 * enlarged - 1, self.plane(noise)), dim=1))
         return difference
 
@@ -121,11 +123,12 @@ class LaplacianGenerator(nn.Module):
 
     def forward(self, noise: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch 1 height width"]:
         """Noise (B, latent) of N(0, I) to images (B, 1, H, W), clipped to [0, 1]."""
-        first, *rest = noise.split(self.parts, dim=1)
-        image: Tensor = self.coarsest(first)
-        for level, part in zip(self.levels, rest, strict=True):
+        # type: (Tensor) -> Tensor
+        parts = noise.split(self.parts, dim=1)
+        image: Tensor = self.coarsest(parts[0])
+        for number, level in enumerate(self.levels, 1):
             enlarged = doubled(image)
-            image = enlarged + level(enlarged, part)
+            image = enlarged + level(enlarged, parts[number])
         # No player sees this sum, so clipping takes no gradient away.
         return image.clamp(0, 1)
 

@@ -41,6 +41,7 @@ class EqualisedConv2d(nn.Conv2d):
 
     def forward(self, features: Float[Tensor, "batch _ _ _"]) -> Float[Tensor, "batch _ _ _"]:
         """Shape (B, channels, H, W) to (B, out_channels, …)."""
+        # type: (Tensor) -> Tensor
         made: Tensor = self._conv_forward(features, self.weight * self.scale, self.bias)
         return made
 
@@ -50,6 +51,7 @@ class PixelNorm(nn.Module):
 
     def forward(self, features: Float[Tensor, "batch channel _ _"]) -> Float[Tensor, "batch channel _ _"]:
         """Shape (B, C, H, W) to the same."""
+        # type: (Tensor) -> Tensor
         return features * (features.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
 
 
@@ -162,11 +164,13 @@ class ProgressiveGenerator(Growing):
 
     def forward(self, latent: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch channel height width"]:
         """Images (B, channels, H, W) in [0, 1] of latents (B, latent) ~ N(0, I)."""
+        # type: (Tensor) -> Tensor
         stage, fade = self._at()
         features = self.start(latent[:, :, None, None])
         before = features
-        for each in list(self.stages)[:stage]:
-            before, features = features, each(features)
+        for number, each in enumerate(self.stages):
+            if number < stage:
+                before, features = features, each(features)
         image = self._image(features, stage)
         if fade < 1:
             coarser = functional.interpolate(self._image(before, stage - 1), scale_factor=2.0)
@@ -174,7 +178,11 @@ class ProgressiveGenerator(Growing):
         return functional.interpolate(image, scale_factor=2.0 ** (self.finest - stage))
 
     def _image(self, features: Tensor, stage: int) -> Tensor:
-        return torch.sigmoid(self.images[self.finest - stage](features))
+        image = features
+        for number, each in enumerate(self.images):  # TorchScript knows no index that is found on the way
+            if number == self.finest - stage:
+                image = torch.sigmoid(each(features))
+        return image
 
 
 class ProgressiveDiscriminator(Growing):

@@ -19,7 +19,7 @@ from pipeline.preprocessing.contrasts import other_contrast
 from pipeline.preprocessing.foreground import foreground
 from pipeline.preprocessing.grid import Grid
 from pipeline.preprocessing.holes import LEAST_VOXELS, apart, lesions, place_shape, scale_to
-from pipeline.preprocessing.mapped import Mapped, disk_array
+from pipeline.preprocessing.mapped import DiskArray, Mapped
 from pipeline.preprocessing.neighbours import with_neighbours
 from pipeline.preprocessing.slices import SliceDataset
 
@@ -78,12 +78,12 @@ class LesionSlices(Dataset[list[dict[str, Tensor]]]):
             if given[2] > given[1]
         ]
         self.shapes: list[tuple[NDArray[np.bool_], Spacing]] = []
-        with disk_array(np.uint8, grid.size) as written:
-            for volume in self.volumes:  # which are all slices, one after the other
-                free, brain = volume.looked_at()
-                written.append(free * FREE | brain * BRAIN)
-                self.shapes += [(piece, volume.spacing_mm) for piece in lesions(volume.lesion, LEAST_VOXELS)]
-            regions = written.mapped()
+        written = DiskArray(np.uint8, grid.size)
+        for volume in self.volumes:  # which are all slices, one after the other
+            free, brain = volume.looked_at()
+            written.append(free * FREE | brain * BRAIN)
+            self.shapes += [(piece, volume.spacing_mm) for piece in lesions(volume.lesion, LEAST_VOXELS)]
+        regions = written.mapped()
         for volume in self.volumes:
             volume.regions = regions
         if not self.shapes:

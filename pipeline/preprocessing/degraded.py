@@ -14,7 +14,7 @@ from pipeline.errors import UsageError
 from pipeline.preprocessing.cohort_format import LEVELS, Subject
 from pipeline.preprocessing.degradation import Degradation, ThickSlices
 from pipeline.preprocessing.grid import Grid
-from pipeline.preprocessing.mapped import disk_array
+from pipeline.preprocessing.mapped import DiskArray
 from pipeline.preprocessing.neighbours import with_neighbours
 from pipeline.preprocessing.slices import SliceDataset
 
@@ -87,10 +87,10 @@ class DegradedDataset(Dataset[dict[str, Tensor]]):
         self.patients = [run.subject.patient for run, _ in self._items]
         # Of whole scans, nothing is drawn: made once, two bytes a pixel.
         self._spans: dict[int, slice] = {}
-        with disk_array(np.float16, grid.size) as written:
-            for run in self.runs if self.across else ():
-                self._spans[run.first] = written.append(self._volume(run).numpy())
-            self._volumes = written.mapped()
+        written = DiskArray(np.float16, grid.size)
+        for run in self.runs if self.across else ():
+            self._spans[run.first] = written.append(self._volume(run).numpy())
+        self._volumes = written.mapped()
         if split != "validation" and not self._items:
             raise UsageError(
                 f"{cohort}: found no scan in the {split} split with slices of at most {self._thickest:g} mm, expected "

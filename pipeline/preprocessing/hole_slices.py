@@ -18,7 +18,7 @@ from pipeline.preprocessing.foreground import foreground
 from pipeline.preprocessing.grid import Grid
 from pipeline.preprocessing.harmonic import harmonic_fill
 from pipeline.preprocessing.holes import LEAST_VOXELS, apart, lesions, place_shape, scale_to
-from pipeline.preprocessing.mapped import Mapped, disk_array
+from pipeline.preprocessing.mapped import DiskArray, Mapped
 from pipeline.preprocessing.neighbours import with_neighbours
 from pipeline.preprocessing.slices import SliceDataset
 from pipeline.preprocessing.symmetry import line_of, mirrored_about
@@ -77,15 +77,15 @@ class HoleDataset(Dataset[list[dict[str, Tensor]]]):
         ends = np.cumsum([0, *map(len, self.scans.places)])
         self.volumes: list[_Volume] = []
         self.shapes: list[tuple[NDArray[np.bool_], tuple[float, float, float]]] = []
-        with disk_array(np.uint8, grid.size) as written:
-            for given in zip(self.scans.subjects, ends, ends[1:], strict=False):
-                volume = _Volume(self.scans, *given)
-                head, allowed = volume.looked_at()
-                written.append(head * HEAD | allowed * ALLOWED)
-                if allowed.any():
-                    self.volumes.append(volume)
-                    self.shapes += [(piece, volume.spacing_mm) for piece in lesions(volume.lesion, LEAST_VOXELS)]
-            regions = written.mapped()
+        written = DiskArray(np.uint8, grid.size)
+        for given in zip(self.scans.subjects, ends, ends[1:], strict=False):
+            volume = _Volume(self.scans, *given)
+            head, allowed = volume.looked_at()
+            written.append(head * HEAD | allowed * ALLOWED)
+            if allowed.any():
+                self.volumes.append(volume)
+                self.shapes += [(piece, volume.spacing_mm) for piece in lesions(volume.lesion, LEAST_VOXELS)]
+        regions = written.mapped()
         for volume in self.volumes:
             volume.regions = regions
         if split != "validation" and not (self.volumes and self.shapes):

@@ -4,17 +4,16 @@ Such a file is gone with the last process that has it, however that ends. Proces
 share one, whether they were forked or started anew (Python's default from 3.14 on).
 """
 
-import contextlib
 import os
 import tempfile
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from pipeline.errors import OutputError
+from pipeline.files import writing_temporary
 
 
 class Mapped:
@@ -50,54 +49,39 @@ def _opened(passed: Any, dtype: DTypeLike, shape: tuple[int, ...]) -> Mapped:
 
 
 def _copied(array: NDArray[Any]) -> Mapped:
-    with disk_array(array.dtype, array.shape[1:]) as written:
-        written.append(array)
-        return written.mapped()
+    written = DiskArray(array.dtype, array.shape[1:])
+    written.append(array)
+    return written.mapped()
 
 
 class DiskArray:
-    """An array that is written part after part, along its first axis.
-
-    Args:
-        file: to write to.
-        dtype: of its elements.
-        inner: its shape without the first axis.
-    """
-
-    def __init__(self, file: IO[bytes], dtype: DTypeLike, inner: tuple[int, ...]) -> None:
-        self._file, self._dtype, self._inner = file, np.dtype(dtype), inner
-        self.length = 0
-
-    def append(self, part: NDArray[Any]) -> slice:
-        """Write a part, shape (N, *inner), and tell where it lies along the first axis."""
-        if part.shape[1:] != self._inner:
-            raise ValueError(f"expected parts of shape (N, {', '.join(map(str, self._inner))}), found {part.shape}")
-        self._file.write(np.ascontiguousarray(part, self._dtype).data)
-        first, self.length = self.length, self.length + len(part)
-        return slice(first, self.length)
-
-    def mapped(self) -> Mapped:
-        """All that was written."""
-        self._file.flush()
-        return Mapped(self._file, self._dtype, (self.length, *self._inner))
-
-
-@contextlib.contextmanager
-def disk_array(dtype: DTypeLike, inner: tuple[int, ...]) -> Iterator[DiskArray]:
-    """An array to be written in an unnamed file in the folder for temporary files, while the block lasts.
+    """An array that is written part after part, along its first axis, into an unnamed file for temporary use.
 
     Args:
         dtype: of its elements.
         inner: its shape without the first axis.
 
     Raises:
-        OutputError: if the folder cannot be written or is full.
+        OutputError: if the folder for temporary files cannot be written or is full; by its methods, too.
     """
-    try:
-        file = tempfile.TemporaryFile(prefix="phs-slices-")  # noqa: SIM115  # `Mapped` keeps it
-        yield DiskArray(file, dtype, inner)
-    except OSError as error:
-        raise OutputError(
-            f"{tempfile.gettempdir()}: cannot be written ({(error.strerror or str(error)).lower()}); name a folder "
-            "with space left in the environment variable TMPDIR"
-        ) from error
+
+    def __init__(self, dtype: DTypeLike, inner: tuple[int, ...]) -> None:
+        self._dtype, self._inner = np.dtype(dtype), inner
+        with writing_temporary():
+            self._file = tempfile.TemporaryFile(prefix="phs-slices-")  # noqa: SIM115  # `Mapped` keeps it
+        self.length = 0
+
+    def append(self, part: NDArray[Any]) -> slice:
+        """Write a part, shape (N, *inner), and tell where it lies along the first axis."""
+        if part.shape[1:] != self._inner:
+            raise ValueError(f"expected parts of shape (N, {', '.join(map(str, self._inner))}), found {part.shape}")
+        with writing_temporary():
+            self._file.write(np.ascontiguousarray(part, self._dtype).data)
+        first, self.length = self.length, self.length + len(part)
+        return slice(first, self.length)
+
+    def mapped(self) -> Mapped:
+        """All that was written."""
+        with writing_temporary():
+            self._file.flush()
+        return Mapped(self._file, self._dtype, (self.length, *self._inner))

@@ -1,6 +1,5 @@
 """Samples that are made once and kept outside of memory."""
 
-import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import overload
 
@@ -8,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.preprocessing.mapped import DiskArray, Mapped, disk_array
+from pipeline.preprocessing.mapped import DiskArray
 
 
 class MappedSamples(Sequence[dict[str, Tensor]]):
@@ -18,21 +17,20 @@ class MappedSamples(Sequence[dict[str, Tensor]]):
         samples: each with tensors of the same names, types and shapes.
 
     Raises:
-        OutputError: as `disk_array`.
+        OutputError: as `DiskArray`.
     """
 
     def __init__(self, samples: Iterable[Mapping[str, Tensor]]) -> None:
-        self._length, self._arrays = 0, dict[str, Mapped]()
-        with contextlib.ExitStack() as stack:
-            written: dict[str, DiskArray] = {}
-            for sample in samples:
-                for name, value in sample.items():
-                    array = value.numpy()
-                    if name not in written:
-                        written[name] = stack.enter_context(disk_array(array.dtype, array.shape))
-                    written[name].append(array[None])
-                self._length += 1
-            self._arrays = {name: array.mapped() for name, array in written.items()}
+        self._length = 0
+        written: dict[str, DiskArray] = {}
+        for sample in samples:
+            for name, value in sample.items():
+                array = value.numpy()
+                if name not in written:
+                    written[name] = DiskArray(array.dtype, array.shape)
+                written[name].append(array[None])
+            self._length += 1
+        self._arrays = {name: array.mapped() for name, array in written.items()}
 
     def __len__(self) -> int:
         return self._length

@@ -21,7 +21,7 @@ from pipeline.errors import UsageError
 from pipeline.preprocessing.cohort_format import LEVELS, Cohort, Subject, read_cohort, read_mask, read_part
 from pipeline.preprocessing.foreground import AIR
 from pipeline.preprocessing.grid import Grid
-from pipeline.preprocessing.mapped import disk_array
+from pipeline.preprocessing.mapped import DiskArray
 from pipeline.preprocessing.neighbours import with_neighbours
 
 logger = logging.getLogger(__name__)
@@ -92,15 +92,15 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
         self._targets, self.classes = _targets(content)
         self.places: list[list[int]] = []
         inner = len(self.channels), *grid.size
-        with disk_array(np.uint16, inner) as images, disk_array(np.uint8, (1, *grid.size)) as masks:
-            vanished, lost = 0, 0.0
-            for loaded in _in_turn(self._load, self.subjects):
-                images.append(loaded.images)
-                masks.append(loaded.masks)
-                self.places.append(loaded.places)
-                vanished += loaded.vanished
-                lost = max(lost, loaded.lost)
-            self._images, self._masks = images.mapped(), masks.mapped()
+        images, masks = DiskArray(np.uint16, inner), DiskArray(np.uint8, (1, *grid.size))
+        vanished, lost = 0, 0.0
+        for loaded in _in_turn(self._load, self.subjects):
+            images.append(loaded.images)
+            masks.append(loaded.masks)
+            self.places.append(loaded.places)
+            vanished += loaded.vanished
+            lost = max(lost, loaded.lost)
+        self._images, self._masks = images.mapped(), masks.mapped()
         self.subject_of = [
             subject for subject, places in zip(self.subjects, self.places, strict=True) for _ in range(len(places))
         ]

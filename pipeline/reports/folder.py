@@ -54,6 +54,19 @@ def write_folder_pages(folder: Path, outcome: Outcome, asked: int) -> Path | Non
             error = _without_path(source, record)
             note = folder / FAILED / f"{record.name[:LONGEST_NAME]}_{digits}.json"
             write_json(note, {"Scan": record.name, "PathSha256": digits, "Error": error})
+    return index if write_index(folder) else None
+
+
+def write_index(folder: Path) -> int:
+    """Write `index.html` and `scores.csv` of the results under a folder, each of whose sidecars is read once.
+
+    Args:
+        folder: output folder of one or several runs, which exists.
+
+    Returns:
+        How many results there are; of none, no page is begun.
+    """
+    index, count = folder / "index.html", 0
     # Runs that end together read the folder before the others' last results lie there: whoever writes last looks again.
     written: bytes | None = None
     for _ in range(MOST_LOOKS):
@@ -61,10 +74,12 @@ def write_folder_pages(folder: Path, outcome: Outcome, asked: int) -> Path | Non
         if present == written:
             break
         entries = read_entries(folder)
-        write_text(index, index_page(folder, entries))
-        write_text(folder / "scores.csv", scores_csv(folder, entries))
+        count = len(entries)
+        if count or index.is_file():
+            write_text(index, index_page(folder, entries))
+            write_text(folder / "scores.csv", scores_csv(folder, entries))
         written = present
-    return index
+    return count
 
 
 def _records(folder: Path) -> bytes:

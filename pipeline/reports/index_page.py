@@ -28,11 +28,6 @@ STATES = ("failed", "warnings", "ok")
 # With more scans than this, so many are shown at a time, and pictures are linked: the page would be too large to open.
 MOST_INLINE = 100
 SCRIPT = "index_page.js"
-# What the picture beside a main product of a kind shows; of other kinds, the input alone.
-PICTURED = {
-    "image": "input · SYNTHETIC · difference (orange: removed, blue: added)",
-    "mask": "input · SYNTHETIC border (yellow)",
-}
 # Panels side by side, and rows, in a picture of ours.
 MOST_PANELS = 10
 THUMBNAIL_HEIGHT = 88
@@ -50,7 +45,8 @@ class Entry:
     Attributes:
         sidecar: the file.
         scan: the scan's name, with its folder within the cohort.
-        product: name, kind and title of the main product; empty where it is not known.
+        product: name and title of the main product; empty where it is not known.
+        pictured: what the picture beside it shows.
         problems: why the result cannot be used, one sentence each.
         warnings: from the check of the scan against the bundle's training.
         figures: numbers about the result; empty for a damaged sidecar.
@@ -60,7 +56,8 @@ class Entry:
 
     sidecar: Path
     scan: str
-    product: tuple[str, str, str] = ("", "", "")
+    product: tuple[str, str] = ("", "")
+    pictured: str = "input"
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     figures: tuple[Figure, ...] = ()
@@ -121,7 +118,7 @@ def index_page(folder: Path, entries: Sequence[Entry] | None = None) -> str:
         rows=listed[:MOST_INLINE],
         total=len(entries),
         counts={state: sum(entry.state == state for entry in entries) for state in STATES},
-        titles=list(dict.fromkeys(entry.product[2] for entry in entries if entry.product[2])),
+        titles=list(dict.fromkeys(entry.product[1] for entry in entries if entry.product[1])),
         columns=list(columns.values()),
         table=_table(listed) if paged else None,
         script=Markup(script),  # noqa: S704  # ours
@@ -151,8 +148,8 @@ def _rows(
         first, value = (_column(entry.first), entry.first.value or 0.0) if entry.first else (None, 0.0)
         yield {
             "scan": entry.scan,
-            "title": entry.product[2],
-            "pictured": PICTURED.get(entry.product[1], "input"),
+            "title": entry.product[1],
+            "pictured": entry.pictured,
             "state": entry.state,
             "reasons": [*entry.problems, *entry.warnings],
             "values": texts,
@@ -229,7 +226,8 @@ def _entry(path: Path, folder: Path) -> Entry | None:
         return Entry(
             sidecar=path,
             scan=path.relative_to(folder).with_name(str(sidecar["Scan"])).as_posix(),
-            product=(str(product["Name"]), str(product["Kind"]), str(product["Title"])),
+            product=(str(product["Name"]), str(product["Title"])),
+            pictured=str(sidecar.get("Pictured", "input")),
             problems=[f"Missing: {', '.join(lost)}; {REPAIR}."] if lost else [],
             warnings=[str(sentence) for sentence in sidecar["Warnings"]],
             figures=tuple(map(_figure, sidecar["Figures"])),

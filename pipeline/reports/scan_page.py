@@ -36,7 +36,7 @@ OBLIQUE_DEGREES = 2.0
 LARGE_PAGE_MB = 30
 # What the page says elsewhere than in its table.
 TOLD = {
-    *("Scan", "Product", "Description", "Figures", "Numbers", "Warnings", "Notes"),
+    *("Scan", "Product", "Pictured", "Description", "Figures", "Numbers", "Warnings", "Notes"),
     *("Methods", "References", "Citations", "Page", "Errors", "Request"),
 }
 

@@ -22,6 +22,9 @@ from pipeline.training.meanwhile import Meanwhile
 from pipeline.training.trainer import PlayerTrainer
 
 LOG_EVERY = 10
+# Drawing the curves takes as long as many a step: not in the first seconds, and no more than this share of the time.
+FIRST_PICTURE_S = 10.0
+MOST_DRAWING = 0.05
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +112,8 @@ class ProgressBar:
 class Curves:
     """Losses and validation figures as TensorBoard events, as `curves.csv` and as `curves.png`.
 
+    Events and table are of each epoch; the picture is drawn anew when it is some seconds old, and at the end.
+
     Args:
         folder: the run's folder; events go to `tensorboard/` in it.
     """
@@ -119,6 +124,7 @@ class Curves:
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
         self._events: SummaryWriter | None = None
+        self._draw_after_s = 0.0
 
     def attach(self, engine: PlayerTrainer) -> None:
         """Record from the first process only; attach after the handlers whose figures are to be in the curves."""
@@ -127,6 +133,7 @@ class Curves:
         engine.add_event_handler(Events.STARTED, self._read_back)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._add)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._close_epoch)
+        engine.add_event_handler(Events.COMPLETED, self._draw)
         engine.add_event_handler(Events.COMPLETED, self._close)
 
     @property
@@ -137,6 +144,7 @@ class Curves:
         return self._events
 
     def _read_back(self, engine: PlayerTrainer) -> None:
+        self._draw_after_s = time.monotonic() + FIRST_PICTURE_S
         # A resumed training goes on after its checkpoint; what was logged past it is drawn again.
         path = self.folder / "curves.csv"
         if engine.state.epoch and path.is_file():
@@ -172,19 +180,26 @@ class Curves:
             self.events.add_scalar(f"validation/{name}", float(value), engine.state.iteration)
         self._sums, self._counts = {}, {}
         self.rows.append(row)
-        names = list(dict.fromkeys(name for row in self.rows for name in row))
         table = io.StringIO()
-        writer = csv.DictWriter(table, names, lineterminator="\n")
+        writer = csv.DictWriter(table, self._names, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
         write_text(self.folder / "curves.csv", table.getvalue())
-        self._draw([name for name in names if name != "epoch"])
+        begun_s = time.monotonic()
+        if begun_s >= self._draw_after_s and engine.state.epoch < engine.state.max_epochs:
+            self._draw()
+            now_s = time.monotonic()
+            self._draw_after_s = now_s + (now_s - begun_s) / MOST_DRAWING
 
-    def _draw(self, names: list[str]) -> None:
+    @property
+    def _names(self) -> list[str]:
+        return list(dict.fromkeys(name for row in self.rows for name in row))
+
+    def _draw(self) -> None:
         from matplotlib.figure import Figure
 
         groups: dict[str, list[str]] = {}
-        for name in names:
+        for name in self._names[1:]:  # the first is the epoch
             groups.setdefault(name.split("/", maxsplit=1)[0], []).append(name)
         figure = Figure(figsize=(4 * len(groups), 3), layout="constrained")
         for place, (group, members) in enumerate(groups.items(), start=1):

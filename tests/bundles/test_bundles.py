@@ -5,6 +5,7 @@ Every bundle of every kind passes; a new one is tested without new code, and a n
 
 import json
 import math
+import re
 import statistics
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -29,6 +30,7 @@ from pipeline.errors import UsageError
 from pipeline.inference import Inputs, Result, Sampler, load_export, load_predictor, load_weights
 from pipeline.inference.load import check_kind
 from pipeline.launch import train
+from pipeline.methods.dann import GradientReversal
 from pipeline.objectives import OBJECTIVES
 from pipeline.preprocessing.cohort_format import read_cohort
 from pipeline.preprocessing.slab import WHOLE
@@ -99,8 +101,8 @@ SCHEMA = {
         "required_packages_version": {"type": "object", "additionalProperties": VERSION},
         "task": {"type": "string"},
         "description": {"type": "string"},
-        "authors": {"type": "string"},
-        "copyright": {"type": "string"},
+        "authors": {"const": "phs-pipeline developers"},
+        "copyright": {"const": "Copyright phs-pipeline developers"},
         "references": {"type": "array", "items": {"type": "string"}},
         "network_data_format": DATA_FORMAT,
     },
@@ -326,6 +328,12 @@ def test_the_model_card_states_what_the_zoo_and_a_reader_look_for(bundle):
     for heading in ("# Model overview", "## Data", "## Training", "## Performance", "## Limitations", "## References"):
         assert heading in card
     assert "not for diagnosis" in card.lower()
+
+
+def test_the_model_card_shows_and_links_what_lies_beside_it_wherever_the_bundle_is_copied(bundle):
+    card = (bundle.root / "docs" / "README.md").read_text()
+    links = {link for link in re.findall(r"\]\(([^)#\s]+)\)", card) if not re.match(r"https?://|mailto:", link)}
+    assert links <= {path.name for path in (bundle.root / "docs").iterdir()}
 
 
 def test_the_model_card_names_every_departure_of_a_preset(bundle):
@@ -599,6 +607,26 @@ def test_every_objective_trains_every_adversarial_bundle(bundle, objective, smal
     judges = {n for player in method.players if player.after_step for n in player.networks}
     clipped = {n for n in judges if max(float(p.detach().abs().max()) for p in method.networks[n].parameters()) <= 0.01}
     assert clipped == (judges if objective == "wasserstein" else set())
+
+
+@pytest.mark.parametrize(("name", "presets"), [("domain_adaptation", ["laptop"]), ("duiit", ["laptop", "dann"])])
+def test_the_weight_of_the_reversed_gradient_has_risen_when_the_training_ends(name, presets, small, cohort_for):
+    bundle = find_bundle(name)
+    settings = {**settings_of(bundle, *presets), **small(bundle), "dataset_dir": str(cohort_for(bundle))}
+    parser = ConfigParser(
+        {**settings, "adaptation_steps": settings_of(bundle).get("adaptation_steps"), "accumulate": 2}
+    )
+    parser["train::handlers"] = []
+    trainer = parser.get_parsed_content("train::trainer")
+    (reversal,) = (
+        part
+        for network in trainer.method.networks.values()
+        for part in network.modules()
+        if isinstance(part, GradientReversal)
+    )
+    trainer.run()
+    assert int(reversal.step) == reversal.steps
+    assert reversal.strength == pytest.approx(reversal.weight, rel=1e-3)
 
 
 @pytest.mark.usefixtures("without_shape_checks")

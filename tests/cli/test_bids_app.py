@@ -19,6 +19,8 @@ import torch
 
 from pipeline import __version__
 from pipeline.cli.bids import bids
+from pipeline.files import read_json
+from pipeline.reports import index_page
 
 try:
     import resource
@@ -118,14 +120,17 @@ def test_a_filter_file_chooses_by_entities(
 
 
 def test_participants_run_apart_are_joined_by_the_group_level_in_a_valid_derivative(
-    app: Call, tmp_path: Path, bids_findings: Callable[..., Any]
+    app: Call, tmp_path: Path, bids_findings: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work = tmp_path / "work"
     for label in ("01", "02"):
         assert app("--participant-label", label, "--work-dir", work).code == 0
     assert tempfile.gettempdir() == str(work)
+    read: list[Path] = []
+    monkeypatch.setattr(index_page, "read_json", lambda path: read.append(path) or read_json(path))
     code, said, _ = app(level="group")
     assert code == 0
+    assert len(read) == len(set(read)) > 4
     assert "out: 4 results; look at" in said
     table = (tmp_path / "out" / "scores.csv").read_text()
     assert all(name in table for name in EVERYTHING)

@@ -57,13 +57,15 @@ def small(bundle: Bundle) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def weighted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Bundle]:
-    """A copy of a bundle, whose networks are small and have random weights."""
+    """A copy of a bundle, with what a preset says of inference, whose networks are small and have random weights."""
 
-    def make(name: str) -> Bundle:
+    def make(name: str, preset: str = "train") -> Bundle:
         ours = find_bundle(name)
         folder = tmp_path_factory.mktemp("weighted") / name
         shutil.copytree(bundles_folder() / name, folder, ignore=shutil.ignore_patterns("*.pt"))
-        (folder / "configs" / "inference.json").write_text(json.dumps(small(ours)))
+        settings, chosen = small(ours), read_config(ours.config(preset))
+        settings["network_def"] = chosen["network_def"]
+        (folder / "configs" / "inference.json").write_text(json.dumps(settings))
         (folder / "models").mkdir(exist_ok=True)
         bundle = find_bundle(str(folder))
         torch.manual_seed(0)
@@ -74,6 +76,8 @@ def weighted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Bundle
                     torch.nn.init.normal_(parameter, std=0.1)
                 if hasattr(network, "threshold"):
                     network.threshold.fill_(0.1)
+                if hasattr(network, "grow"):
+                    network.grow(2.5)  # a resolution is being faded in
                 torch.save(network.state_dict(), bundle.weights_of(network_id))
         return bundle
 
@@ -148,6 +152,7 @@ def test_the_folder_says_what_it_holds_and_names_nothing_of_this_machine(exporte
     assert "phs-pipeline" not in metadata["required_packages_version"]
     assert metadata["network_data_format"] == bundle.metadata["network_data_format"]
     assert "pipeline." not in (out / "configs" / "inference.json").read_text()
+    assert {path.name for path in (out / "docs").iterdir()} == {path.name for path in (bundle.root / "docs").iterdir()}
     assert (out / "docs" / "data_license.txt").read_text() == (bundle.root / "docs" / "data_license.txt").read_text()
 
 
@@ -193,6 +198,22 @@ def test_its_config_is_a_workflow_of_monai_that_applies_the_network(
     assert workflow.check_properties() == []
     workflow.run()
     check_answer(bundle, volume, tmp_path / "out")
+
+
+@pytest.mark.usefixtures("without_shape_checks")
+@pytest.mark.parametrize("preset", ["laplacian", "progressive"])
+@torch.inference_mode()
+def test_generators_of_several_resolutions_become_torchscript(
+    call: Call, weighted: Callable[..., Bundle], tmp_path: Path, preset: str
+) -> None:
+    bundle, out = weighted("dcgan", preset), tmp_path / "out"
+    without = ["--no-onnx"] if preset == "progressive" else []  # how far it has grown decides which layers are run
+    assert call("export", bundle.root, "-o", out, *without).code == 0
+    noise = torch.randn(5, 100)
+    made = torch.jit.load(out / "models" / "model.ts")(noise)
+    assert made.shape == (5, 1, 32, 48)
+    assert made.std() > 0.01
+    torch.testing.assert_close(made, networks_of(bundle)["model"](noise))
 
 
 @pytest.mark.usefixtures("without_shape_checks")

@@ -39,6 +39,7 @@ class Segments:
     kind = "segmenter"
     device = "cpu"
     threshold = 0.5
+    labels: tuple[str, ...] = ("lesion",)
 
     def __init__(self, cohort: Path, shift: int = 0) -> None:
         self.known: dict[bytes, NDArray[np.float32]] = {}
@@ -50,6 +51,22 @@ class Segments:
     def probabilities(self, windowed: NDArray[np.float32], spacing_mm: tuple[float, ...]) -> NDArray[np.float32]:
         assert spacing_mm[-2:] == (4.0, 4.0)
         return np.stack([self.known[image.tobytes()] for image in windowed[:, 0]])[:, None]
+
+
+class TellsKinds(Segments):
+    """Takes all lesions for one kind of two."""
+
+    labels = ("bright", "dark")
+
+    def __init__(self, cohort: Path, taken_for: str) -> None:
+        super().__init__(cohort)
+        self.place = self.labels.index(taken_for)
+
+    def probabilities(self, windowed: NDArray[np.float32], spacing_mm: tuple[float, ...]) -> NDArray[np.float32]:
+        found = super().probabilities(windowed, spacing_mm)
+        kinds = np.zeros((len(found), 2, *found.shape[2:]), np.float32)
+        kinds[:, self.place] = found[:, 0]
+        return kinds
 
 
 class Scores:
@@ -82,13 +99,26 @@ class TestSegmenter:
         self, cohort: Path, tmp_path: Path
     ) -> None:
         summary = evaluate_and_report(Segments(cohort), cohort, tmp_path / "report", SETTINGS).summary
-        assert [record["name"] for record in summary["metrics"]] == [metric.name for metric in SEGMENTATION]
+        of_one_kind = [metric for metric in SEGMENTATION if metric.name != "dice_of_kind"]
+        assert [record["name"] for record in summary["metrics"]] == [metric.name for metric in of_one_kind]
         assert list(summary["methods"]) == ["ours", "intensity threshold", "empty mask"]
-        assert means(summary, "ours") == {metric.name: metric.perfect for metric in SEGMENTATION}
+        assert means(summary, "ours") == {metric.name: metric.perfect for metric in of_one_kind}
         threshold, empty = means(summary, "intensity threshold"), means(summary, "empty mask")
         assert 0 < threshold["dice_pooled"] < 1  # type: ignore[operator]
         assert (empty["dice_pooled"], empty["recall"], empty["precision"], empty["hd95_mm"]) == (0, 0, None, None)
         assert summary["judge"] is summary["probes"] is summary["a_dice"] is None
+
+    @pytest.mark.parametrize(("taken_for", "score"), [("bright", 1), ("dark", 0)])
+    def test_one_that_tells_kinds_is_scored_by_the_scan_s_own_kind_too(
+        self, cohort: Path, tmp_path: Path, taken_for: str, score: int
+    ) -> None:
+        """All lesions are found, and whether as what they are the cohort says."""
+        bright = with_targets(cohort, tmp_path / "cohort", lambda number, subject: "bright")
+        segmenter = TellsKinds(bright, taken_for)
+        summary = evaluate(segmenter, bright, SETTINGS).summary
+        found = means(summary, "ours")
+        assert (found["dice"], found["dice_of_kind"]) == (1, score)
+        assert means(summary, "intensity threshold")["dice_of_kind"] is None
 
     def test_all_slices_count_healthy_ones_too(self, cohort: Path) -> None:
         summary = evaluate(Segments(cohort), cohort, SETTINGS).summary

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
 
+from pipeline.errors import OutputError
 from pipeline.evaluation import slice_table
 from pipeline.evaluation.scores import score_volumes
 from pipeline.evaluation.slice_table import SliceTable
@@ -82,6 +83,17 @@ def test_tables_of_every_other_volume_join_to_the_table_of_all(tmp_path: Path) -
     (tmp_path / "0.rows").write_bytes(b"short")
     with pytest.raises(ValueError, match="another size"):
         SliceTable.read(tmp_path / "0.rows", whole.write(tmp_path / "whole.rows"))
+
+
+def test_a_full_disk_is_told_with_what_to_do(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    whole = SliceTable()
+    whole.add(rows("gvs", 0))
+    about = whole.write(tmp_path / "whole.rows")
+    request.getfixturevalue("full_disk")
+    with pytest.raises(OutputError, match=r"no space left on device.*TMPDIR"):
+        SliceTable().add(rows("gvs", 0))
+    with pytest.raises(OutputError, match=r"no space left on device.*TMPDIR"):
+        SliceTable.read(tmp_path / "whole.rows", about)
 
 
 def test_memory_does_not_grow_with_the_slices() -> None:

@@ -22,24 +22,24 @@ from pipeline.preprocessing.degradation import ThickSlices
 from pipeline.preprocessing.degraded import DegradedDataset
 from pipeline.preprocessing.grid import Grid
 from pipeline.preprocessing.hole_slices import HoleDataset
-from pipeline.preprocessing.mapped import Mapped, disk_array
+from pipeline.preprocessing.mapped import DiskArray, Mapped
 from pipeline.preprocessing.slices import SliceDataset
 
 GRID = Grid(2.0, (96, 112))
 
 
 def written(*parts: np.ndarray, inner: tuple[int, ...] = (3, 4)) -> Mapped:
-    with disk_array(np.uint16, inner) as array:
-        for part in parts:
-            array.append(part)
-        return array.mapped()
+    array = DiskArray(np.uint16, inner)
+    for part in parts:
+        array.append(part)
+    return array.mapped()
 
 
 def test_parts_lie_one_after_the_other() -> None:
     parts = [np.full((count, 3, 4), count, np.uint16) for count in (2, 0, 5)]
-    with disk_array(np.uint16, (3, 4)) as array:
-        assert [array.append(part) for part in parts] == [slice(0, 2), slice(2, 2), slice(2, 7)]
-        mapped = array.mapped()
+    array = DiskArray(np.uint16, (3, 4))
+    assert [array.append(part) for part in parts] == [slice(0, 2), slice(2, 2), slice(2, 7)]
+    mapped = array.mapped()
     np.testing.assert_array_equal(mapped.array, np.concatenate(parts))
     assert not mapped.array.flags.writeable
 
@@ -68,6 +68,14 @@ def test_a_folder_without_room_is_named_with_what_to_do(tmp_path: Path, monkeypa
         written()
 
 
+@pytest.mark.usefixtures("full_disk")
+def test_a_full_disk_is_told_whenever_it_fills() -> None:
+    with pytest.raises(OutputError, match=r"no space left on device.*TMPDIR"):
+        written(np.ones((1, 3, 4)))
+    with pytest.raises(OutputError, match=r"no space left on device.*TMPDIR"):
+        DiskArray(np.uint16, (1000, 1000)).append(np.ones((1, 1000, 1000)))
+
+
 @pytest.mark.skipif(os.name == "nt", reason="there the array is copied")
 def test_a_process_that_is_started_gets_the_file_and_no_copy() -> None:
     mapped = written(np.arange(2 * 3 * 4).reshape(2, 3, 4))
@@ -80,10 +88,10 @@ def test_a_process_that_is_started_gets_the_file_and_no_copy() -> None:
 def test_memory_does_not_hold_what_was_written() -> None:
     part = np.ones((1000, 64, 64), np.uint16)  # 8 MB
     tracemalloc.start()
-    with disk_array(np.uint16, (64, 64)) as array:
-        for _ in range(8):
-            array.append(part)
-        mapped = array.mapped()
+    array = DiskArray(np.uint16, (64, 64))
+    for _ in range(8):
+        array.append(part)
+    mapped = array.mapped()
     assert mapped.array[-1].sum() == 64 * 64
     assert tracemalloc.get_traced_memory()[1] < 2**20
     tracemalloc.stop()

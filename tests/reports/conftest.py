@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.inference import HarmonicFiller, Inputs, Scorer, Segmenter
+from pipeline.inference import HarmonicFiller, Inputs, ModalityTranslator, Scorer, Segmenter
 from pipeline.inference.change import amounts
 from pipeline.inference.products import Figure, Product, Result
 from pipeline.inference.stored import stored_difference
+from pipeline.networks import SourceTranslators
 from pipeline.preprocessing.grid import Grid
 from pipeline.preprocessing.window import Window, WindowRule
 from pipeline.scans import Scan
@@ -146,11 +147,19 @@ def filled(scan: Scan, lesion: np.ndarray) -> Result:
 
 
 @pytest.fixture
+def translated(scan: Scan) -> Result:
+    """Of a modality translator: an image, which is no version of the scan that it could be compared with."""
+    network = SourceTranslators(("MR",), filters=2, residual_blocks=1)
+    return ModalityTranslator(network, GRID, WindowRule(fixed=(0, 1000)), target_modality="CT")(Inputs(scan))
+
+
+@pytest.fixture
 def sidecar(result: Result) -> dict[str, Any]:
     """What the sidecar of a translator's result says, as `Outputs` writes it."""
     return {
         "Scan": "scan",
         "Product": {"Name": "pseudohealthy", "Kind": "image", "Title": "pseudo-healthy image"},
+        "Pictured": "input · SYNTHETIC pseudo-healthy · difference (orange: removed, blue: added)",
         "Sources": ["scan.nii.gz"],
         "Description": "The scan with the network's pseudo-healthy residual added",
         "SyntheticData": True,

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from pipeline.reports.folder import write_folder_pages, write_run_report
 from pipeline.scans import Scan
 from pipeline.scans.sources import Source, open_sources
 
+DIFFERENCE = "difference (orange: removed, blue: added)"
 PROVENANCE = {"Bundle": "toy", "BundleVersion": "0.1.0"}
 
 
@@ -59,18 +61,25 @@ def run(paths: list[Path], folder: Path, answer: Result) -> Outcome:
 
 
 @pytest.mark.parametrize(
-    ("kind", "column", "title"),
+    ("kind", "column", "title", "pictured"),
     [
-        ("result", "ChangedPercent", "pseudo-healthy image"),
-        ("segmented", "LesionMl", "lesion mask"),
-        ("scored", "brightness", "brightness"),
-        ("filled", "FilledMl", "filled image"),
+        ("result", "ChangedPercent", "pseudo-healthy image", f"SYNTHETIC pseudo-healthy · {DIFFERENCE}"),
+        (
+            "segmented",
+            "LesionMl",
+            "lesion mask",
+            "SYNTHETIC lesion mask (yellow border) · SYNTHETIC head mask (yellow border)",
+        ),
+        ("scored", "brightness", "brightness", ""),
+        ("filled", "FilledMl", "filled image", f"SYNTHETIC filled · {DIFFERENCE}"),
+        ("translated", None, "translated CT image", "SYNTHETIC translated CT"),
     ],
 )
 def test_results_of_every_kind_have_a_page_and_a_row_of_their_numbers(
     kind: str,
-    column: str,
+    column: str | None,
     title: str,
+    pictured: str,
     write_scan: Callable[[str], Path],
     tmp_path: Path,
     request: pytest.FixtureRequest,
@@ -87,9 +96,14 @@ def test_results_of_every_kind_have_a_page_and_a_row_of_their_numbers(
     assert len(pages) == 2
     assert all(f'href="{page}"' in html for page in pages)
     assert html.count("data:image/png;base64,") == 2
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", html)
+    assert captions == [" · ".join(filter(None, ("input", pictured)))] * 2
     rows = list(csv.DictReader((tmp_path / "out" / "scores.csv").open(encoding="utf-8")))
     assert [row["Scan"] for row in rows] == ["one", "two"]
     assert [row["Product"] for row in rows] == [answer.main.name] * 2
+    if column is None:
+        assert not answer.figures
+        return
     expected = next(figure.value for figure in answer.figures if figure.name == column)
     assert [float(row[column]) for row in rows] == [pytest.approx(expected)] * 2
 

@@ -325,7 +325,7 @@ class TestThumbnails:
         html = index_page(tmp_path)
         (data,) = re.findall(r'src="data:image/png;base64,([^"]+)"', html)
         assert len(data) < 20_000
-        assert "input · SYNTHETIC · difference" in html
+        assert "input · SYNTHETIC pseudo-healthy · difference" in html
         picture = Image.open(io.BytesIO(base64.b64decode(data)))
         assert picture.size == (264, 88)
         assert "SYNTHETIC" in picture.info["Warning"]
@@ -409,7 +409,7 @@ class TestFigures:
         assert re.findall(r'<th scope="col" class="number">([^<]+)(?:<br>([^<]+))?</th>', html) == [
             ("Age,", "years"),
             ("Age,", "days"),
-            ("Changed,", "% of edited"),
+            ("Changed share,", "% of edited"),
             ("Changed,", "ml"),
             ("Taken for disease,", "ml"),
             ("Mean change,", "% of window"),

@@ -66,7 +66,7 @@ class TestWhatItTells:
             "SYNTHETIC – research only, not for diagnosis",
             "The scan with the network's pseudo-healthy residual added.",
             "Made of this scan: SYNTHETIC pseudo-healthy image, anomaly map, lesion mask.",
-            "Changed 1.67 % of edited voxels that differ by more than 10 % of the intensity window",
+            "Changed share 1.67 % of edited voxels that differ by more than 10 % of the intensity window",
             "Changed 1.0 ml 1.67 % of the edited tissue; 1.0 ml darker, 0.0 ml brighter",
             "Darker 1.0 ml",
             "Brighter 0.0 ml",

@@ -1,6 +1,8 @@
-"""Scripts are run as users run them."""
+"""Scripts are run as users run them, in this process, which has imported what they need."""
 
-import subprocess
+import contextlib
+import io
+import runpy
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,9 +16,15 @@ def script() -> Callable[..., str]:
 
     def run(name: str, *arguments: object) -> str:
         path = Path(__file__).parents[2] / "scripts" / name
-        command = [sys.executable, str(path), *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        said = io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
+            patch.setattr(sys, "argv", [str(path), *map(str, arguments)])
+            patch.setattr(sys, "path", [str(path.parent), *sys.path])
+            try:
+                runpy.run_path(str(path), run_name="__main__")
+            except SystemExit as stop:
+                if stop.code:
+                    raise AssertionError(f"{name} ended with {stop.code}") from stop
+        return said.getvalue()
 
     return run

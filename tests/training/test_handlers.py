@@ -186,6 +186,41 @@ def test_curves_hold_each_epochs_mean_losses_rates_and_validation(tmp_path):
     assert (tmp_path / "curves.png").is_file()
 
 
+@pytest.mark.parametrize(
+    ("epoch_s", "drawn_after"),
+    [
+        (0.1, [20]),  # a short training has its picture at the end
+        (4, [3, 8, 13, 18, 20]),  # a drawing of a second is made every twenty
+        (60, list(range(1, 21))),
+    ],
+)
+def test_the_picture_of_the_curves_takes_a_small_share_of_the_time(monkeypatch, tmp_path, epoch_s, drawn_after):
+    clock, drawn = [0.0], []
+    monkeypatch.setattr("pipeline.training.handlers.time.monotonic", lambda: clock[0])
+
+    def pass_epoch(engine: PlayerTrainer) -> None:
+        clock[0] += epoch_s
+
+    def draw(curves: Curves) -> None:
+        drawn.append(len(curves.rows))
+        clock[0] += 1
+
+    monkeypatch.setattr(Curves, "_draw", draw)
+    method = Dimming()
+    engine = PlayerTrainer(
+        "cpu",
+        20,
+        DataLoader(samples(1), batch_size=1),  # type: ignore[arg-type]
+        method,
+        {name: SGD(method.networks["dim"].parameters(), lr=0.0) for name in ("dim", "idle")},
+        train_handlers=[Curves(tmp_path)],
+    )
+    engine.add_event_handler(Events.EPOCH_STARTED, pass_epoch)
+    engine.run()
+    assert drawn == drawn_after
+    assert len(rows_of(tmp_path)) == 20
+
+
 def test_a_player_without_a_turn_leaves_its_cell_empty_and_its_mean_counts_its_turns(tmp_path):
     run(Curves(tmp_path), epochs=2, iterations=2)
     first, second = rows_of(tmp_path)
