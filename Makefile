@@ -42,7 +42,7 @@ docs: $(VENV)/.installed
 sbom:
 	DOCKER_BUILDKIT=1 docker build $(DOCKER_BUILD) --file Dockerfile.sbom --output . .
 
-# What the pages of the commands show, made anew on synthetic brains: some ten minutes of a core, and Chromium for three.
+# What the pages of the commands and the cards show, made anew on synthetic brains: some twenty minutes of a core, and Chromium for three.
 pictures: $(VENV)/.installed
 	$(BIN)/python docs/pictures.py
 

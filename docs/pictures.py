@@ -1,9 +1,12 @@
-"""What the commands' pages show, and the lines that make it: `make pictures` writes it anew, in ten minutes of a core.
+"""What the commands' pages and the bundles' cards show, and the lines that make it: `make pictures` writes it anew.
 
 All of it is synthetic: brains of `phs-pipeline phantom`, and networks that were trained on them for a minute. The site
-is built from the files in `docs/images/commands/`, which are kept since networks do not train within a build.
+is built from the files in `docs/images/commands/` and in the bundles, which are kept since networks do not train
+within a build.
 
-    python docs/pictures.py [FOLDER [COMMAND …]]        a folder to work in, kept: what is done there is not done again
+    python docs/pictures.py [FOLDER [NAME …]]        a folder to work in, kept: what is done there is not done again
+
+A NAME is a command, or `cards/BUNDLE`.
 """
 
 import argparse
@@ -26,6 +29,8 @@ from pipeline.cli.main import main as cli_main
 
 ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "docs/images/commands"
+BUNDLES = ROOT / "bundles"
+CARDS = "cards/"  # before the names of bundles
 WIDEST = 900  # pixels of a picture on a page
 WINDOW = (1300, 1000)  # pixels of the browser
 TALLEST = 900
@@ -34,12 +39,12 @@ COLOURS = 192  # of a palette, so that a picture has a few dozen kilobytes
 
 @dataclass(frozen=True)
 class Shown:
-    """What the page of a command shows.
+    """What the page of a command shows, or the card of a bundle.
 
     Attributes:
         lines: commands that make it, run in one folder after those of the commands before.
         picture: file that they make, PNG, or HTML that a browser shows; None for what the last of them prints.
-        caption: what is seen.
+        caption: what is seen; that of a card stands in the card.
     """
 
     lines: tuple[str, ...]
@@ -47,42 +52,47 @@ class Shown:
     caption: str
 
 
-def read_shown() -> dict[str, Shown]:
-    """What `pictures.yml` says of each command."""
-    told = yaml.safe_load((ROOT / "docs/pictures.yml").read_text(encoding="utf-8"))
+def read_shown(name: str) -> dict[str, Shown]:
+    """What `pictures.yml` says of each command, or `cards.yml` of each bundle."""
+    told = yaml.safe_load((ROOT / "docs" / name).read_text(encoding="utf-8"))
     return {
-        name: Shown(tuple(each.get("lines", ())), each.get("picture"), each["caption"]) for name, each in told.items()
+        name: Shown(tuple(each.get("lines", ())), each.get("picture"), each.get("caption", ""))
+        for name, each in told.items()
     }
 
 
-SHOWN = read_shown()
+SHOWN = read_shown("pictures.yml")
+SHOWN_IN_CARDS = read_shown("cards.yml")
+ALL = SHOWN | {f"{CARDS}{bundle}": shown for bundle, shown in SHOWN_IN_CARDS.items()}
 
 
-def made(command: str) -> Path:
-    """The file of the repository that a command's page shows: a picture, or text."""
-    return IMAGES / f"{command}{'.png' if SHOWN[command].picture else '.txt'}"
+def made(name: str) -> Path:
+    """The file of the repository that a command's page or a card (`cards/BUNDLE`) shows: a picture, or text."""
+    if name.startswith(CARDS):
+        return BUNDLES / name.removeprefix(CARDS) / "docs" / f"{name.removeprefix(CARDS)}.png"
+    return IMAGES / f"{name}{'.png' if ALL[name].picture else '.txt'}"
 
 
-def make(command: str, folder: Path) -> None:
-    """Run the lines of a command in a folder, and keep what its page shows.
+def make(name: str, folder: Path) -> None:
+    """Run the lines of a command's page or of a card in a folder, and keep what is shown.
 
     Raises:
         RuntimeError: if a line fails.
     """
-    shown = SHOWN[command]
+    shown = ALL[name]
     printed = ""
     for line in shown.lines:
         code, printed = run(line, folder)
         print(f"$ {line}\n{printed}", flush=True)
-        if code and command != "card":  # whose refusal is what is shown
+        if code and name != "card":  # whose refusal is what is shown
             raise RuntimeError(f"{line}: ended with exit code {code}")
     if shown.picture is None:
-        made(command).write_text(plain(printed, folder), encoding="utf-8")
+        made(name).write_text(plain(printed, folder), encoding="utf-8")
         return
     picture = folder / shown.picture
     if picture.suffix == ".html":
-        picture = photographed(picture, folder / f"{command}.png")
-    kept(picture, made(command))
+        picture = photographed(picture, folder / f"{name}.png")
+    kept(picture, made(name))
 
 
 def run(line: str, folder: Path) -> tuple[int, str]:
@@ -140,16 +150,16 @@ def main() -> None:
     """Make what is not made yet in the folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path, help="a new one if not given, deleted at the end")
-    parser.add_argument("commands", nargs="*", metavar="COMMAND", help="make these alone")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="make these alone")
     given = parser.parse_args()
     folder = given.folder or Path(tempfile.mkdtemp())
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     IMAGES.mkdir(parents=True, exist_ok=True)
-    for command in given.commands or SHOWN:
-        stamp = folder / f".{command}"
+    for name in given.names or ALL:
+        stamp = folder / f".{name.replace('/', '-')}"
         if not stamp.exists():
-            make(command, folder)
+            make(name, folder)
             stamp.touch()
     if given.folder is None:
         shutil.rmtree(folder)

@@ -16,7 +16,7 @@ from pipeline.cli.main import COMMANDS
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "docs"))
 
-from pictures import IMAGES, SHOWN, made  # noqa: E402
+from pictures import BUNDLES, CARDS, IMAGES, SHOWN, SHOWN_IN_CARDS, made  # noqa: E402
 
 PAGES = [*sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("bundles/*/docs/README.md")), ROOT / "README.md"]
 
@@ -73,6 +73,30 @@ def test_a_command_has_a_page_that_shows_what_it_makes_and_how(command: str) -> 
 
 def test_no_other_pictures_of_commands_are_kept() -> None:
     assert {path.name for path in IMAGES.iterdir()} == {made(command).name for command in SHOWN}
+
+
+def pictures_in(card: str) -> list[str]:
+    """The files that a card shows."""
+    return re.findall(r"^!\[[^\]]+\]\(([^)]+\.png)\)$", card, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("bundle", sorted(path.name for path in BUNDLES.iterdir() if path.is_dir()))
+def test_each_card_has_a_picture_that_travels_with_the_bundle(bundle: str) -> None:
+    """In the wheel, in what is exported and in a zoo there are no other files than the bundle's."""
+    docs = BUNDLES / bundle / "docs"
+    shown = pictures_in((docs / "README.md").read_text())
+    assert shown
+    assert {name for name in shown if "/" in name} == set()
+    assert {path.name for path in docs.glob("*.png")} == set(shown)
+    if bundle in SHOWN_IN_CARDS:
+        assert made(f"{CARDS}{bundle}").name in shown
+
+
+@pytest.mark.parametrize("bundle", SHOWN_IN_CARDS)
+def test_a_cards_picture_is_made_by_the_bundle(bundle: str) -> None:
+    lines = [line for line in SHOWN_IN_CARDS[bundle].lines if line.startswith("phs-pipeline ")]
+    assert {line: problem for line in lines if (problem := misspelt(words_of(line), whole=True))} == {}
+    assert bundle in " ".join(lines)
 
 
 def test_messages_are_those_of_the_program() -> None:
