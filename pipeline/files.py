@@ -13,6 +13,7 @@ import tempfile
 import time
 import unicodedata
 import uuid
+import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -278,6 +279,25 @@ def require_regular(path: Path) -> None:
     """
     if not stat.S_ISREG(path.stat().st_mode):
         raise OSError(errno.EINVAL, "is no regular file", str(path))
+
+
+def require_small_archive(path: Path, most: int) -> None:
+    """Refuse what readers of arrays would unpack into memory without end.
+
+    Args:
+        path: of a zip archive, such as an `.npz` file.
+        most: bytes that all of it may unpack to.
+
+    Raises:
+        OSError: if it is no regular file.
+        ValueError: if it holds more.
+        zipfile.BadZipFile: if it is no archive.
+    """
+    require_regular(path)
+    with zipfile.ZipFile(path) as archive:
+        size = sum(member.file_size for member in archive.infolist())
+    if size > most:
+        raise ValueError(f"{size} bytes, expected at most {most}")
 
 
 def read_json(path: Path) -> dict[str, Any]:
