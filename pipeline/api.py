@@ -290,7 +290,7 @@ def _one(loaded: Loaded, volume: Volume, mask: Volume | None, affine: ArrayLike 
         image=products[result.main.name],
         products=products,
         figures={figure.name: figure.value for figure in result.figures},
-        notes=(*scan.notes, *result.notes),
+        notes=tuple(result.notes),
         warnings=(*check.warnings, *result.warnings),
         provenance={**loaded.provenance, **about},
         result=result,

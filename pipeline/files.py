@@ -13,6 +13,7 @@ import tempfile
 import time
 import unicodedata
 import uuid
+import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,8 @@ def _machine() -> str:
 # Who writes it: the machine, and the process.
 MACHINE = _machine()
 WRITER = re.compile(r"(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-z_]{8}(-(?P<name>.*))?", re.DOTALL)
+# Folders in which this process has looked for what killed ones have left.
+_swept: set[Path] = set()
 UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOTEMPTY,
     errno.ENAMETOOLONG, errno.EFBIG, errno.EIO)  # fmt: skip
 
@@ -54,8 +57,8 @@ def written_aside(path: Path) -> Iterator[Path]:
     """Give a temporary name in the folder of `path`, renamed to `path` when the block ends without error.
 
     The temporary name keeps the suffixes of `path` (writers choose the format by them). Whatever ends the block
-    early, the temporary file is removed; a killed process leaves only files named `.partial-*`, which the next
-    run never reads.
+    early, the temporary file is removed; a killed process leaves only files named `.partial-*`, which are never read,
+    and go when the next process writes into their folder.
 
     Raises:
         OutputError: if `path` cannot be written, or the disk is full.
@@ -64,6 +67,7 @@ def written_aside(path: Path) -> Iterator[Path]:
     aside = path.with_name(f"{PARTIAL}{MACHINE}-{os.getpid()}-{uuid.uuid4().hex[:8]}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path.parent)
         yield aside
         aside.replace(path)
     except OSError as error:
@@ -82,19 +86,21 @@ def is_partial(path: Path) -> bool:
     return path.name.startswith(PARTIAL)
 
 
-def remove_partials(paths: Iterable[Path]) -> None:
-    """Remove what killed processes have left of these files or folders."""
-    names = {path.name: path.parent for path in paths}
-    for folder in set(names.values()):
-        for left in folder.glob(f"{PARTIAL}*"):
-            writer = WRITER.fullmatch(left.name.removeprefix(PARTIAL))
-            if writer and writer["name"] in names and _is_left(left, writer):
-                _remove(left)
-
-
 def remove_left(folder: Path) -> None:
     """Remove what killed processes have left anywhere below a folder."""
-    for left in folder.rglob(f"{PARTIAL}*"):
+    _remove_dead(folder.rglob(f"{PARTIAL}*"))
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed processes have left in a folder, the first time that this one writes there."""
+    if folder.absolute() not in _swept:
+        _swept.add(folder.absolute())
+        with contextlib.suppress(OSError):
+            _remove_dead(folder.glob(f"{PARTIAL}*"))
+
+
+def _remove_dead(partials: Iterable[Path]) -> None:
+    for left in partials:
         writer = WRITER.fullmatch(left.name.removeprefix(PARTIAL))
         if writer and _is_left(left, writer):
             _remove(left)
@@ -280,6 +286,25 @@ def require_regular(path: Path) -> None:
         raise OSError(errno.EINVAL, "is no regular file", str(path))
 
 
+def require_small_archive(path: Path, most: int) -> None:
+    """Refuse what readers of arrays would unpack into memory without end.
+
+    Args:
+        path: of a zip archive, such as an `.npz` file.
+        most: bytes that all of it may unpack to.
+
+    Raises:
+        OSError: if it is no regular file.
+        ValueError: if it holds more.
+        zipfile.BadZipFile: if it is no archive.
+    """
+    require_regular(path)
+    with zipfile.ZipFile(path) as archive:
+        size = sum(member.file_size for member in archive.infolist())
+    if size > most:
+        raise ValueError(f"{size} bytes, expected at most {most}")
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file; empty if there is no such file or none in it that can be read."""
     try:
@@ -302,6 +327,7 @@ def require_empty(
     Raises:
         UsageError: if it holds something or is no folder.
     """
+    _sweep(folder)
     if folder.exists() and not overwrite and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder}: exists and is not empty; {remedy}")
 

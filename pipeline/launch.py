@@ -32,7 +32,7 @@ from pipeline.bundles import (
     refuse_links,
 )
 from pipeline.errors import PipelineError, UsageError
-from pipeline.files import remove_left, remove_partials, require_empty, sha256, write_json, written_aside
+from pipeline.files import remove_left, require_empty, sha256, write_json, written_aside
 from pipeline.networks.dcgan import CLASSES
 from pipeline.preprocessing.cohort_format import COHORT_FILE, Cohort, known_patients, patient_hashes, read_cohort
 from pipeline.preprocessing.domain import describe
@@ -110,7 +110,6 @@ def _start(
     first = rank() == 0
     if first:
         require_empty(run, remedy="give --resume to go on with it, or another folder")
-        remove_partials([run])
     # Written aside: a run's folder holds all of its configs, and what was built from them, or is not there.
     with written_aside(run) if first else contextlib.nullcontext(run) as aside:
         if first:

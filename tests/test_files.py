@@ -19,7 +19,7 @@ from pipeline.files import (
     PARTIAL,
     SCRATCH,
     read_json,
-    remove_partials,
+    require_empty,
     scratch_folder,
     sha256,
     table_cell,
@@ -141,21 +141,28 @@ class TestKilled:
         process.wait()
         return process.pid
 
-    def test_what_a_killed_process_left_of_a_file_goes_and_what_others_write_stays(
+    def test_what_a_killed_process_left_goes_when_another_writes_there_and_what_others_write_stays(
         self, dead: int, tmp_path: Path
     ) -> None:
         kept = [
             f"{PARTIAL}{MACHINE}-{os.getpid()}-0123abcd-a.txt",
-            f"{PARTIAL}{MACHINE}-{dead}-0123abcd-b.txt",
             f"{PARTIAL}{'0' * 8}-{dead}-0123abcd-a.txt",
             f"{PARTIAL}a.txt",
         ]
         long_ago = tmp_path / f"{PARTIAL}{'0' * 8}-1-0123abcd-c.txt"
         for name in (*kept, f"{PARTIAL}{MACHINE}-{dead}-0123abcd-a.txt", long_ago.name):
             (tmp_path / name).write_text("half")
+        half_folder = tmp_path / f"{PARTIAL}{MACHINE}-{dead}-0123abcd-run"
+        half_folder.mkdir()
+        (half_folder / "a.txt").write_text("half")
         os.utime(long_ago, (0, 0))
-        remove_partials([tmp_path / "a.txt", tmp_path / "c.txt"])
-        assert names(tmp_path) == sorted(kept)
+        write_text(tmp_path / "new.txt", "whole")
+        assert names(tmp_path) == sorted([*kept, "new.txt"])
+
+    def test_a_folder_that_holds_nothing_else_is_empty(self, dead: int, tmp_path: Path) -> None:
+        (tmp_path / f"{PARTIAL}{MACHINE}-{dead}-0123abcd-table.csv").write_text("half")
+        require_empty(tmp_path)
+        assert names(tmp_path) == []
 
     def test_unpacked_scans_of_a_killed_process_go(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
@@ -215,7 +222,7 @@ class TestContainers:
         first = start(work, before=5)
         assert first.stdout is not None
         first.stdout.readline()
-        start("remove_partials([Path('a.txt')])", before=0).communicate()
+        start("write_text(Path('b.txt'), 'whole')", before=0).communicate()
         first.communicate("")
         assert (tmp_path / "a.txt").read_text() == "half"
 

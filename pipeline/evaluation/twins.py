@@ -1,6 +1,5 @@
 """The images behind a report: each volume's pathological slices with their pseudo-healthy twins."""
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from pipeline.errors import UsageError
 from pipeline.evaluation.volumes import Volume
-from pipeline.files import require_regular, written_aside
+from pipeline.files import require_small_archive, written_aside
 from pipeline.preprocessing.cohort_format import LEVELS
 
 FOLDER = "twins"
@@ -95,11 +94,7 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
     Raises:
         ValueError: if they are not, or larger than any volume; numpy and zipfile raise further ones.
     """
-    require_regular(path)
-    with zipfile.ZipFile(path) as archive:
-        size = sum(member.file_size for member in archive.infolist())
-    if size > MOST_BYTES:
-        raise ValueError(f"{size} bytes")
+    require_small_archive(path, MOST_BYTES)
     with np.load(path, allow_pickle=False) as stored:
         arrays = {name: stored[name] for name in KINDS}
     shape = arrays["image"].shape

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from pipeline import __version__
 from pipeline.errors import PipelineError, ScanError, UsageError
-from pipeline.files import read_json, remove_partials, sha256, write_json, write_text
+from pipeline.files import read_json, sha256, write_json, write_text
 from pipeline.inference.bids import bids_sidecar, derivative_folder
 from pipeline.inference.methods_text import methods_text
 from pipeline.inference.products import Product, ProductKind, Result
@@ -260,7 +260,6 @@ class Outputs:
                 path.unlink()
         for folder in {*bases, *(path.parent for path in files)} - {self.folder}:
             remove_series(folder)
-        remove_partials([*files, *bases])
 
     def _recorded(self) -> list[Path]:
         """The files that the sidecar there names and that are this scan's by their names."""

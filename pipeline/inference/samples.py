@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline import __version__
 from pipeline.errors import UsageError
-from pipeline.files import remove_partials, sha256, write_json
+from pipeline.files import sha256, write_json
 from pipeline.identity import NAME
 from pipeline.inference.outputs import WARNING
 from pipeline.inference.sampler import Sampler, Samples, masks_on
@@ -143,10 +143,9 @@ def write_samples(
 def _remove_earlier(folder: Path) -> None:
     """The sidecar first: without it, nothing says that the rest is complete."""
     (folder / SIDECAR).unlink(missing_ok=True)
-    ours = [path for path in folder.glob("sample-*") if SAMPLE.fullmatch(path.name) and says_ours(path)]
-    for path in ours:
-        path.unlink()
-    remove_partials([*ours, folder / PICTURE, folder / SIDECAR])
+    for path in folder.glob("sample-*"):
+        if SAMPLE.fullmatch(path.name) and says_ours(path):
+            path.unlink()
 
 
 def _write_slice(path: Path, pixels: NDArray[np.generic], spacing_mm: float) -> None:

@@ -7,10 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import zoom
 
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, first_line
+from pipeline.files import require_small_archive
 
 Pictures = NDArray[np.uint8]
 
+# Of a file of digits; MNIST's 70,000 have 55 MB.
+MOST_BYTES = 1 << 30
 SIDE = 28
 INK_SIDE = 20  # MNIST's digits fill 20 of 28 pixels
 CROP = 10
@@ -53,12 +56,13 @@ def read_digits(file: Path) -> Digits:
         UsageError: if it holds something else.
     """
     try:
+        require_small_archive(file, MOST_BYTES)
         with np.load(file, allow_pickle=False) as content:
             images, labels = content["images"], content["labels"]
-    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+    except Exception as error:  # numpy and zipfile raise whatever their parsers stumble over
         raise UsageError(
-            f"{file}: cannot be read as digits ({error}), expected an .npz file with images (N, 28, 28) and labels "
-            "(N,); leave --digits out to use those of scikit-learn"
+            f"{file}: cannot be read as digits ({first_line(error)}), expected an .npz file with images (N, 28, 28) "
+            "and labels (N,); leave --digits out to use those of scikit-learn"
         ) from error
     shaped = images.ndim == 3 and images.shape[1:] == (SIDE, SIDE) and labels.shape == images.shape[:1]
     if not shaped or images.dtype != np.uint8 or not np.isin(labels, range(10)).all():

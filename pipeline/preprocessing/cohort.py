@@ -439,6 +439,7 @@ def preprocess_case(case: Case, directory: Path, settings: Settings) -> _Finishe
     scan = _read(case.image, case.volumes.get("image"))
     refuse_synthetic(scan, settings)
     lesion, notes = _lesion(case, scan, settings)
+    notes = [*(f"{case.image.name}: {note}" for note in scan.notes), *notes]
     intensities = scan.intensities()
     first, last = settings.slab.range(len(scan.axial(scan.stored)), scan.axial_spacing_mm[0])
     volumes: dict[str, NDArray[np.generic]] = {}

@@ -1,5 +1,6 @@
 """NRRD, MetaImage, MINC, GIPL and NIfTI pairs in, through SimpleITK."""
 
+import os
 import re
 import zlib
 from collections.abc import Sequence
@@ -67,7 +68,7 @@ def read_image(path: Path) -> Scan:
     size = sum(file.stat().st_size for file in files)
     most_bytes = min(MOST_BYTES, size * (DEFLATE_LIMIT if _may_be_compressed(path) else 1))
     with scratch_folder() as folder:
-        image = read_with_itk([path], READERS[suffix(path)], most_bytes, folder)[0]
+        image = read_with_itk([_named_in_utf8(path, files, folder)], READERS[suffix(path)], most_bytes, folder)[0]
         if image.problem:
             raise ScanError(
                 f"{path}: found a file that {image.problem}, expected one volume of real numbers that fits its {size} "
@@ -94,6 +95,18 @@ def read_image(path: Path) -> Scan:
         lps = RAS_FROM_LPS @ _nifti_header(path).get_best_affine()
     scan = scan_from_lps(stored, lps, path)
     return replace(scan, notes=(note,)) if note else scan
+
+
+def _named_in_utf8(path: Path, files: Sequence[Path], folder: Path) -> Path:
+    """The file itself, or a link of ours to one whose name or folder is no UTF-8, which ITK does not take."""
+    try:
+        os.fspath(path.absolute()).encode()
+    except UnicodeEncodeError:
+        named = folder / f"image{suffix(path)}"
+        for file in files:  # the voxels' file is called as the header says
+            (named if file == path else folder / file.name).symlink_to(file.absolute())
+        return named
+    return path
 
 
 def _assumed(path: Path) -> str | None:

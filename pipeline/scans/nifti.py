@@ -1,6 +1,7 @@
 """NIfTI in and out with nibabel: what comes out lies on the grid of what went in."""
 
 import gzip
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from pipeline.errors import ScanError, UsageError, first_line
 from pipeline.files import written_aside
 from pipeline.scans.pointer import check_fetched
-from pipeline.scans.scan import SPACING_LIMITS_MM, Scan
+from pipeline.scans.scan import SPACING_LIMITS_MM, Scan, apart_mm, is_same_place
 
 # Deflate cannot compress better than 1032:1, so a header that claims more than that lies about its size.
 DEFLATE_LIMIT = 1032
@@ -92,7 +93,7 @@ def read_nifti(path: Path, constant_ok: bool = False, volume: int | None = None)
     )
     if not constant_ok:
         _check_varies(scan)
-    return scan
+    return _noted(scan)
 
 
 def unscaled(voxels: ArrayProxy, path: Path) -> NDArray[np.generic]:
@@ -203,7 +204,22 @@ def from_image(image: nib.Nifti1Image, origin: Path, constant_ok: bool = False) 
     )
     if not constant_ok:
         _check_varies(scan)
-    return scan
+    return _noted(scan)
+
+
+def _noted(scan: Scan) -> Scan:
+    """With a note where the header places the voxels twice, in different places: programs differ in which they take."""
+    header = scan.header
+    if not (header["qform_code"] > 0 and header["sform_code"] > 0):
+        return scan
+    try:
+        qform = header.get_qform()
+    except ValueError:  # no rotation
+        return replace(scan, notes=("the header's qform is damaged; its sform was taken",))
+    if is_same_place(qform, scan):
+        return scan
+    apart = apart_mm(qform, scan)
+    return replace(scan, notes=(f"the header's qform and sform lie up to {apart:.3g} mm apart; the sform was taken",))
 
 
 def _check_varies(scan: Scan) -> None:

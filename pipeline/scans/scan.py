@@ -189,7 +189,7 @@ def on_grid_of(scan: Scan, other: Scan) -> Scan:
     header = other.header.copy()
     affine = other.affine @ nib.orientations.inv_ornt_aff(turn, other.shape)
     stored = nib.apply_orientation(other.stored, turn)
-    if np.isnan(turn).any() or stored.shape != scan.shape or _apart_mm(affine, scan) > _tolerance_mm(scan):
+    if np.isnan(turn).any() or stored.shape != scan.shape or not is_same_place(affine, scan):
         return other
     header.set_data_shape(stored.shape)
     header.set_qform(affine, int(header["qform_code"]))
@@ -197,7 +197,12 @@ def on_grid_of(scan: Scan, other: Scan) -> Scan:
     return replace(other, stored=stored, header=header)
 
 
-def _apart_mm(affine: NDArray[np.float64], scan: Scan) -> float:
+def is_same_place(affine: NDArray[np.float64], scan: Scan) -> bool:
+    """Whether an affine puts the scan's voxels where the scan's own does; see `check_same_grid`."""
+    return apart_mm(affine, scan) <= _tolerance_mm(scan)
+
+
+def apart_mm(affine: NDArray[np.float64], scan: Scan) -> float:
     """How far a corner of a grid of the scan's shape lies from the same corner of the scan's, at most."""
     corners = np.array(list(itertools.product(*((0, size - 1) for size in scan.shape))))
     apart = apply_affine(affine, corners) - apply_affine(scan.affine, corners)
@@ -225,9 +230,9 @@ def check_same_grid(scan: Scan, other: Scan, kind: str) -> None:
     remedy = f"resample it onto the grid of {scan.origin} or take the scan that it was made on"
     if other.shape != scan.shape:
         raise ScanError(f"{other.origin}: the {kind} has shape {other.shape}, expected {scan.shape}; {remedy}")
-    apart_mm = _apart_mm(other.affine, scan)
-    if apart_mm > _tolerance_mm(scan):
-        raise ScanError(f"{other.origin}: the {kind} lies up to {apart_mm:.3g} mm away from the scan; {remedy}")
+    if not is_same_place(other.affine, scan):
+        apart = apart_mm(other.affine, scan)
+        raise ScanError(f"{other.origin}: the {kind} lies up to {apart:.3g} mm away from the scan; {remedy}")
 
 
 def check_labels(mask: Scan) -> None:

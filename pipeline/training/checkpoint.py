@@ -253,7 +253,7 @@ def load_tensors(path: Path) -> Any:
     """
     try:
         require_regular(path)
-        _refuse_compressed(path)
+        _check_archive(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UsageError(f"{path}: no such file, expected weights; check the path") from error
@@ -264,13 +264,17 @@ def load_tensors(path: Path) -> Any:
         ) from error
 
 
-def _refuse_compressed(path: Path) -> None:
-    """Torch stores tensors as they are; an archive that holds more than its file's bytes was made to fill memory.
+def _check_archive(path: Path) -> None:
+    """Refuse what torch would take: it unpacks without limit, and does not look at the checksums.
+
+    Torch stores tensors as they are; an archive that holds more than its file's bytes was made to fill memory.
 
     Raises:
-        ValueError: if it does.
+        ValueError: if it is such an archive, or a bit of it was flipped.
     """
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             if sum(member.file_size for member in archive.infolist()) > path.stat().st_size:
                 raise ValueError("compressed tensors")
+            if archive.testzip() is not None:
+                raise ValueError("a checksum that is not of its tensor")

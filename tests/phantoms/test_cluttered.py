@@ -1,6 +1,8 @@
 """Cluttered MNIST as GenSeg describes it (Section 4.1), and the cohort of it that `preprocess` takes."""
 
 import csv
+import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -212,11 +214,37 @@ def test_other_files_are_refused_in_one_sentence(tmp_path, content):
         read_digits(tmp_path / "digits.npz")
 
 
-@pytest.mark.parametrize("name", ["nothing.npz", "text.npz"])
-def test_what_is_no_file_of_arrays_is_refused(tmp_path, name):
-    (tmp_path / "text.npz").write_text("1 2 3")
+def cut(path: Path, whole: bytes) -> None:
+    path.write_bytes(whole[:-200])
+
+
+def flipped(path: Path, whole: bytes) -> None:
+    path.write_bytes(whole[:1000] + b"\1" + whole[1001:])
+
+
+def bomb(path: Path, whole: bytes) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("images.npy", whole + bytes(1 << 21))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path, whole: None,
+        lambda path, whole: path.write_text("1 2 3"),
+        lambda path, whole: os.mkfifo(path),
+        cut,
+        flipped,
+        bomb,
+    ],
+    ids=["nothing", "text", "pipe", "cut", "flipped bit", "bomb"],
+)
+def test_what_is_no_file_of_arrays_is_refused(tmp_path, monkeypatch, damage):
+    monkeypatch.setattr("pipeline.phantoms.cluttered.MOST_BYTES", 1 << 20)
+    np.savez(tmp_path / "whole.npz", images=np.zeros((4, 28, 28), np.uint8), labels=np.zeros(4, int))
+    damage(tmp_path / "digits.npz", (tmp_path / "whole.npz").read_bytes())
     with pytest.raises(UsageError, match="cannot be read as digits"):
-        read_digits(tmp_path / name)
+        read_digits(tmp_path / "digits.npz")
 
 
 def test_the_command_writes_the_cohort_and_says_so_in_one_line(tmp_path):

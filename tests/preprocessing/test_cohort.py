@@ -222,6 +222,18 @@ class TestSplits:
             run(cohort, tmp_path / "out", Settings(split=split))
         assert not (tmp_path / "out").exists()
 
+    def test_what_was_assumed_of_a_scan_s_place_is_told(self, cohort: Path, tmp_path: Path) -> None:
+        path = next(path for path in sorted(cohort.rglob("*_FLAIR.nii.gz")) if "derivatives" not in path.parts)
+        image = nib.load(path)
+        image = nib.Nifti1Image(np.asarray(image.dataobj), image.affine, image.header)
+        image.set_sform(image.affine, 1)
+        moved = image.affine.copy()
+        moved[0, 3] += 30
+        image.header.set_qform(moved, 1)
+        nib.save(image, path)
+        notes = run(cohort, tmp_path / "out").notes
+        assert f"{path.name}: the header's qform and sform lie up to 30 mm apart; the sform was taken" in notes
+
     def test_one_patient_cannot_be_split(self, tmp_path: Path) -> None:
         lay(tmp_path / "cohort", "sub-01_ses-1")
         lay(tmp_path / "cohort", "sub-01_ses-2")

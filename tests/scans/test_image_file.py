@@ -1,6 +1,7 @@
 """Formats that SimpleITK reads: values and geometry stay, and files that lie are refused before they are believed."""
 
 import gzip
+import os
 import random
 from pathlib import Path
 
@@ -46,6 +47,16 @@ class TestVolume:
         corner = made.TransformIndexToPhysicalPoint((4, 3, 2))
         np.testing.assert_allclose(apply_affine(scan.affine, (4, 3, 2)), np.multiply(corner, (-1, -1, 1)), atol=1e-5)
         assert (int(scan.header["qform_code"]), int(scan.header["sform_code"])) == (1, 1)
+
+    @pytest.mark.skipif(os.name == "nt", reason="names are of bytes elsewhere")
+    @pytest.mark.parametrize("name", [b"m\xfcller.nrrd", b"m\xfcller/scan.mhd"])
+    def test_names_may_be_of_any_bytes(self, name: bytes, tmp_path: Path) -> None:
+        made = image()
+        path = tmp_path / os.fsdecode(name)
+        path.parent.mkdir(exist_ok=True)
+        for file in files_of(written(made, tmp_path / f"scan{path.suffix}")):
+            file.rename(path if file.suffix == path.suffix else path.with_name(file.name))
+        np.testing.assert_array_equal(read_image(path).stored, SimpleITK.GetArrayFromImage(made).T)
 
     def test_nifti_pair_lies_where_nibabel_puts_it(self, tmp_path: Path) -> None:
         written(image("float32"), tmp_path / "whole.nii")

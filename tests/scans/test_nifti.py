@@ -144,7 +144,23 @@ class TestSameGrid:
         image = nib.Nifti1Image(np.arange(8, dtype=np.int16).reshape(2, 2, 2), None)
         image.header.set_qform(np.diag([2.0, 2, 2, 1]), code=1)
         image.header.set_sform(np.diag([3.0, 3, 3, 1]), code=2)
-        assert read_nifti(as_written_by_a_scanner(image, tmp_path / "a.nii")).spacing_mm == (3, 3, 3)
+        scan = read_nifti(as_written_by_a_scanner(image, tmp_path / "a.nii"))
+        assert scan.spacing_mm == (3, 3, 3)
+        assert scan.notes == ("the header's qform and sform lie up to 1.73 mm apart; the sform was taken",)
+
+    def test_nothing_is_noted_of_forms_that_agree_or_of_one_alone(self, tmp_path: Path) -> None:
+        for code in (0, 1):
+            image = nib.Nifti1Image(np.arange(8, dtype=np.int16).reshape(2, 2, 2), None)
+            image.header.set_qform(np.diag([-2.0, 2, 2, 1]), code=code)
+            image.header.set_sform(np.diag([-2.0, 2, 2, 1]), code=1)
+            assert read_nifti(as_written_by_a_scanner(image, tmp_path / "a.nii")).notes == ()
+
+    def test_a_qform_that_is_no_rotation_is_noted(self, tmp_path: Path) -> None:
+        image = nib.Nifti1Image(np.arange(8, dtype=np.int16).reshape(2, 2, 2), np.eye(4))
+        image.header["qform_code"] = 1
+        image.header["quatern_b"] = 7
+        (note,) = read_nifti(as_written_by_a_scanner(image, tmp_path / "a.nii")).notes
+        assert "qform is damaged" in note
 
     def test_the_same_voxels_give_the_same_bytes(self, tmp_path: Path) -> None:
         scan = read_nifti(save(tmp_path / "a.nii.gz", volume()))

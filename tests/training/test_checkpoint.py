@@ -217,6 +217,17 @@ def test_a_truncated_checkpoint_is_one_sentence(tmp_path):
         load_tensors(path)
 
 
+def test_a_flipped_bit_in_weights_is_one_sentence(tmp_path):
+    """Torch reads such tensors as if nothing had happened."""
+    path = tmp_path / "model.pt"
+    torch.save({"weight": torch.ones(1000)}, path)
+    ones = torch.ones(1000).numpy().tobytes()
+    path.write_bytes(path.read_bytes().replace(ones, ones[:10] + bytes([ones[10] ^ 64]) + ones[11:]))
+    assert not torch.equal(torch.load(path, weights_only=True)["weight"], torch.ones(1000))
+    with pytest.raises(UsageError, match="not a weights file that can be loaded safely"):
+        load_tensors(path)
+
+
 @pytest.mark.parametrize("content", [torch.zeros(3), [1, 2], {}, {"networks": {}}, {"networks": None}, "text"])
 def test_a_file_that_is_no_checkpoint_is_one_sentence(tmp_path, content):
     torch.save(content, tmp_path / "checkpoint.pt")
