@@ -222,7 +222,7 @@ def conclude(output: Path, counts: Mapping[str, int], index: Path | None, refere
     say(f"{output}: {written} written, {skipped} done before, {failed} failed{left_out}")
     if index is not None:
         say(f"look at {index}")
-    say(f"Synthetic images for research, not for diagnosis. Please cite: {reference}")
+    say(f"Results are synthetic, for research, not for diagnosis. Please cite: {reference}")
     if failed:
         raise ScanError(f"{failed} of {sum(counts.values())} scan(s) failed, for the reasons above")
 
