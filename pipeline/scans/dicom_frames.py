@@ -28,7 +28,7 @@ from pydicom.uid import (
 )
 from pydicom.valuerep import STANDARD_VR
 
-from pipeline.scans.scan import DicomSlice
+from pipeline.scans.scan import SPACING_LIMITS_MM, DicomSlice
 
 # pydicom's warnings quote the values that it stumbles over, and a value may be a patient's name.
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
@@ -412,6 +412,12 @@ def _stored_type(attributes: Dataset) -> np.dtype[Any]:
 def _placed(frame: Frame, get: Callable[[str], Any], parts: tuple[str, ...]) -> Frame:
     frame = _in_space(frame, get)
     spacing = _numbers(get("PixelSpacing"), "PixelSpacing", 2)
+    low, high = SPACING_LIMITS_MM
+    if not ((spacing >= low) & (spacing <= high)).all():
+        raise _FaultError(
+            f"found a PixelSpacing of {spacing[0]:g} and {spacing[1]:g} in {frame.place.file.name}, expected {low:g} "
+            f"to {high:g} mm; export the series again"
+        )
     rescale = [get("RescaleSlope"), get("RescaleIntercept")]
     slope, intercept = (
         default if value is None else float(value) for value, default in zip(rescale, (1.0, 0.0), strict=True)

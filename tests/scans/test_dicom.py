@@ -260,6 +260,8 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("no ImagePositionPatient", {"ImagePositionPatient": [1, 2]}),
     ("no ImageOrientationPatient", {"ImageOrientationPatient": None}),
     ("no PixelSpacing", {"PixelSpacing": None}),
+    ("found a PixelSpacing of 0 and 0 in ", {"PixelSpacing": [0, 0]}),
+    ("found a PixelSpacing of -1 and 1 in ", {"PixelSpacing": [-1, 1]}),
     ("perpendicular", {"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}),
     ("perpendicular", {"ImageOrientationPatient": [0, 0, 0, 0, 0, 0]}),
     ("perpendicular", {"ImageOrientationPatient": [2, 0, 0, 0, 2, 0]}),
