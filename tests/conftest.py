@@ -144,6 +144,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings whose curves are not drawn; that they are, tests/training/test_handlers.py and test_launch.py say."""
+    monkeypatch.setattr("pipeline.training.Curves._draw", lambda curves: None)
+
+
+@pytest.fixture
 def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Unnamed temporary files lie on a disk without space."""
     if not Path("/dev/full").exists():

@@ -1,6 +1,8 @@
 """Commands that documents show: found in their text, parsed by Click without being run, or run as a reader would."""
 
+import multiprocessing
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -62,15 +64,32 @@ def steps(script: str) -> Iterator[list[str] | str]:
 
 
 def run(step: list[str] | str) -> None:
-    """Run a command of ours in this process, any other one or a script in a process of its own."""
+    """Run a command of ours in this process, any other one, a module or a script in a process of its own."""
     if not isinstance(step, str) and step[0] == "phs-pipeline":
         with pytest.raises(SystemExit) as stop:
             main(step[1:])
         assert not stop.value.code, step
         return
+    if not isinstance(step, str) and step[:2] == ["python", "-m"]:
+        run_module(step[2:])
+        return
     command = ["bash", "-euo", "pipefail", "-c", step] if isinstance(step, str) else [sys.executable, *step[1:]]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{step}\n{done.stdout}\n{done.stderr}"
+
+
+def run_module(words: list[str]) -> None:
+    """`python -m …` in a process of its own, forked by a server that has imported torch and MONAI once."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["monai.bundle", "pipeline.bundles", "pipeline.launch"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", words)
+        process = context.Process(
+            target=runpy.run_module, args=(words[0],), kwargs={"run_name": "__main__", "alter_sys": True}
+        )
+        process.start()
+    process.join(600)
+    assert process.exitcode == 0, words
 
 
 def bash_lines(text: str) -> list[str]:

@@ -2,8 +2,6 @@
 
 import functools
 import json
-import multiprocessing
-import runpy
 import shutil
 import subprocess
 import sys
@@ -12,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from shown_commands import run_module
 
 from pipeline.bundles import Bundle, list_bundles, read_config
 
@@ -23,6 +22,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent == Path(__file__).parent and "run" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(undrawn: None) -> None:
+    """Pictures of curves would take half as long as these trainings."""
 
 
 @pytest.fixture(scope="session", params=list_bundles(), ids=lambda bundle: bundle.name)
@@ -101,30 +105,20 @@ def run(
     from pipeline.launch import train
 
     folder = tmp_path_factory.mktemp("runs") / trainable.name
-    train(trainable, cohort_for(trainable), folder, ["laptop"], small(trainable))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.training.Curves._draw", lambda curves: None)
+        train(trainable, cohort_for(trainable), folder, ["laptop"], small(trainable))
     return folder
 
 
 @pytest.fixture
 def monai_run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """`python -m monai.bundle run …` in a process of its own, or under torchrun in several."""
-    # A server that has imported torch and MONAI once forks the processes.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["monai.bundle", "pipeline.bundles", "pipeline.launch"])
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
     def start(*arguments: str, processes: int = 1) -> None:
         if processes == 1:
-            with monkeypatch.context() as patch:
-                patch.setattr(sys, "argv", ["monai.bundle", "run", *arguments])
-                started = context.Process(
-                    target=runpy.run_module,
-                    args=("monai.bundle",),
-                    kwargs={"run_name": "__main__", "alter_sys": True},
-                )
-                started.start()
-            started.join(600)
-            assert started.exitcode == 0
+            run_module(["monai.bundle", "run", *arguments])
         else:
             torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
             command = [sys.executable, *torchrun, "-m", "monai.bundle", "run", *arguments]

@@ -257,16 +257,20 @@ def test_a_run_on_whole_volumes_learns_from_all_their_slices_and_works_on_the_wh
     assert getattr(predictor, "slab", None) in (None, WHOLE)
 
 
-def test_the_kind_that_the_config_names_is_the_one_that_is_built_and_that_metadata_say(bundle, small):
-    predictor = build(bundle, ("predictor",), given={**small(bundle), "device": "cpu"})["predictor"]
+@pytest.fixture(scope="module")
+def predictor(bundle, small):
+    """The main one, as it is without weights."""
+    return build(bundle, ("predictor",), given={**small(bundle), "device": "cpu"})["predictor"]
+
+
+def test_the_kind_that_the_config_names_is_the_one_that_is_built_and_that_metadata_say(bundle, predictor):
     assert predictor.kind == kind_of(bundle)
     assert bundle.metadata["network_data_format"]["outputs"]["pred"]["type"] in predictor.output_types
     assert bool(predictor.networks) == bundle.trainable
 
 
 @pytest.mark.parametrize("kind", sorted(COMMANDS))
-def test_a_command_that_is_for_another_kind_says_which_command_is(bundle, kind, small):
-    predictor = build(bundle, ("predictor",), given={**small(bundle), "device": "cpu"})["predictor"]
+def test_a_command_that_is_for_another_kind_says_which_command_is(bundle, kind, predictor):
     if kind == kind_of(bundle):
         check_kind(bundle, predictor, kind)
     else:

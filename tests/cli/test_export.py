@@ -212,7 +212,7 @@ def test_generators_of_several_resolutions_become_torchscript(
     noise = torch.randn(5, 100)
     made = torch.jit.load(out / "models" / "model.ts")(noise)
     assert made.shape == (5, 1, 32, 48)
-    assert made.std() > 0.01
+    assert len(made.unique()) > 100
     torch.testing.assert_close(made, networks_of(bundle)["model"](noise))
 
 

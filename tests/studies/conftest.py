@@ -7,6 +7,11 @@ import pytest
 from pipeline.training import CheckpointSaver, PlayerTrainer
 
 
+@pytest.fixture(autouse=True)
+def no_pictures(undrawn: None) -> None:
+    """Pictures of curves would take half as long as these trainings."""
+
+
 @pytest.fixture
 def epochs_trained(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
     """Epochs saved from now on, in a list; the process is stopped after the given number of them."""
