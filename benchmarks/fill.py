@@ -20,10 +20,13 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+# What is typed, the kind of predictor, the bundle, and the precision of its networks.
 COMMANDS = {
-    "harmonic": ("fill -b harmonic", "filler", "harmonic"),
-    "fill": ("fill", "filler", "fill"),
-    "synthesize": ("synthesize", "translator", "lesion+fill"),
+    "harmonic": ("fill -b harmonic", "filler", "harmonic", "float32"),
+    "fill": ("fill", "filler", "fill", "float32"),
+    "fill_bfloat16": ("fill --precision bfloat16", "filler", "fill", "bfloat16"),
+    "synthesize": ("synthesize", "translator", "lesion+fill", "float32"),
+    "synthesize_bfloat16": ("synthesize --precision bfloat16", "translator", "lesion+fill", "bfloat16"),
 }
 LESION_ML, SOFT_MM, ASIDE = 50.0, 2.0, np.array([25, 10, 10])
 COLUMNS = ("command", "filled, ml", "start", "scan", "networks", "scan / networks", "scan / harmonic", "all / harmonic")
@@ -63,17 +66,18 @@ def timed_inferer(inferer: Any) -> Any:
 
 def worked(command: str, scan: Path, mask: Path, out: Path) -> dict[str, float]:
     """Run one command in this process."""
-    from pipeline.allocator import keep_freed_memory
+    from pipeline.allocator import keep_freed_memory, kept_objects
 
+    _, kind, bundle, precision = COMMANDS[command]
     keep_freed_memory()  # as the command line does
-    from pipeline.bundles import find_parts
-    from pipeline.inference import Request, load_parts, predict_scans
-    from pipeline.inference.outputs import Form
-    from pipeline.reports import ScanPage
-    from pipeline.scans.sources import open_sources
+    with kept_objects():
+        from pipeline.bundles import find_parts
+        from pipeline.inference import Request, load_parts, predict_scans
+        from pipeline.inference.outputs import Form
+        from pipeline.reports import ScanPage
+        from pipeline.scans.sources import open_sources
 
-    _, kind, bundle = COMMANDS[command]
-    loaded = load_parts(find_parts(bundle), kind, "cpu")
+        loaded = load_parts(find_parts(bundle), kind, "cpu", precision=precision)
     timed = []
     for part in (getattr(loaded.predictor, "segmenter", None), getattr(loaded.predictor, "filler", loaded.predictor)):
         if hasattr(part, "runner"):
@@ -111,10 +115,14 @@ def main() -> None:
         if given.only:
             print(json.dumps(worked(given.only, given.scan, given.mask, folder / "out")))
             return
+        from pipeline.devices import has_bfloat16, pick_device
+
         scan, mask = (given.scan, given.mask) if given.scan else phantom(folder)
         print(f"| {' | '.join((*COLUMNS, 'wall', 'GiB'))} |\n|---|{'---:|' * (len(COLUMNS) + 1)}")
         first: dict[str, float] = {}
-        for command, (typed, _, _) in COMMANDS.items():
+        for command, (typed, *_, precision) in COMMANDS.items():
+            if precision == "bfloat16" and not has_bfloat16(pick_device("cpu")):
+                continue
             clock = time.perf_counter()
             arguments = [sys.executable, __file__, "--only", command, "--scan", scan, "--mask", mask]
             answer = subprocess.run(arguments, check=True, stdout=subprocess.PIPE, text=True)

@@ -67,22 +67,23 @@ class Made:
     result: Result
 
 
-def load_predictor(bundle: str | Path, device: str = "auto", trust: bool = False) -> Loaded:
+def load_predictor(bundle: str | Path, device: str = "auto", trust: bool = False, precision: str = "float32") -> Loaded:
     """A bundle or run with its weights, for many calls.
 
     Args:
         bundle: a name, the folder of a run, or `SEGMENTER+FILLER`, for example `lesion+fill`.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         trust: run the code in its inference config.
+        precision: of its networks, `float32`, or `bfloat16` where the processor or GPU has it.
 
     Raises:
-        UsageError: if there is none, or it has no weights.
+        UsageError: if there is none, it has no weights, or the device does not compute in this precision.
 
     Example:
         >>> load_predictor("harmonic", device="cpu").predictor.kind
         'filler'
     """
-    return load_parts(find_parts(str(bundle)), None, device, trust)
+    return load_parts(find_parts(str(bundle)), None, device, trust, precision)
 
 
 def synthesize(

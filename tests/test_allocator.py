@@ -32,3 +32,45 @@ def test_large_blocks_are_cleared_once_unless_the_user_chose_otherwise(chosen: d
     )
     pages = int(answer.stdout)
     assert (pages > 1000) == cleared_anew
+
+
+def test_what_is_built_at_the_start_is_not_looked_through_for_garbage_and_what_comes_later_is() -> None:
+    program = """
+import gc, weakref
+from pipeline.allocator import kept_objects
+class Node: pass
+with kept_objects():
+    assert not gc.isenabled()
+    start = Node()
+frozen = gc.get_freeze_count()
+with kept_objects():
+    assert gc.isenabled(), "only the first block of a process is its start"
+later = Node()
+later.self = later
+gone = weakref.ref(later)
+del later
+gc.collect()
+seen = gc.get_objects()
+print(gc.isenabled(), frozen == gc.get_freeze_count(), not any(each is start for each in seen), gone() is None)
+"""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    answer = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
+    assert answer.stdout.split() == ["True"] * 4
+
+
+def test_a_collector_that_the_user_turned_off_stays_off() -> None:
+    program = """
+import gc
+from pipeline.allocator import kept_objects
+gc.disable()
+with kept_objects():
+    pass
+print(gc.isenabled(), gc.get_freeze_count())
+"""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    answer = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
+    assert answer.stdout.split() == ["False", "0"]

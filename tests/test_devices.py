@@ -5,7 +5,7 @@ import logging
 import pytest
 import torch
 
-from pipeline.devices import MOST_WORKERS, data_workers, pick_device
+from pipeline.devices import MOST_WORKERS, check_precision, data_workers, has_bfloat16, pick_device
 from pipeline.errors import UsageError
 
 
@@ -45,6 +45,27 @@ def test_cuda_on_a_machine_without_one_is_refused():
 @pytest.mark.parametrize("name", ["auto", "cuda", "cuda:0"])
 def test_cuda_is_taken_where_it_is(name):
     assert pick_device(name).type == "cuda"
+
+
+class TestPrecision:
+    """bfloat16 where the hardware has it: elsewhere it is converted to float32 and back, which takes longer."""
+
+    @pytest.mark.parametrize("instructions", [False, True])
+    def test_avx_512_alone_is_not_enough(self, monkeypatch, instructions):
+        monkeypatch.setattr("platform.machine", lambda: "x86_64")
+        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: instructions)
+        assert has_bfloat16(torch.device("cpu")) == instructions
+
+    def test_a_device_without_it_refuses_it_and_says_what_to_do(self, monkeypatch):
+        monkeypatch.setattr("pipeline.devices.has_bfloat16", lambda device: False)
+        check_precision("float32", torch.device("cpu"))
+        with pytest.raises(UsageError, match=r"precision bfloat16: found a device \(cpu\) .*leave the option out"):
+            check_precision("bfloat16", torch.device("cpu"))
+
+    def test_an_unknown_precision_is_refused(self):
+        with pytest.raises(UsageError, match="'float8': expected float32 or bfloat16"):
+            check_precision("float8", torch.device("cpu"))
 
 
 class TestWhoPreparesBatches:

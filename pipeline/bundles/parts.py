@@ -1,15 +1,19 @@
 """Building what an inference config describes, without executing any code of it."""
 
 import contextlib
+import functools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.bundles.bundle import Bundle, read_config
 from pipeline.bundles.code import PREDICTORS, foreign_part, strings
 from pipeline.bundles.values import check_values
 from pipeline.errors import PipelineError, UsageError, first_line
+
+if TYPE_CHECKING:
+    from monai.bundle import ComponentLocator
 
 UNLESS = "with your rights unless you give --trust-bundle, because you trust who wrote it"
 # Of channels, blocks and other sizes of a network.
@@ -104,6 +108,8 @@ def build(
                 )
     check_sizes(config, [key for key in wanted if key.endswith("_def")], path)
     parser = ConfigParser(config if trust else wanted)
+    if not trust:  # else modules of the config's may come to MONAI's
+        parser.locator = _locator()
     try:
         check_values(wanted)
         if trust and "imports" in config:
@@ -114,6 +120,14 @@ def build(
     except Exception as error:  # whatever a constructor raises for the values in the file
         reason = first_line(error.__cause__ or error)
         raise UsageError(f"{path}: the config does not describe a predictor we can build ({reason})") from error
+
+
+@functools.cache
+def _locator() -> "ComponentLocator":
+    """MONAI's table of its classes by their short names, which each parser else makes anew in a tenth of a second."""
+    from monai.bundle import ComponentLocator
+
+    return ComponentLocator()
 
 
 def check_sizes(config: Mapping[str, Any], networks: Iterable[str], path: Path) -> None:
@@ -139,6 +153,7 @@ def check_sizes(config: Mapping[str, Any], networks: Iterable[str], path: Path) 
         if any(text.startswith("$") for key in needed for text in strings(config[key])):
             continue
         parser = ConfigParser({key: config[key] for key in needed})
+        parser.locator = _locator()
         # On this device tensors have a size and no memory; building it in earnest says what is wrong with it.
         with _counted() as counts, contextlib.suppress(Exception), torch.device("meta"), _undrawn():
             parser.get_parsed_content(network)

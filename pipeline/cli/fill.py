@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from pipeline.cli.scans import FILE, ScanOptions, run_over_scans, scan_options
+from pipeline.cli.scans import FILE, ScanOptions, precision_option, run_over_scans, scan_options
 
 
 @click.command()
@@ -45,6 +45,7 @@ from pipeline.cli.scans import FILE, ScanOptions, run_over_scans, scan_options
     help="Write K plausible fills, too, and their spread as the map of uncertainty.",
 )
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of the plausible fills.")
+@precision_option
 @click.option("--viewer", is_flag=True, help="Put an interactive viewer into the page.")
 def fill(
     drawn: tuple[Path, ...],

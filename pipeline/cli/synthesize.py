@@ -4,7 +4,15 @@ from typing import Any
 
 import click
 
-from pipeline.cli.scans import ScanOptions, flip_option, mask_option, run_over_scans, scan_options, slab_options
+from pipeline.cli.scans import (
+    ScanOptions,
+    flip_option,
+    mask_option,
+    precision_option,
+    run_over_scans,
+    scan_options,
+    slab_options,
+)
 
 
 @click.command()
@@ -18,6 +26,7 @@ from pipeline.cli.scans import ScanOptions, flip_option, mask_option, run_over_s
     help="Write a map of uncertainty, too: of two bundles, how far the fill may be from the truth; of a translator, "
     "how its network varies, which is seven times the work.",
 )
+@precision_option
 @click.option("--viewer", is_flag=True, help="Put an interactive viewer into the page.")
 def synthesize(**options: Any) -> None:
     """Write the pseudo-healthy twin of each SCAN on the scan's own grid.

@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from pipeline.inference.products import Figure
+from pipeline.preprocessing.box import box_of
 from pipeline.preprocessing.window import Window
 from pipeline.scans import Scan
 
@@ -43,11 +44,13 @@ def without_specks(mask: NDArray[np.bool_], least_ml: float, voxel_ml: float) ->
         voxel_ml: volume of a voxel.
     """
     kept = mask.copy()
-    for box in ndimage.find_objects(mask.view(np.uint8)):  # one, or none of an empty mask
-        labels, _ = ndimage.label(mask[box], NEIGHBOURS)
-        large = np.bincount(labels.ravel()) * voxel_ml >= least_ml
-        large[0] = False
-        kept[box] = large[labels]
+    if not mask.any():
+        return kept
+    box = box_of(mask)
+    labels, _ = ndimage.label(mask[box], NEIGHBOURS)
+    large = np.bincount(labels.ravel()) * voxel_ml >= least_ml
+    large[0] = False
+    kept[box] = large[labels]
     return kept
 
 

@@ -1,7 +1,7 @@
 """From a bundle to a predictor with its weights: one way for the command line, evaluation and MONAI's commands."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,7 +10,7 @@ from torch import nn
 
 from pipeline.bundles import COMMANDS, Bundle, build, predictors, read_config
 from pipeline.bundles.bundle import MAIN
-from pipeline.devices import pick_device
+from pipeline.devices import FLOAT32, check_precision, pick_device
 from pipeline.errors import ScanError, UsageError
 from pipeline.files import sha256
 from pipeline.inference.found_filler import FoundFiller
@@ -120,7 +120,9 @@ class Loaded:
     bundles: tuple[Bundle, ...]
 
 
-def load_parts(bundles: Sequence[Bundle], kind: str | None, device: str = "auto", trust: bool = False) -> Loaded:
+def load_parts(
+    bundles: Sequence[Bundle], kind: str | None, device: str = "auto", trust: bool = False, precision: str = FLOAT32
+) -> Loaded:
     """The predictor of one bundle, or of a segmenter's and a filler's: a translator that fills what is found.
 
     Args:
@@ -128,13 +130,15 @@ def load_parts(bundles: Sequence[Bundle], kind: str | None, device: str = "auto"
         kind: as for `load_predictor`.
         device: as for `pick_device`.
         trust: as for `load_predictor`.
+        precision: of the networks, as for `GridNetwork`; the provenance tells any but `float32`.
 
     Raises:
-        UsageError: as `load_predictor`.
+        UsageError: as `load_predictor`, or if the device does not compute in this precision.
     """
     if len(bundles) == 1:
         (bundle,) = bundles
-        return Loaded(bundle.name, *load_predictor(bundle, kind, device, trust=trust), bundle.metadata, (bundle,))
+        predictor, told = load_predictor(bundle, kind, device, trust=trust)
+        return _computing_in(precision, Loaded(bundle.name, predictor, told, bundle.metadata, (bundle,)), predictor)
     name = "+".join(bundle.name for bundle in bundles)
     if kind not in (None, FoundFiller.kind):
         raise UsageError(
@@ -150,7 +154,23 @@ def load_parts(bundles: Sequence[Bundle], kind: str | None, device: str = "auto"
     references = [*metadata["references"], *bundles[1].metadata["references"]]
     both = {key: f"{first[key]}+{second[key]}" for key in first}
     metadata = {**metadata, "references": list(dict.fromkeys(references))}
-    return Loaded(name, FoundFiller(segmenter, filler), both, metadata, tuple(bundles))
+    loaded = Loaded(name, FoundFiller(segmenter, filler), both, metadata, tuple(bundles))
+    return _computing_in(precision, loaded, segmenter, filler)
+
+
+def _computing_in(precision: str, loaded: Loaded, *parts: Any) -> Loaded:
+    """The same predictor, the networks of whose parts compute in this precision."""
+    check_precision(precision, loaded.predictor.device)
+    if precision == FLOAT32:
+        return loaded
+    networks = [part for part in parts if isinstance(part, NetworkPredictor)]
+    if not networks:
+        raise UsageError(
+            f"precision {precision}: found no network of {loaded.name} to compute in it, expected one; leave it out"
+        )
+    for part in networks:
+        part.runner.precision = precision
+    return replace(loaded, provenance={**loaded.provenance, "Precision": precision})
 
 
 def load_bundle_weights(bundle: Bundle, predictor: Predictor | Sampler, main: Path | None = None) -> None:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from pipeline.inference.products import Figure
-from pipeline.preprocessing.box import wider
+from pipeline.preprocessing.box import box_of, wider
 from pipeline.preprocessing.brain import brain_tissue
 from pipeline.preprocessing.holes import LEAST_VOXELS
 
@@ -57,7 +57,7 @@ def check_mask(
         spacing_mm: voxel size along the same axes.
     """
     voxel_ml = float(np.prod(spacing_mm)) / 1000
-    box = ndimage.find_objects(hole.view(np.uint8))[0]
+    box = box_of(hole)
     labels, count = ndimage.label(hole[box], structure=np.ones((3, 3, 3)))
     voxels = np.bincount(labels.ravel())[1:]
     specks = int((voxels < LEAST_VOXELS).sum())
@@ -160,7 +160,7 @@ def _distances(
     hole: NDArray[np.bool_], spacing_mm: tuple[float, float, float], reach_mm: float, within_slices: bool
 ) -> tuple[tuple[slice, ...], NDArray[np.float64]]:
     """The box around a mask, wider by `reach_mm`, and each of its voxels' distance from the mask in mm."""
-    found = ndimage.find_objects(hole.view(np.uint8))[0]
+    found = box_of(hole)
     box = wider(found, reach_mm, spacing_mm)
     if within_slices:
         box = (found[0], *box[1:])
@@ -178,7 +178,7 @@ def tissue_around(hole: NDArray[np.bool_], head: NDArray[np.bool_], spacing_mm: 
         head: head or body, same shape.
         spacing_mm: voxel size along the same axes.
     """
-    box = wider(ndimage.find_objects(hole.view(np.uint8))[0], max(spacing_mm), spacing_mm)
+    box = wider(box_of(hole), max(spacing_mm), spacing_mm)
     inside, tissue = (np.pad(volume[box], 1) for volume in (hole, head & ~hole))
     surface = touching = 0.0
     for axis, mm in enumerate(spacing_mm):

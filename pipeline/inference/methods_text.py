@@ -36,7 +36,8 @@ def methods_text(result: Result, about: Mapping[str, Any]) -> tuple[str, list[st
 
     Args:
         result: of the scan.
-        about: the sidecar's facts: Bundle, BundleVersion, WeightsSha256, and the bundle's references as `Citations`.
+        about: the sidecar's facts: Bundle, BundleVersion, WeightsSha256, Precision where it is not float32, and the
+            bundle's references as `Citations`.
     """
     references = [str(reference) for reference in about.get("Citations", ())]
     cited = f" [{', '.join(str(number) for number in range(1, len(references) + 1))}]" if references else ""
@@ -52,6 +53,8 @@ def methods_text(result: Result, about: Mapping[str, Any]) -> tuple[str, list[st
             references.append(reference)
         sentences.append(sentence.format(n=len(references)))
     sentences += others
+    if precision := about.get("Precision"):
+        sentences.append(f"Networks were computed in {precision} mixed precision.")
     image = result.first("image")
     sentences.append(FOUND if image is None else IMAGES_MADE.format(image.title[0].upper() + image.title[1:]))
     return " ".join(sentences), references

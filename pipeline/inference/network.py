@@ -12,6 +12,7 @@ from monai.inferers import Inferer, SimpleInferer
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pipeline.devices import BFLOAT16, FLOAT32
 from pipeline.errors import PipelineError, ScanError, UsageError, first_line
 from pipeline.memory import is_full
 from pipeline.preprocessing.foreground import foreground
@@ -36,9 +37,15 @@ class GridNetwork:
         neighbours: slices above and below that the network sees with each, as further channels of each sequence, from
             the lowest; at the ends the last slice is seen again.
 
+    Attributes:
+        precision: of the network's convolutions and matrix products, `float32` or `bfloat16`; what it is given and
+            gives is float32.
+
     Raises:
         UsageError: if a value is out of range.
     """
+
+    precision: str = FLOAT32
 
     def __init__(
         self,
@@ -63,7 +70,9 @@ class GridNetwork:
 
     def on(self, grid: Grid) -> "GridNetwork":
         """The same network on another canvas."""
-        return type(self)(self.network, grid, self.device, self.inferer, self.batch_size, self.neighbours)
+        other = type(self)(self.network, grid, self.device, self.inferer, self.batch_size, self.neighbours)
+        other.precision = self.precision
+        return other
 
     @property
     def sees_neighbours(self) -> bool:
@@ -140,7 +149,11 @@ class GridNetwork:
 
     def _run(self, images: Tensor) -> Tensor:
         try:
-            output: Tensor = self.inferer(images, self.network)
+            if self.precision == BFLOAT16:
+                with torch.autocast(self.device.type, torch.bfloat16):
+                    output: Tensor = self.inferer(images, self.network).float()
+            else:
+                output = self.inferer(images, self.network)
             finite = bool(output.isfinite().all())
         except Exception as error:  # whatever a network or an inferer raises that does not fit the images
             if isinstance(error, PipelineError) or is_full(error):

@@ -25,9 +25,6 @@ from pipeline.inference.products import Product, ProductKind, Result
 from pipeline.mosaic import body_box, difference, grey, mosaic, outlined, save_png, square
 from pipeline.preprocessing.foreground import AIR
 from pipeline.scans import Scan, write_nifti
-from pipeline.scans.dicom_objects import write_dicom_map, write_dicom_segmentation
-from pipeline.scans.dicom_out import write_dicom
-from pipeline.scans.new_series import remove_series
 from pipeline.scans.sources import Source
 
 WARNING = "SYNTHETIC {title} for research - NOT FOR DIAGNOSIS"
@@ -259,7 +256,10 @@ class Outputs:
             with contextlib.suppress(OSError):  # writing will tell
                 path.unlink()
         for folder in {*bases, *(path.parent for path in files)} - {self.folder}:
-            remove_series(folder)
+            if folder.is_dir():
+                from pipeline.scans.new_series import remove_series
+
+                remove_series(folder)
 
     def _recorded(self) -> list[Path]:
         """The files that the sidecar there names and that are this scan's by their names."""
@@ -310,6 +310,10 @@ class Outputs:
 
     def _write_dicom(self, product: Product, scan: Scan, about: Mapping[str, Any]) -> list[Path]:
         """An image as an object of the scan's own kind, a mask as a Segmentation, a map as a Parametric Map."""
+        # DICOM's tables of codes take a third of a second to import.
+        from pipeline.scans.dicom_objects import write_dicom_map, write_dicom_segmentation
+        from pipeline.scans.dicom_out import write_dicom
+
         folder = self.path(product.name, product.kind, "")
         title = f"SYNTHETIC {product.title} - NOT FOR DIAGNOSIS"
         known = {**about, "Description": product.meaning}

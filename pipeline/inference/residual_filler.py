@@ -18,6 +18,7 @@ from pipeline.inference.inputs import Inputs, Seen
 from pipeline.inference.network import GridNetwork, NetworkPredictor, check_whole
 from pipeline.inference.products import Result
 from pipeline.preprocessing.biharmonic import biharmonic_fill, open_to_air
+from pipeline.preprocessing.box import box_of
 from pipeline.preprocessing.foreground import foreground
 from pipeline.preprocessing.grid import LONGEST_SIDE, Grid
 from pipeline.preprocessing.harmonic import harmonic_fill
@@ -186,10 +187,12 @@ class ResidualFiller(FillsMask, NetworkPredictor):
         """Those connected lesions that are as large as those in which the network did better, and a note on others."""
         if not self.from_ml:
             return hole, []
-        labels, count = ndimage.label(hole, structure=np.ones((3, 3, 3)))
+        box = box_of(hole)
+        labels, count = ndimage.label(hole[box], structure=np.ones((3, 3, 3)))
         large = np.bincount(labels.ravel(), minlength=count + 1) * float(np.prod(spacing_mm)) / 1000 >= self.from_ml
         large[0] = False
-        trusted: NDArray[np.bool_] = large[labels]
+        trusted = np.zeros_like(hole)
+        trusted[box] = large[labels]
         small = count - int(large.sum())
         if not small:
             return trusted, []

@@ -79,9 +79,18 @@ class FillNetwork(nn.Module):
 
     def _near(self, hole: Tensor) -> Tensor:
         """1 up to `near` pixels from the hole, 0 elsewhere; of the same shape."""
-        side = 2 * self.near + 1
-        rows = nn.functional.max_pool2d(hole, (side, 1), stride=1, padding=(self.near, 0))
-        return nn.functional.max_pool2d(rows, (1, side), stride=1, padding=(0, self.near))
+        columns = self._near_in_rows(hole.transpose(2, 3)).transpose(2, 3)
+        return self._near_in_rows(columns).contiguous()
+
+    def _near_in_rows(self, hole: Tensor) -> Tensor:
+        # A window is two half as wide, so that it takes a few steps, not one for each of its pixels.
+        seen = nn.functional.pad(hole, [self.near, self.near])
+        width, side = 1, 2 * self.near + 1
+        while width < side:
+            step = min(width, side - width)
+            seen = torch.maximum(seen[:, :, :, :-step], seen[:, :, :, step:])
+            width += step
+        return seen
 
     def _added(self, normal: Tensor, other: Tensor, head: Tensor, hole: Tensor, other_hole: Tensor) -> Tensor:
         features = torch.cat([normal, hole, head, other, other_hole], dim=1)

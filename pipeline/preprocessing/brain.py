@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from pipeline.preprocessing.box import wider
+from pipeline.preprocessing.box import box_of, wider
 from pipeline.preprocessing.domain import Features, measure
 from pipeline.preprocessing.foreground import AIR, foreground
 
@@ -43,7 +43,7 @@ def brain_tissue(
     inside, features = _head(axial, spacing_mm)
     if features is None:
         return inside
-    box = wider(ndimage.find_objects(inside.view(np.uint8))[0], MARGIN_MM, spacing_mm)
+    box = wider(box_of(inside), MARGIN_MM, spacing_mm)
     found = np.zeros_like(inside)
     found[box] = _tissue(
         axial[box], inside[box], features.kind == "whole", spacing_mm, None if lesion is None else lesion[box]

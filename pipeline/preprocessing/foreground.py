@@ -4,6 +4,8 @@ import numpy as np
 from jaxtyping import Bool, Float32
 from scipy import ndimage
 
+from pipeline.preprocessing.box import box_of
+
 # Of the window's width: above the air around a whole head, below the darkest tissue of a skull-stripped brain.
 AIR = 0.04
 
@@ -20,14 +22,14 @@ def foreground(
         Same shape; all False if nothing is brighter than air.
     """
     bright = axial > AIR
-    boxes = ndimage.find_objects(bright.view(np.uint8))
-    if not boxes:
+    box = box_of(bright)
+    if not bright[box].size:
         return bright
-    labels, _ = ndimage.label(bright[boxes[0]])
+    labels, _ = ndimage.label(bright[box])
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
     largest: np.ndarray = np.zeros_like(bright)
-    inside = largest[boxes[0]]
+    inside = largest[box]
     np.equal(labels, sizes.argmax(), out=inside)
     for axial_slice in inside:
         ndimage.binary_fill_holes(axial_slice, output=axial_slice)

@@ -5,6 +5,8 @@ from numpy.typing import NDArray
 from scipy import ndimage, sparse
 from scipy.sparse.linalg import cg
 
+from pipeline.preprocessing.box import box_of
+
 # Of the largest boundary value: far below what any data type of a scanner holds.
 TOLERANCE = 1e-6
 
@@ -34,9 +36,7 @@ def harmonic_fill(
     filled = volume.copy()
     if not hole.any() or not tissue.any():
         return filled
-    box = tuple(
-        slice(max(0, found.start - 1), found.stop + 1) for found in ndimage.find_objects(hole.view(np.uint8))[0]
-    )
+    box = tuple(slice(max(0, side.start - 1), side.stop + 1) for side in box_of(hole))
     known = tissue[box] & ~hole[box]
     inside = _touching(hole[box], known)
     part = filled[box]

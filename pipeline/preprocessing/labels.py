@@ -109,7 +109,7 @@ def empty(mask: Scan) -> str:
 
 
 def _bright(intensities: NDArray[np.float32]) -> NDArray[np.bool_]:
-    low, high = float(intensities.min()), float(np.percentile(intensities, 99.5))
+    low, high = float(intensities.min()), float(np.percentile(intensities.ravel(order="K"), 99.5))
     bright: NDArray[np.bool_] = intensities > low + BRIGHT * (high - low)
     return bright
 

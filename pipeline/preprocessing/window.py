@@ -97,7 +97,7 @@ class WindowRule:
         if self.fixed is not None:
             return Window(*self.fixed)
         air = air_level(intensities)
-        voxels = intensities[intensities > air] if self.foreground_only else intensities
+        voxels = intensities[intensities > air] if self.foreground_only else intensities.ravel(order="K")
         high = float(np.percentile(voxels, self.percentile)) if voxels.size else 0.0
         if high <= air:
             raise ScanError(
@@ -113,7 +113,8 @@ def air_level(intensities: Float[np.ndarray, "..."]) -> float:
     A scan cut so closely that it shows no air has few voxels near its darkest; a whole volume with air around the head
     or body has many.
     """
-    low, high = (float(value) for value in np.percentile(intensities, (DARKEST, 99.5)))
+    # In any order, percentiles are the same: in that of the memory, nothing is gathered from all over it.
+    low, high = (float(value) for value in np.percentile(intensities.ravel(order="K"), (DARKEST, 99.5)))
     if low <= AIR * high:
         return 0.0
     near = np.count_nonzero(intensities <= low + AIR * (high - low)) / intensities.size

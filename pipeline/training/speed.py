@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from pipeline.devices import BFLOAT16, has_bfloat16
+
 # A choice that departs from float32 has to be faster by more than what one measurement differs from the next.
 WORTH_IT = 0.95
 ROUNDS = 3
@@ -40,10 +42,10 @@ def candidates(device: torch.device) -> list[Speed]:
     residual network of `age_regression` is one), and gains a few percent in others.
     """
     half = None
-    if device.type == "cuda":
-        half = "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
-    elif device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        half = "bfloat16"
+    if has_bfloat16(device):
+        half = BFLOAT16
+    elif device.type == "cuda":
+        half = "float16"
     formats = (False,) if device.type == "cpu" else (False, True)
     return [Speed(amp, last) for amp in dict.fromkeys((None, half)) for last in formats]
 

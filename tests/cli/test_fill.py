@@ -13,7 +13,9 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
+import torch
 
+from pipeline.devices import has_bfloat16
 from pipeline.scans import Scan
 from pipeline.scans.dicom import find_series, read_series
 
@@ -341,3 +343,58 @@ def test_a_mask_on_another_grid_fails_this_scan_in_one_sentence(
     code, _, said = call("fill", write("scan.nii.gz", voxels), "--mask", mask, "-o", tmp_path / "out")
     assert code == 1
     assert "the mask has shape" in said
+
+
+class TestPrecision:
+    """`--precision bfloat16`, where the processor has it: said in the sidecar, close to float32, never by itself."""
+
+    pytestmark = pytest.mark.skipif(not has_bfloat16(torch.device("cpu")), reason="the processor has no bfloat16")
+
+    def test_a_fill_in_bfloat16_says_so_and_is_close_to_that_in_float32(
+        self, call: Call, write: Callable[..., Path], voxels: np.ndarray, lesion: np.ndarray, tmp_path: Path
+    ) -> None:
+        scan, mask = write("sub-01_FLAIR.nii.gz", voxels), write("mask.nii.gz", lesion)
+        filled, sidecars = {}, {}
+        for precision in ("float32", "bfloat16"):
+            out = tmp_path / precision
+            asked = ("fill", scan, "--mask", mask, "--force", "-o", out, "--device", "cpu", "--precision", precision)
+            assert call(*asked).code == 0
+            filled[precision] = np.asarray(nib.load(out / "sub-01_desc-filled_FLAIR.nii.gz").dataobj).astype(float)
+            sidecars[precision] = json.loads((out / "sub-01_desc-filled_FLAIR.json").read_text())
+        assert "Precision" not in sidecars["float32"]
+        assert sidecars["bfloat16"]["Precision"] == sidecars["bfloat16"]["Request"]["Precision"] == "bfloat16"
+        assert "Networks were computed in bfloat16 mixed precision." in sidecars["bfloat16"]["Methods"]
+        np.testing.assert_array_equal(filled["bfloat16"][lesion == 0], voxels[lesion == 0])
+        assert 0 < np.abs(filled["bfloat16"] - filled["float32"]).max() < 0.02 * voxels.max()
+        code, _, complained = call("fill", scan, "--mask", mask, "--force", "-o", out, "--device", "cpu")
+        assert code == 1, "a result of another precision is not taken for done"
+        assert "other settings" in complained
+
+    def test_a_fill_without_a_network_has_no_precision_to_choose(
+        self, call: Call, write: Callable[..., Path], voxels: np.ndarray, lesion: np.ndarray, tmp_path: Path
+    ) -> None:
+        scan, mask = write("sub-01_FLAIR.nii.gz", voxels), write("mask.nii.gz", lesion)
+        code, _, complained = call(
+            *("fill", scan, "--mask", mask, "-b", "harmonic", "-o", tmp_path / "out", "--device", "cpu"),
+            *("--precision", "bfloat16"),
+        )
+        assert code == 2
+        assert "found no network of harmonic to compute in it" in complained
+
+
+def test_a_processor_without_bfloat16_refuses_it(
+    call: Call,
+    write: Callable[..., Path],
+    voxels: np.ndarray,
+    lesion: np.ndarray,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pipeline.devices.has_bfloat16", lambda device: False)
+    scan, mask = write("sub-01_FLAIR.nii.gz", voxels), write("mask.nii.gz", lesion)
+    code, _, complained = call(
+        *("fill", scan, "--mask", mask, "-o", tmp_path / "out", "--device", "cpu", "--precision", "bfloat16"),
+    )
+    assert code == 2
+    assert "leave the option out" in complained
+    assert not (tmp_path / "out").exists()

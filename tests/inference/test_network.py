@@ -203,3 +203,30 @@ def test_counts_out_of_range_are_refused_by_name(options):
 def test_a_volume_grid_has_a_spacing_that_a_scan_can_have(spacing_mm):
     with pytest.raises(ValueError, match=r"0\.1 to 20 mm"):
         VolumeGrid(spacing_mm)
+
+
+class TestPrecision:
+    """In bfloat16 a network multiplies in it; what it is given and gives stays float32."""
+
+    class Product(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.times = nn.Conv2d(1, 1, 1, bias=False)
+            nn.init.constant_(self.times.weight, 1 / 3)
+            self.seen: list[tuple[torch.dtype, torch.dtype]] = []
+
+        def forward(self, image: Tensor) -> Tensor:
+            product: Tensor = self.times(image)
+            self.seen.append((image.dtype, product.dtype))
+            return product
+
+    @pytest.mark.parametrize(("precision", "computed"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
+    def test_what_it_computes_in_and_what_it_gives(self, precision, computed):
+        network = self.Product()
+        runner = GridNetwork(network, Grid(2.0, (32, 32)))
+        assert runner.precision == "float32"
+        runner.precision = precision
+        made = np.concatenate([pixels for _, pixels in runner.on(Grid(1.0, (32, 32))).on_pixels(sequences(5, 1), MM)])
+        assert network.seen == [(torch.float32, computed)] * 2
+        assert made.dtype == np.float32
+        np.testing.assert_allclose(made, sequences(5, 1) / 3, rtol=1e-6 if precision == "float32" else 2**-7)

@@ -85,3 +85,11 @@ def test_a_slice_without_tissue_is_filled_with_numbers():
     given = shown()
     given[:, :3] = 0
     assert trained()(given).isfinite().all()
+
+
+@pytest.mark.parametrize("near", [1, 7, 16, 32])
+def test_its_surroundings_are_what_is_so_many_pixels_from_the_hole(near):
+    torch.manual_seed(1)
+    hole = (torch.rand(2, 3, 48, 64) > 0.999).float() * torch.rand(2, 3, 48, 64)
+    around = nn.functional.max_pool2d(hole, 2 * near + 1, stride=1, padding=near)
+    assert torch.equal(FillNetwork(filters=4, near=near)._near(hole), around)
