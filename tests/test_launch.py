@@ -54,6 +54,7 @@ def test_a_run_holds_what_a_bundle_holds(laptop_run):
         "LICENSE",
         "docs/README.md",
         "docs/data_license.txt",
+        "docs/gvs.png",
         "models/model.pt",
         "models/segmentor.pt",
         "models/checkpoint.pt",

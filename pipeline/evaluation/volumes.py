@@ -37,8 +37,8 @@ class Volume:
         truth: the same slices before the lesion, where that is known; as `image`.
         slice_mm: distance of neighbouring slices of the slab.
         slab: all slices of the slab in [0, 1], float32, shape (slices, H, W), by sequence; None where `image` is all.
-        target: what the cohort says of the scan, for example the kind of its lesions.
         whole: `lesion` and `foreground` of all slices of the slab, as NumPy arrays of that shape; None as above.
+        target: what the cohort says of the scan, for example the kind of its lesions.
     """
 
     subject: str
@@ -50,9 +50,9 @@ class Volume:
     foreground: Tensor
     truth: Tensor | None
     slice_mm: float = math.nan
-    target: float | str | None = None
     slab: Mapping[str, NDArray[np.float32]] | None = None
     whole: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None = None
+    target: float | str | None = None
 
     @property
     def slab_image(self) -> NDArray[np.float32]:

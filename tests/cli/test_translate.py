@@ -39,7 +39,7 @@ def test_the_image_lies_on_the_scan_and_says_that_it_is_synthetic(
     scan, out = write("sub-01_T1w.nii.gz", voxels), tmp_path / "out"
     code, said, _ = call("translate", scan, "-b", translating_run("MR"), "-o", out, "--device", "cpu")
     assert code == 0
-    assert "Synthetic images" in said
+    assert "Results are synthetic" in said
     made, given = nib.load(out / "sub-01_desc-translated_T1w.nii.gz"), nib.load(scan)
     assert made.shape == given.shape
     np.testing.assert_array_equal(made.affine, given.affine)

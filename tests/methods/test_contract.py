@@ -47,6 +47,8 @@ def method(request: pytest.FixtureRequest) -> Any:
         config["neighbours"] = 0  # the batch has single slices
     if request.param == "ProgressiveGAN":
         config["method"] = {**config["method"], "iterations": 9}  # of no cohort's length
+    if "steps" in config["method"]:
+        config["method"] = {**config["method"], "steps": 9}  # of no cohort's length, either
     torch.manual_seed(0)
     return ConfigParser({**config, "size": [32, 32]}).get_parsed_content("method")
 

@@ -160,7 +160,8 @@ class TestMasks:
     def test_a_scan_is_no_mask(self, factor: float, source: Path) -> None:
         image = np.asarray(nib.load(source / "p0_image.nii").dataobj)
         (problem,) = self.with_mask(source, (image * factor).astype(np.float32)).problems
-        assert "has the intensities of the scan p0_image.nii, expected a lesion mask" in problem.reason
+        scan = source / "p0_image.nii"
+        assert f"has the intensities of the scan {scan}, expected a lesion mask" in problem.reason
 
     def test_an_inverted_mask_is_refused(self, source: Path) -> None:
         lesion = np.asarray(nib.load(source / "p0_mask.nii").dataobj)
