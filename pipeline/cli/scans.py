@@ -332,19 +332,8 @@ def _check(options: ScanOptions) -> None:
             "in their order"
         )
     _check_executor(options)
-    _check_output(options.output)
     if options.report is not None:
         _check_report(options.report)
-
-
-def _check_output(output: Path) -> None:
-    """Refuse what the first result would find out, after its scan was worked on."""
-    from pipeline.errors import UsageError
-
-    above = next(folder for folder in (output.absolute(), *output.absolute().parents) if folder.exists())
-    if not above.is_dir():
-        what = "is a file" if above == output.absolute() else f"lies below the file {above.name}"
-        raise UsageError(f"-o {output}: {what}, expected a folder; choose another")
 
 
 def _check_executor(options: ScanOptions) -> None:

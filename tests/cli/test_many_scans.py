@@ -190,17 +190,6 @@ def test_a_record_that_would_replace_a_scan_or_cannot_be_written_is_refused_at_o
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("below", ["", "out"])
-def test_results_that_cannot_go_into_a_file_are_refused_before_a_scan_is_worked_on(
-    below: str, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    taken = tmp_path / "taken"
-    taken.write_text("mine")
-    assert call("fill", scans / "scan0.nii.gz", "-b", "no-such-bundle", "-o", taken / below) == 2
-    assert "expected a folder" in capsys.readouterr().err
-    assert taken.read_text() == "mine"
-
-
 def test_a_modality_that_no_scan_tells_is_refused(trained: Path, scans: Path, tmp_path: Path) -> None:
     assert call("synthesize", scans / "scan0.nii.gz", "-b", trained, "-o", tmp_path, "--modality", "CT") == 2
 
