@@ -25,6 +25,8 @@ LOG_EVERY = 10
 # Drawing the curves takes as long as many a step: not in the first seconds, and no more than this share of the time.
 FIRST_PICTURE_S = 10.0
 MOST_DRAWING = 0.05
+# The share of an epoch spent waiting for data that is worth a word, if it is a second or more.
+WAITED = 0.1
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +40,43 @@ class ProgressBar:
     def attach(self, engine: PlayerTrainer) -> None:
         """Show progress from the first process only."""
         if rank() == 0 and logger.isEnabledFor(logging.INFO):
+            self._attach_waiting(engine)
             (self._attach_bar if sys.stderr.isatty() else self._attach_lines)(engine)
+
+    def _attach_waiting(self, engine: PlayerTrainer) -> None:
+        """Measure how long the loop has no batch, and say once what can be done where that is a good part of an epoch.
+
+        A GPU that still computes what it was given before notices less of it.
+        """
+        began = asked = waited_s = 0.0
+        said = False
+
+        def begin() -> None:
+            nonlocal began, waited_s
+            began, waited_s = time.perf_counter(), 0.0
+
+        def ask() -> None:
+            nonlocal asked
+            asked = time.perf_counter()
+
+        def receive() -> None:
+            nonlocal waited_s
+            waited_s += time.perf_counter() - asked
+
+        def end(engine: PlayerTrainer) -> None:
+            nonlocal said
+            share = waited_s / (time.perf_counter() - began)
+            if share >= WAITED and waited_s >= 1 and not said:
+                said = True
+                logger.info(
+                    "%.0f %% of epoch %d went into waiting for data; more processes may prepare it: `--set workers=N`",
+                    100 * share, engine.state.epoch,
+                )  # fmt: skip
+
+        engine.add_event_handler(Events.EPOCH_STARTED, begin)
+        engine.add_event_handler(Events.GET_BATCH_STARTED, ask)
+        engine.add_event_handler(Events.GET_BATCH_COMPLETED, receive)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, end)
 
     def _attach_bar(self, engine: PlayerTrainer) -> None:
         columns = (

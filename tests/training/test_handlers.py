@@ -131,6 +131,38 @@ def test_without_a_terminal_what_takes_long_between_two_steps_is_told_of_too(mon
     assert len(caplog.records) == said, "the end of the training is the end of it"
 
 
+class SlowSamples(list[dict[str, Tensor]]):
+    """Slices that take a time to prepare."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(samples(4))
+        self.seconds = seconds
+
+    def __getitem__(self, index: Any) -> Any:
+        time.sleep(self.seconds)
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize(("prepare_s", "step_s", "told"), [(0.3, 0.05, 1), (0.3, 3.0, 0), (0.02, 0.0, 0)])
+def test_a_training_that_waits_for_its_data_says_so_once_and_what_can_be_done(
+    prepare_s, step_s, told, monkeypatch, caplog
+):
+    clock = [0.0]
+    monkeypatch.setattr("pipeline.training.handlers.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("time.sleep", lambda seconds: clock.__setitem__(0, clock[0] + seconds))
+    method = Dimming()
+    forward = method.forward
+    monkeypatch.setattr(method, "forward", lambda batch: (time.sleep(step_s), forward(batch))[1])
+    loader: Any = DataLoader(SlowSamples(prepare_s), batch_size=1)  # type: ignore[arg-type]
+    optimizers = {name: SGD(method.networks["dim"].parameters(), lr=0.0) for name in ("dim", "idle")}
+    with caplog.at_level(logging.INFO, LOGGER):
+        PlayerTrainer("cpu", 2, loader, method, optimizers, train_handlers=[ProgressBar()]).run()
+    lines = [line for line in (record.getMessage() for record in caplog.records) if "waiting for data" in line]
+    assert len(lines) == told
+    for line in lines:
+        assert line == ("86 % of epoch 1 went into waiting for data; more processes may prepare it: `--set workers=N`")
+
+
 def test_quiet_shows_nothing(caplog):
     with caplog.at_level(logging.WARNING, LOGGER):
         run(ProgressBar())
