@@ -261,9 +261,7 @@ def site_uri(target: str) -> str:
 def _added(config: MkDocsConfig, path: Path) -> File:
     """A file from outside `docs/`, which remembers where it came from."""
     uri = site_uri(path.relative_to(ROOT).as_posix())
-    return File.generated(
-        config, uri, content=path.read_bytes() if path.suffix == ".png" else path.read_text(encoding="utf-8")
-    )
+    return File.generated(config, uri, content=path.read_bytes())
 
 
 def _origin(file: File) -> PurePosixPath:

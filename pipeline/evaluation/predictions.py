@@ -406,15 +406,18 @@ def _trivial_masks(cohort: Path, predictor: Any) -> Mapping[str, Predict]:
 def _guesses(cohort: Path, predictor: Any) -> Mapping[str, Predict]:
     del predictor
     values = [target for _, target in targets(cohort, "training").values()]
-    name, guess = fitted_guess(values, classes=_target_name(cohort) == "label")
-    return {name: lambda item: {"prediction": guess}}  # noqa: ARG005
+    return _always(values, classes=_target_name(cohort) == "label")
 
 
 def _most_frequent(cohort: Path, predictor: Any) -> Mapping[str, Predict]:
     del predictor
     records = subjects_with(cohort, "training", *PRESENCE)
     labels = [label for record in records for label in record.labels if label in PRESENCE]
-    name, guess = fitted_guess([float(label == PATHOLOGICAL) for label in labels], classes=True)
+    return _always([float(label == PATHOLOGICAL) for label in labels], classes=True)
+
+
+def _always(training: list[float], classes: bool) -> Mapping[str, Predict]:
+    name, guess = fitted_guess(training, classes)
     return {name: lambda item: {"prediction": guess}}  # noqa: ARG005
 
 
