@@ -21,10 +21,10 @@ from pipeline.cli.study_options import (
 @click.command("objectives")
 @click.option("-o", "--output", required=True, metavar="STUDY", type=FOLDER, help="Folder of the study.")
 @click.option(
-    "--steps", default=2000, show_default=True, type=click.IntRange(min=0), help="On the mixture; 0 leaves it out."
+    "--steps", default=1500, show_default=True, type=click.IntRange(min=0), help="On the mixture; 0 leaves it out."
 )
 @click.option(
-    "--digit-steps", default=600, show_default=True, type=click.IntRange(min=0), help="On digits; 0 leaves them out."
+    "--digit-steps", default=300, show_default=True, type=click.IntRange(min=0), help="On digits; 0 leaves them out."
 )
 @click.option("--digits", metavar="FILE", type=FOLDER, help="MNIST as .npz.  [default: scikit-learn's digits]")
 @SEEDS
@@ -41,8 +41,8 @@ def objectives(output: Path, steps: int, digit_steps: int, digits: Path | None, 
 @click.option("--preset", "presets", multiple=True, help="Settings of dcgan to lay over the paper's, e.g. laptop.")
 @click.option("--set", "settings", multiple=True, metavar="ID=VALUE", help="Any setting of dcgan's train.json.")
 @click.option("--fractions", type=Numbers(), default="0.1,1", show_default=True, help="Shares of the patients.")
-@click.option("--steps", default=800, show_default=True, type=click.IntRange(min=1), help="Of each generator.")
-@click.option("--iterations", default=300, show_default=True, type=click.IntRange(min=1), help="Of each segmentor.")
+@click.option("--steps", default=600, show_default=True, type=click.IntRange(min=1), help="Of each generator.")
+@click.option("--iterations", default=200, show_default=True, type=click.IntRange(min=1), help="Of each segmentor.")
 @click.option("--drawn", default=600, show_default=True, type=click.IntRange(2, 9999), help="Images of a generator.")
 def conditional(
     data: Path,
@@ -130,8 +130,9 @@ def semi_supervised(
     "--source", metavar="PATTERN", default="*", show_default=True, help="Patients of the source domain, of the others."
 )
 @SEEDS
-@click.option("--spacing", type=click.FloatRange(min=0.5), help="Of the grid in mm.  [default: 3]")
-@click.option("--iterations", type=click.IntRange(min=1), help="Of each segmentor and translator.  [default: 600]")
+@click.option("--spacing", type=click.FloatRange(min=0.5), help="Of the grid in mm.  [default: 4]")
+@click.option("--iterations", type=click.IntRange(min=1), help="Of each segmentor and translator.  [default: 200]")
+@click.option("--filters", type=click.IntRange(min=1), help="Of the segmentors' first stage.  [default: 8]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 def domain_adaptation(
     data: Path,
@@ -141,6 +142,7 @@ def domain_adaptation(
     seeds: int,
     spacing: float | None,
     iterations: int | None,
+    filters: int | None,
     device: str,
 ) -> None:
     """Segment scans of another scanner, with masks of the first alone (survey, Eq. 9 and Fig. 10).
@@ -152,13 +154,13 @@ def domain_adaptation(
     from pipeline.studies import domain_adaptation as study_of
     from pipeline.studies.domain_adaptation import scale
 
-    page = study_of(data, output, target, source, seeds, scale(spacing, iterations), device)
+    page = study_of(data, output, target, source, seeds, scale(spacing, iterations, filters), device)
     say_study(page, output)
 
 
 SCALE = options_of(
-    click.option("--iterations", type=click.IntRange(min=1), help="Of each training.  [default: 600]"),
-    click.option("--spacing-mm", type=click.FloatRange(0.5, 16), help="Of pixels.  [default: 3]"),
+    click.option("--iterations", type=click.IntRange(min=1), help="Of each training.  [default: 300]"),
+    click.option("--spacing-mm", type=click.FloatRange(0.5, 16), help="Of pixels.  [default: 4]"),
 )
 
 
@@ -183,10 +185,10 @@ FROM = click.option("--source", required=True, metavar="CHANNEL", help="Channel 
     help="The sequence to restore, then one that networks see beside it in k-space, comma-separated.  [default: the "
     "cohort's first two]",
 )
-@click.option("--spacing-mm", type=click.FloatRange(min=0.5, max=8), help="Pixel of the grid.  [default: 2.5]")
-@click.option("--filters", type=click.IntRange(min=1), help="Of the generators' first stage.  [default: 16]")
-@click.option("--steps", type=click.IntRange(min=1), help="Of each generator.  [default: 300]")
-@click.option("--feature-steps", type=click.IntRange(min=1), help="Of the perceptual features.  [default: 100]")
+@click.option("--spacing-mm", type=click.FloatRange(min=0.5, max=8), help="Pixel of the grid.  [default: 4]")
+@click.option("--filters", type=click.IntRange(min=1), help="Of the generators' first stage.  [default: 8]")
+@click.option("--steps", type=click.IntRange(min=1), help="Of each generator.  [default: 80]")
+@click.option("--feature-steps", type=click.IntRange(min=1), help="Of the perceptual features.  [default: 60]")
 def quality(
     data: Path,
     output: Path,

@@ -60,6 +60,8 @@ METRICS = {
     "best_dice": ("Dice at the best threshold for these patients", 3),
     "auroc": ("AUROC of slices with lesion ↑", 3),
 }
+# A laptop's size: three seeds within an hour on two cores, of which the search takes most.
+LAPTOP: dict[str, Any] = {"epochs": 12, "validate_every": 12, "gan_steps": 140, "search_steps": 100}
 BRIGHT = 0.9  # rank of intensity from which on pixels are bright
 SHOWN_BRIGHTEST = 99.5  # percentile of a map that pictures show white
 
@@ -85,7 +87,7 @@ def anomaly(
         folder: of the study.
         seeds: trainings of each detector, with the seeds 0, 1, ….
         presets: of the bundle, laid over all arms.
-        overrides: further ids and values, the same for all.
+        overrides: settings over `LAPTOP`, the same for all.
         sources: patterns of patients' names by source of data, each a group of the table beside all patients.
         translator: whose difference is a further control; None for none.
         device: where to compute.
@@ -97,7 +99,7 @@ def anomaly(
         UsageError: if a preset is an arm of the study itself, a setting is not the user's to choose, or the folder
             holds another study.
     """
-    bundle, overrides, sources = find_bundle(BUNDLE), overrides or {}, sources or {}
+    bundle, overrides, sources = find_bundle(BUNDLE), {**LAPTOP, **(overrides or {})}, sources or {}
     for name in {*presets} & {"iterative", *(preset for arm in ARMS.values() for preset in arm)}:
         raise UsageError(f"--preset {name}: is an arm of the study itself; leave it out")
     if "seed" in overrides:

@@ -104,8 +104,8 @@ class Lengths:
         drawn: images of each generator.
     """
 
-    steps: int = 800
-    iterations: int = 300
+    steps: int = 600
+    iterations: int = 200
     drawn: int = 600
 
 

@@ -91,11 +91,11 @@ class Scale:
         lambda_self: λ of Eq. 8.
     """
 
-    spacing_mm: float = 3.0
-    size: tuple[int, int] = (80, 80)
-    filters: int = 16
-    iterations: int = 600
-    translator_iterations: int = 600
+    spacing_mm: float = 4.0
+    size: tuple[int, int] = (64, 64)
+    filters: int = 8
+    iterations: int = 200
+    translator_iterations: int = 200
     translator_filters: int = 8
     residual_blocks: int = 3
     discriminator_filters: int = 16
@@ -107,12 +107,13 @@ LAPTOP = Scale()
 STRIDE, FIELD_MM = 16, 240.0
 
 
-def scale(spacing_mm: float | None = None, iterations: int | None = None) -> Scale:
-    """The laptop's sizes, or finer pixels of the same field of view, or longer trainings.
+def scale(spacing_mm: float | None = None, iterations: int | None = None, filters: int | None = None) -> Scale:
+    """The laptop's sizes, or finer pixels of the same field of view, longer trainings, larger segmentors.
 
     Args:
         spacing_mm: of the grid.
         iterations: of segmentors and translators.
+        filters: of the segmentors' first stage.
     """
     chosen = LAPTOP
     if spacing_mm is not None:
@@ -120,6 +121,8 @@ def scale(spacing_mm: float | None = None, iterations: int | None = None) -> Sca
         chosen = replace(chosen, spacing_mm=spacing_mm, size=(side, side))
     if iterations is not None:
         chosen = replace(chosen, iterations=iterations, translator_iterations=iterations)
+    if filters is not None:
+        chosen = replace(chosen, filters=filters)
     return chosen
 
 

@@ -53,8 +53,8 @@ class Scale:
         pool_size: images that CycleGAN's discriminators are shown again.
     """
 
-    spacing_mm: float = 3.0
-    iterations: int = 600
+    spacing_mm: float = 4.0
+    iterations: int = 300
     filters: int = 8
     discriminator_filters: int = 16
     batch_size: int = 8
@@ -73,7 +73,7 @@ class Scale:
         return MapGenerator(self.filters, output, in_channels)
 
     def discriminator(self, in_channels: int = 1, strided: int = 2, whole_image: bool = False) -> PatchGANDiscriminator:
-        """Of 34×34 pixels, which are 10 cm at 3 mm, unless told otherwise."""
+        """Of 34×34 pixels, which are 14 cm at 4 mm, unless told otherwise."""
         filters = self.discriminator_filters
         return PatchGANDiscriminator(filters, in_channels=in_channels, strided=strided, whole_image=whole_image)
 

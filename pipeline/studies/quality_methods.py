@@ -57,13 +57,13 @@ class Scale:
         planted: lesions in each scan.
     """
 
-    spacing_mm: float = 2.5
+    spacing_mm: float = 4.0
     field_mm: float = 240.0
-    filters: int = 16
+    filters: int = 8
     discriminator_filters: int = 16
     feature_filters: int = 16
-    steps: int = 300
-    feature_steps: int = 100
+    steps: int = 80
+    feature_steps: int = 60
     batch_size: int = 8
     critic_steps: int = 2
     judge_filters: int = 8

@@ -47,7 +47,7 @@ CRITICS: dict[str, Arm] = {
 }
 ARMS = {**BASELINES, **CRITICS}
 # A laptop's size: three seeds of all arms within an hour on two cores.
-LAPTOP: dict[str, Any] = {"spacing_mm": 2.0, "filters": 8, "critic_filters": 8, "epochs": 6, "batch_size": 8}
+LAPTOP: dict[str, Any] = {"spacing_mm": 3.0, "filters": 8, "critic_filters": 8, "epochs": 4, "batch_size": 8}
 ADDED = ("dice", "holes", "fragments")
 OF_STUDY = ("seed", "size", "device_name", "validate_every")
 

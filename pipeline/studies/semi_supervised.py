@@ -98,7 +98,7 @@ TASKS: dict[str, Task] = {
     ),
     "presence": Task(
         CLASSIFIERS,
-        {**SMALL, "spacing_mm": 4.0, "epochs": 30},
+        {**SMALL, "spacing_mm": 4.0, "epochs": 12},
         "patients",
         {"auroc": ("AUROC of slices ↑", 3), "accuracy": ("accuracy of slices ↑", 3)},
     ),

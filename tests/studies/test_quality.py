@@ -132,6 +132,6 @@ def test_the_losses_are_those_of_the_survey(name: str, players: list[str], terms
 
 
 def test_a_grid_covers_the_field_with_sides_that_networks_can_halve() -> None:
-    assert Scale().grid.size == (96, 96)
+    assert Scale().grid.size == (64, 64)
     assert Scale(spacing_mm=2.0).grid.size == (128, 128)
     assert TINY.grid.size == (32, 32)
