@@ -53,6 +53,17 @@ def without_shape_checks(monkeypatch: pytest.MonkeyPatch) -> None:
     remove_shape_checks(monkeypatch)
 
 
+@pytest.fixture
+def names_of_any_bytes(tmp_path: Path) -> None:
+    """Skips where a file's name has to be UTF-8, as on macOS and Windows."""
+    probe = tmp_path / os.fsdecode(b"\xfc")
+    try:
+        probe.touch()
+    except OSError:
+        pytest.skip("the file system takes no name that is not UTF-8")
+    probe.unlink()
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The real scans beside the checkout; tests that ask for them are skipped where they are absent."""

@@ -384,7 +384,7 @@ def anomaly(
 @WITHOUT_EPOCHS
 @click.option(
     "--seconds",
-    default=120.0,
+    default=30.0,
     show_default=True,
     type=click.FloatRange(min=0, min_open=True),
     help="Of each of the 6 trainings of a seed; the processor's on a CPU.",

@@ -41,8 +41,7 @@ SCHEDULES = {
     POINTS: Schedule(batch_size=128, rate=1e-3, betas=(0.5, 0.999), rates={"discriminator": 1e-4}),
     DIGITS: Schedule(batch_size=64, rate=5e-4, betas=(0.5, 0.999)),
 }
-# Steps of plain gradient descent that an unrolled discriminator takes: that of digits, of four convolutions, runs away at
-# the perceptron's rate within an epoch.
+# Of the gradient descent that an unrolled discriminator does: that of digits runs away at the perceptron's rate.
 UNROLL_RATES = {POINTS: 0.1, DIGITS: 0.01}
 DIGIT_LATENT, DIGIT_FILTERS = 32, 16
 MIXTURE_POINTS = 20_000

@@ -128,7 +128,7 @@ def test_samples_and_curves_take_a_laptop_s_time_unless_told(monkeypatch: pytest
     assert CliRunner().invoke(study, ["curves", "-o", "STUDY", "--points", "16", "--seeds", "1"]).exit_code == 0
     common = {"seeds": 3, "split": "validation", "device": "auto"}
     assert calls == [
-        {**common, "seconds": 120.0, "presets": ("laptop",), "overrides": {}},
+        {**common, "seconds": 30.0, "presets": ("laptop",), "overrides": {}},
         {**common, "seconds": 9.0, "presets": ("conditional",), "overrides": {"latent": 7}},
         {"count": 1024, "points": 16, "iterations": 10_000, "seeds": 1, "device": "auto"},
     ]

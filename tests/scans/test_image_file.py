@@ -48,7 +48,7 @@ class TestVolume:
         np.testing.assert_allclose(apply_affine(scan.affine, (4, 3, 2)), np.multiply(corner, (-1, -1, 1)), atol=1e-5)
         assert (int(scan.header["qform_code"]), int(scan.header["sform_code"])) == (1, 1)
 
-    @pytest.mark.skipif(os.name == "nt", reason="names are of bytes elsewhere")
+    @pytest.mark.usefixtures("names_of_any_bytes")
     @pytest.mark.parametrize("name", [b"m\xfcller.nrrd", b"m\xfcller/scan.mhd"])
     def test_names_may_be_of_any_bytes(self, name: bytes, tmp_path: Path) -> None:
         made = image()

@@ -430,6 +430,7 @@ class TestEveryFileThatCouldBeAScan:
         with pytest.raises(ScanError, match="damaged file"):
             source.read()
 
+    @pytest.mark.usefixtures("names_of_any_bytes")
     def test_a_file_name_that_is_no_utf_8_is_a_name(self, tmp_path: Path) -> None:
         path = nifti(tmp_path / "a.nii")
         path.rename(os.fsdecode(os.path.join(os.fsencode(tmp_path), b"m\xfcller.nii")))  # noqa: PTH118
