@@ -102,7 +102,7 @@ TASKS: dict[str, Task] = {
         "patients",
         {"auroc": ("AUROC of slices ↑", 3), "accuracy": ("accuracy of slices ↑", 3)},
     ),
-    "digits": Task(DIGITS, {**SMALL, "epochs": 30}, "examples", {"accuracy": ("accuracy ↑", 3)}),
+    "digits": Task(DIGITS, {**SMALL, "epochs": 10}, "examples", {"accuracy": ("accuracy ↑", 3)}),
 }
 
 
