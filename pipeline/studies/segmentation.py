@@ -199,6 +199,9 @@ def _figure(frame: pd.DataFrame) -> Any:
                 marker="o" if row["arm"] in CRITICS else "s", linestyle="none", label=row["arm"],
             )  # fmt: skip
         axes.set_xlabel("Dice of a volume")
+        # A threshold has a hundred times as many as a network; 0 is to be seen too.
+        axes.set_yscale("symlog", linthresh=0.1)
+        axes.set_ylim(bottom=0)
         axes.set_ylabel(f"{what} in a slice")
     axes.legend(fontsize="small", title="squares: controls")
     return figure
