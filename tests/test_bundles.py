@@ -118,6 +118,14 @@ def test_weights_of_another_network_are_one_sentence(foreign, content):
     assert "\n" not in str(caught.value)
 
 
+def test_quantised_weights_are_not_taken_for_their_values(foreign):
+    state = torch.load(foreign.weights, weights_only=True)
+    name = next(name for name, weight in state.items() if weight.is_floating_point())
+    torch.save({**state, name: state[name].to(torch.int8)}, foreign.weights)
+    with pytest.raises(UsageError, match=f"found int8 for {name}, expected floating point"):
+        load_predictor(foreign, device="cpu")
+
+
 def test_code_in_the_weights_is_not_run(foreign, dangerous, tmp_path):
     torch.save(dangerous(tmp_path / "touched"), foreign.weights)
     with pytest.raises(UsageError, match="holds more than tensors"):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.bundles import COMMANDS, Bundle, build, predictors, read_config
 from pipeline.bundles.bundle import MAIN
@@ -262,6 +262,7 @@ def load_weights(network: nn.Module, path: Path) -> None:
     try:
         network.load_state_dict(state)
         finite = all_finite(state)
+        whole = [name for name, own in network.state_dict().items() if _is_rounded(state[name], own)]
     except (RuntimeError, TypeError, AttributeError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise UsageError(
@@ -270,6 +271,16 @@ def load_weights(network: nn.Module, path: Path) -> None:
         ) from error
     if not finite:
         raise UsageError(f"{path}: found weights that are NaN or infinite, expected numbers; train anew")
+    if whole:
+        raise UsageError(
+            f"{path}: found {str(state[whole[0]].dtype).removeprefix('torch.')} for {whole[0]}, expected floating "
+            "point; give the weights as they were before they were quantised"
+        )
+
+
+def _is_rounded(given: Tensor, own: Tensor) -> bool:
+    """Whether a weight is given as a whole number: PyTorch would copy it as if its scale were 1."""
+    return own.is_floating_point() and not given.is_floating_point()
 
 
 def _load_export(bundle: Bundle, config_id: str, network: nn.Module, other: Path | None = None) -> None:
