@@ -94,7 +94,9 @@ def segmentation(
     help="Masks by Zhang's critic, or classes by K + 1: whether a slice shows a lesion, or which digit.",
 )
 @click.option(
-    "--labels", type=Numbers(), default="0.01,0.05,0.2", show_default=True, help="Shares of patients, or of digits."
+    "--labels",
+    type=Numbers(),
+    help="Shares of patients, or of digits.  [default: 0.01,0.05,0.2; of presence 0.05,0.2]",
 )
 def semi_supervised(
     data: Path,
@@ -105,12 +107,12 @@ def semi_supervised(
     split: str,
     settings: tuple[str, ...],
     task: Literal["segmentation", "presence", "digits"],
-    labels: list[float],
+    labels: list[float] | None,
 ) -> None:
     """Learn from few labels and many slices without (survey, Section 5.6).
 
     Beside the same labels alone, and of segmentation beside GenSeg and an intensity threshold. At its own size, of a
-    laptop, three shares and seeds take less than an hour.
+    laptop, three seeds take less than an hour on two cores.
     """
     from pipeline.studies import semi_supervised as study_of
 

@@ -67,15 +67,17 @@ class Task:
 
     Attributes:
         arms: by name, the control first.
-        laptop: settings that all share: with them, three shares and seeds take less than an hour on two cores.
+        laptop: settings that all share: with them and `labels`, three seeds take less than an hour on two cores.
         labelled_by: what a share of the labels is of.
         metrics: headings of the numbers, by name, with their digits; the first decides.
+        labels: shares that are measured unless others are asked for.
     """
 
     arms: Mapping[str, Arm]
     laptop: Mapping[str, Any]
     labelled_by: str
     metrics: Mapping[str, tuple[str, int]]
+    labels: tuple[float, ...] = LABELS
 
 
 CLASSIFIERS = {SUPERVISED: Arm(CLASSIFIER, ("supervised",)), SALIMANS: Arm(CLASSIFIER)}
@@ -101,6 +103,7 @@ TASKS: dict[str, Task] = {
         {**SMALL, "spacing_mm": 4.0, "epochs": 12},
         "patients",
         {"auroc": ("AUROC of slices ↑", 3), "accuracy": ("accuracy of slices ↑", 3)},
+        (0.05, 0.2),
     ),
     "digits": Task(DIGITS, {**SMALL, "epochs": 10}, "examples", {"accuracy": ("accuracy ↑", 3)}),
 }
@@ -110,7 +113,7 @@ def semi_supervised(
     cohort: Path,
     folder: Path,
     task: Name = "segmentation",
-    labels: Sequence[float] = LABELS,
+    labels: Sequence[float] | None = None,
     seeds: int = 3,
     overrides: dict[str, Any] | None = None,
     split: str = "validation",
@@ -128,7 +131,7 @@ def semi_supervised(
         cohort: folder made by `preprocess`; for `digits`, with the digit as target.
         folder: of the study.
         task: `segmentation`, the `presence` of a lesion in a slice, or `digits`.
-        labels: shares of the patients, or of digits, whose labels may be used.
+        labels: shares of the patients, or of digits, whose labels may be used; None takes the task's own.
         seeds: trainings of each arm and share, with the seeds 0, 1, …
         overrides: settings over the task's own, of the bundles that have them.
         split: patients to measure on.
@@ -141,6 +144,7 @@ def semi_supervised(
         UsageError: if a share or setting makes no sense, or the folder holds another study.
     """
     this = TASKS[task]
+    labels = this.labels if labels is None else labels
     _check(this, labels, overrides or {})
     common = {**this.laptop, **(overrides or {})}
     measure = _Segmentation(cohort, split, device) if task == "segmentation" else _Classes(cohort, split, device, task)
