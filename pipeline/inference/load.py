@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pipeline.bundles import COMMANDS, Bundle, build, predictors, read_config
 from pipeline.bundles.bundle import MAIN
@@ -262,7 +262,12 @@ def load_weights(network: nn.Module, path: Path) -> None:
     try:
         network.load_state_dict(state)
         finite = all_finite(state)
-        whole = [name for name, own in network.state_dict().items() if _is_rounded(state[name], own)]
+        # PyTorch copies whole numbers as if their scale were 1.
+        whole = [
+            name
+            for name, own in network.state_dict().items()
+            if own.is_floating_point() and not state[name].is_floating_point()
+        ]
     except (RuntimeError, TypeError, AttributeError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise UsageError(
@@ -276,11 +281,6 @@ def load_weights(network: nn.Module, path: Path) -> None:
             f"{path}: found {str(state[whole[0]].dtype).removeprefix('torch.')} for {whole[0]}, expected floating "
             "point; give the weights as they were before they were quantised"
         )
-
-
-def _is_rounded(given: Tensor, own: Tensor) -> bool:
-    """Whether a weight is given as a whole number: PyTorch would copy it as if its scale were 1."""
-    return own.is_floating_point() and not given.is_floating_point()
 
 
 def _load_export(bundle: Bundle, config_id: str, network: nn.Module, other: Path | None = None) -> None:

@@ -117,6 +117,7 @@ class TestProbe:
 def test_a_finer_grid_has_the_same_field_of_view() -> None:
     assert (sizes(2.0).size, sizes(2.0).spacing_mm) == ((128, 128), 2.0)
     assert sizes(iterations=7) == Scale(iterations=7, translator_iterations=7)
+    assert sizes(filters=16) == Scale(filters=16)
     assert sizes() == Scale()
 
 
