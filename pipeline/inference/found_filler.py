@@ -13,7 +13,7 @@ from pipeline.inference.anomaly import AnomalySegmenter
 from pipeline.inference.change import SMALLEST_ML, amounts, without_specks
 from pipeline.inference.filler import Fill, Spread
 from pipeline.inference.inputs import Inputs, Seen, see
-from pipeline.inference.mask_check import grown
+from pipeline.inference.mask_check import Checked, check_mask, fill_warnings, grown
 from pipeline.inference.network import GridNetwork
 from pipeline.inference.products import Product, ProductKind, Result
 from pipeline.inference.segmenter import Segmenter
@@ -207,9 +207,11 @@ class FoundFiller:
             found = self.segmenter.probabilities(seen.windowed[span], seen.spacing_mm)
             probability[span] = found[:, 0] * searched[span]
             hole = self._hole(probability, searched, seen.spacing_mm)
+            checked = Checked((), self._warned(seen, hole))
         else:
             hole, notes = seen.mask(inputs.mask)
             searched = hole
+            checked = check_mask(seen.axial, seen.windowed[:, 0], hole, seen.foreground, seen.spacing_mm)
         made = self.filler.fill_seen(seen, hole) if hole.any() else Fill(seen.axial, "", [NOTHING])
         change = seen.on_scan(np.where(hole, made.axial - seen.axial, np.float32(0)))
         region, filled = seen.region_on_scan(searched), seen.region_on_scan(hole)
@@ -243,8 +245,9 @@ class FoundFiller:
             region=region,
             window=seen.window,
             notes=[*seen.notes, *seen.told(notes), *made.notes, *more, *spread.notes],
+            warnings=checked.warnings,
             steps=seen.steps,
-            figures=(*amounts(removed, region, filled, seen.window, scan), *spread.figures),
+            figures=(*amounts(removed, region, filled, seen.window, scan), *spread.figures, *checked.figures),
             facts={
                 "EditedVoxels": int(filled.sum()),
                 "ChangedVoxels": int((stored != scan.stored).sum()),
@@ -253,6 +256,11 @@ class FoundFiller:
             made="A pseudo-healthy version of the scan was synthesised",
             method=(self._told(inputs), *((made.method,) if made.method else ()), UNTOUCHED, *spread.method),
         )
+
+    def _warned(self, seen: Seen, hole: NDArray[np.bool_]) -> list[str]:
+        if not hole.any():
+            return []
+        return fill_warnings(seen.windowed[:, 0], hole, seen.foreground, seen.spacing_mm)
 
     def _told(self, inputs: Inputs) -> str:
         if inputs.mask is not None:

@@ -58,8 +58,7 @@ def check_mask(
     """
     voxel_ml = float(np.prod(spacing_mm)) / 1000
     box = box_of(hole)
-    labels, count = ndimage.label(hole[box], structure=np.ones((3, 3, 3)))
-    voxels = np.bincount(labels.ravel())[1:]
+    voxels = _pieces(hole)
     specks = int((voxels < LEAST_VOXELS).sum())
     largest_ml = float(voxels.max()) * voxel_ml
     enclosed = int((ndimage.binary_fill_holes(hole[box]) & ~hole[box]).sum())
@@ -67,7 +66,7 @@ def check_mask(
     around = tissue_around(hole, head, spacing_mm)
     rim = rim_contrast(axial, hole, head, spacing_mm)
     figures = (
-        Figure("Pieces", "Pieces of the mask", count, "", 0, f"the largest has {largest_ml:.3g} ml"),
+        Figure("Pieces", "Pieces of the mask", len(voxels), "", 0, f"the largest has {largest_ml:.3g} ml"),
         Figure("EnclosedMl", "Enclosed and unmasked", enclosed * voxel_ml, "ml", 2, "holes inside the mask"),
         Figure("OutsidePercent", "Mask in air", 100 * outside, "% of the mask", 1, "outside head or body"),
         Figure("AroundPercent", "Tissue around", 100 * around, "% of the mask's surface", 0, "the rest is air or cut"),
@@ -80,21 +79,43 @@ def check_mask(
             f"the mask encloses {enclosed} voxels ({enclosed * voxel_ml:.2g} ml) that are not in it and stay as they "
             "are, expected none; fill the mask's holes if they are lesion"
         )
-    if 0 < specks < count:
+    if 0 < specks < len(voxels):
         warnings.append(
-            f"{specks} of the mask's {count} pieces are specks of fewer than {LEAST_VOXELS} voxels; look whether they "
-            "are meant"
+            f"{specks} of the mask's {len(voxels)} pieces are specks of fewer than {LEAST_VOXELS} voxels; look whether "
+            "they are meant"
         )
     if outside > OUTSIDE:
         warnings.append(
             f"{outside:.0%} of the mask lies outside head or body, expected at most {OUTSIDE:.0%}; it is filled with "
             "tissue all the same; check that the mask is of this scan"
         )
+    warnings += fill_warnings(windowed, hole, head, spacing_mm)
+    return Checked(figures, warnings)
+
+
+def fill_warnings(
+    windowed: NDArray[np.float32],
+    hole: NDArray[np.bool_],
+    head: NDArray[np.bool_],
+    spacing_mm: tuple[float, float, float],
+) -> list[str]:
+    """Why the fill of a mask is not to be trusted, whoever made the mask; one sentence each.
+
+    Args:
+        windowed: in [0, 1], shape (slices, right, anterior).
+        hole: the mask, same shape, not empty.
+        head: head or body, same shape.
+        spacing_mm: voxel size along the same axes.
+    """
+    voxel_ml = float(np.prod(spacing_mm)) / 1000
+    around = tissue_around(hole, head, spacing_mm)
+    warnings = []
     if around < AROUND:
         warnings.append(
             f"do not trust the fill: {around:.0%} of the mask's surface touches tissue, expected at least "
             f"{AROUND:.0%}; there is too little to continue"
         )
+    largest_ml = float(_pieces(hole).max()) * voxel_ml
     if largest_ml > LARGE_ML:
         brain_ml = float((brain_tissue(windowed, spacing_mm, hole) | hole).sum()) * voxel_ml
         share = largest_ml * HEMISPHERES / brain_ml
@@ -103,7 +124,13 @@ def check_mask(
             f"do not trust the fill: the mask's largest piece has {largest_ml:.0f} ml{told} and above {LARGE_ML:g} ml "
             "fills of planted holes were far from what had been there"
         )
-    return Checked(figures, warnings)
+    return warnings
+
+
+def _pieces(hole: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Voxels of each connected piece of a mask."""
+    labels, _ = ndimage.label(hole[box_of(hole)], structure=np.ones((3, 3, 3)))
+    return np.bincount(labels.ravel())[1:]
 
 
 def rim_contrast(

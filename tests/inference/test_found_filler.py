@@ -115,6 +115,27 @@ def test_a_mask_that_is_given_is_filled_and_nothing_else_is_looked_for(scan: Sca
     assert result.first("map") is None
 
 
+def test_a_mask_that_is_given_is_looked_at_as_by_fill(scan: Scan) -> None:
+    given = np.zeros(scan.shape, bool)
+    given[6:9, 8:12, 3:6] = True
+    given[7, 10, 4] = False
+    inputs = Inputs(scan, mask=mask_of(scan, given))
+    result, filled = found_filler()(inputs), HarmonicFiller(WINDOW)(inputs)
+    assert any("the mask encloses 1 voxels" in warning for warning in result.warnings)
+    assert result.warnings == filled.warnings
+    assert {"Pieces", "RimContrast"} <= {figure.name for figure in result.figures}
+
+
+@pytest.mark.parametrize(("mm", "large"), [(2.0, False), (14.0, True)])
+def test_what_is_found_and_too_large_for_a_fill_to_be_trusted_is_warned_of(
+    head: np.ndarray, write_scan: Callable[..., Path], mm: float, large: bool
+) -> None:
+    scan = read_nifti(write_scan(head, affine=np.diag([mm, mm, mm, 1.0])))
+    result = found_filler()(Inputs(scan))
+    assert result.first("mask").voxels.any()
+    assert any("the mask's largest piece has" in warning for warning in result.warnings) == large
+
+
 def test_in_a_slab_lesions_are_looked_for_there_alone(scan: Scan) -> None:
     predictor = found_filler()
     predictor.slab = Slab(slices=2, thickness_mm=None)
