@@ -316,6 +316,8 @@ def _check(options: ScanOptions) -> None:
     for scan in options.scans:
         if not (scan.exists() or scan.is_symlink()):  # of a link, what it lacks is told later
             raise UsageError(f"{scan}: no such file; check the path")
+    if options.output.exists() and not options.output.is_dir():
+        raise UsageError(f"{options.output}: is a file, expected a folder for the results; name another with -o")
     masks = (options.mask, *options.drawn)
     files = (
         *((mask, "a lesion mask") for mask in masks),

@@ -310,6 +310,15 @@ class TestWhatCannotStart:
         assert (result.code, "the mask has shape" in result.err) == (1, True)
         assert files(tmp_path / "out") == []
 
+    def test_a_file_where_the_folder_of_results_should_be_is_told_before_anything_is_loaded(
+        self, run: Run, scan: Path, tmp_path: Path
+    ) -> None:
+        (tmp_path / "twin.nii.gz").write_text("of someone")
+        result = run("synthesize", scan, "-b", "nonsense", "-o", tmp_path / "twin.nii.gz")
+        assert result.code == 2
+        assert result.err.endswith("twin.nii.gz: is a file, expected a folder for the results; name another with -o\n")
+        assert (tmp_path / "twin.nii.gz").read_text() == "of someone"
+
     def test_unknown_bundle_lists_the_known_ones(self, run: Run, scan: Path, tmp_path: Path) -> None:
         result = run("synthesize", scan, "-b", "nonsense", "-o", tmp_path / "out")
         assert result.code == 2
