@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -33,15 +33,23 @@ RESIDUAL = (
     "To this the residual of a network was added, which saw the filled slices, their neighbours, the mask and the "
     "other side of the head."
 )
-BIHARMONIC = "Small lesions were filled by the biharmonic equation in each slice, those beside air harmonically."
+SMALL = (
+    "Lesions below {:g} ml got a weighted mean of that and of the solution of the biharmonic equation in each slice, "
+    "beside air of the harmonic fill; the network's weight falls with the logarithm of the lesion's volume, to none at "
+    "{:g} ml."
+)
+BIHARMONIC = (
+    "Lesions below {:g} ml were filled by the biharmonic equation in each slice, those beside air harmonically."
+)
 
 
 class ResidualFiller(FillsMask, NetworkPredictor):
     """Fills a lesion harmonically on the scan's own grid, and adds what a network on its grid adds to that.
 
-    Lesions in which validation showed that the network does no better than a control are filled by that: in each slice
-    by the biharmonic equation, or harmonically where air is near. In scans that are unlike those of its training, the
-    harmonic fill stays alone.
+    In small lesions a control is as near to the truth, and errs otherwise: the biharmonic equation in each slice, or
+    the harmonic fill where air is near. They get a mean of both, in which the weight of the network rises with the
+    logarithm of the connected lesion's volume, from 0 at `from_ml` to 1 at `alone_ml`. In scans that are unlike those
+    of its training, the harmonic fill stays alone.
 
     Args:
         network: what `network_channels` makes of a scan, with neighbours, to filled slices (B, 1, H, W) in [0, 1].
@@ -52,7 +60,8 @@ class ResidualFiller(FillsMask, NetworkPredictor):
         batch_size: slices at once.
         channels: name of the sequence.
         neighbours: slices above and below that the network sees with each.
-        from_ml: smallest volume of a connected lesion in which the network is used.
+        from_ml: smallest volume of a connected lesion in which the network is used, in ml.
+        alone_ml: volume from which it is used alone; `from_ml` if that is larger.
         context: pixels of its grid that the network is shown around the hole, at least those that it takes for its
             surroundings; more take longer and change little.
         error: of its fills.
@@ -72,15 +81,20 @@ class ResidualFiller(FillsMask, NetworkPredictor):
         channels: Sequence[str] = ("image",),
         neighbours: int = 1,
         from_ml: float = 0.0,
+        alone_ml: float = 0.0,
         context: int = 24,
         error: FillError | None = None,
     ) -> None:
         super().__init__(GridNetwork(network, grid, device, inferer, batch_size, neighbours), window, channels)
-        if not (isinstance(from_ml, int | float) and 0 <= from_ml < math.inf):
-            raise UsageError(f"from_ml: found {from_ml!r}, expected a volume in ml of at least 0")
+        for name, volume_ml in (("from_ml", from_ml), ("alone_ml", alone_ml)):
+            if not (isinstance(volume_ml, int | float) and 0 <= volume_ml < math.inf):
+                raise UsageError(f"{name}: found {volume_ml!r}, expected a volume in ml of at least 0")
+        if alone_ml > from_ml == 0:
+            raise UsageError(f"from_ml: found 0, expected more than 0, from which the weight rises to {alone_ml:g} ml")
         check_whole("context", context, 1, LONGEST_SIDE)
         self.grid = grid
         self.from_ml = from_ml
+        self.alone_ml = max(from_ml, alone_ml)
         self.context = context
         self.error = error
 
@@ -90,9 +104,9 @@ class ResidualFiller(FillsMask, NetworkPredictor):
         """As `FillsMask.fill`."""
         head = foreground(windowed[:, 0])
         start = harmonic_fill(windowed[:, 0], hole, head & ~hole, spacing_mm)
-        trusted, _ = self._trusted(hole, spacing_mm)
-        made = start + self.residual(start, hole, trusted, spacing_mm)
-        return _with_small(made, hole & ~trusted, head).clip(0, 1)
+        weight, _ = self._weight(hole, spacing_mm)
+        made = start + self.residual(start, hole, weight > 0, spacing_mm)
+        return _mixed(made, start, hole, weight, head).clip(0, 1)
 
     def residual(
         self,
@@ -149,13 +163,23 @@ class ResidualFiller(FillsMask, NetworkPredictor):
     def fill_seen(self, seen: Seen, hole: NDArray[np.bool_]) -> Fill:
         """As `FillsMask.fill_seen`."""
         start = harmonic_fill(seen.axial, hole, seen.foreground & ~hole, seen.spacing_mm)
-        trusted, notes = self._trusted(hole, seen.spacing_mm)
-        added = self.residual(seen.window.apply(start), hole, trusted, seen.spacing_mm)
+        weight, small = self._weight(hole, seen.spacing_mm)
+        added = self.residual(seen.window.apply(start), hole, weight > 0, seen.spacing_mm)
         added *= np.float32(seen.window.width)
         # Nothing becomes darker than air.
         made = np.maximum(start + added, np.minimum(start, seen.window.low))
-        told = [HARMONIC] * bool(trusted.any()) + [RESIDUAL] * bool(added.any()) + [BIHARMONIC] * bool(notes)
-        return Fill(_with_small(made, hole & ~trusted, seen.foreground), " ".join(told), notes)
+        told = [HARMONIC] * bool((weight > 0).any()) + [RESIDUAL] * bool(added.any())
+        if small.mixed:
+            told.append(SMALL.format(self.alone_ml, self.from_ml))
+        elif small.controlled:
+            told.append(BIHARMONIC.format(self.from_ml))
+        notes = []
+        if small.controlled:
+            notes.append(
+                f"{small.controlled} of {small.lesions} lesions were filled without the network: below "
+                f"{self.from_ml:g} ml it did no better in validation"
+            )
+        return Fill(_mixed(made, start, hole, weight, seen.foreground), " ".join(told), notes)
 
     def __call__(self, inputs: Inputs) -> Result:
         """Fill the mask of the inputs.
@@ -181,30 +205,47 @@ class ResidualFiller(FillsMask, NetworkPredictor):
 
         return self.result(replace(inputs, check=check), fill)
 
-    def _trusted(
+    def _weight(
         self, hole: NDArray[np.bool_], spacing_mm: tuple[float, float, float]
-    ) -> tuple[NDArray[np.bool_], list[str]]:
-        """Those connected lesions that are as large as those in which the network did better, and a note on others."""
-        if not self.from_ml:
-            return hole, []
+    ) -> tuple[NDArray[np.float32], "_Small"]:
+        """The network's weight in each voxel of the hole, 0 elsewhere, and how many lesions it does not fill alone."""
+        weight = np.zeros(hole.shape, dtype=np.float32)
+        if not self.alone_ml:
+            weight[hole] = 1
+            return weight, _Small()
         box = box_of(hole)
         labels, count = ndimage.label(hole[box], structure=np.ones((3, 3, 3)))
-        large = np.bincount(labels.ravel(), minlength=count + 1) * float(np.prod(spacing_mm)) / 1000 >= self.from_ml
-        large[0] = False
-        trusted = np.zeros_like(hole)
-        trusted[box] = large[labels]
-        small = count - int(large.sum())
-        if not small:
-            return trusted, []
-        told = f"{small} of {count} lesions were filled without the network"
-        return trusted, [f"{told}: below {self.from_ml:g} ml it did no better in validation"]
+        volume_ml = np.bincount(labels.ravel())[1:] * float(np.prod(spacing_mm)) / 1000
+        each = (volume_ml >= self.from_ml).astype(np.float32)
+        if self.alone_ml > self.from_ml:
+            each *= (np.log(volume_ml / self.from_ml) / math.log(self.alone_ml / self.from_ml)).clip(0, 1)
+        weight[box] = np.concatenate([[np.float32(0)], each])[labels]
+        return weight, _Small(count, int((each == 0).sum()), int(((each > 0) & (each < 1)).sum()))
 
 
-def _with_small(made: NDArray[np.float32], small: NDArray[np.bool_], head: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """A filled scan (slices, right, anterior) with its small lesions filled anew, but for those beside air."""
+@dataclass(frozen=True)
+class _Small:
+    """How many connected lesions there are, and of them those of the control alone and those of a mean."""
+
+    lesions: int = 0
+    controlled: int = 0
+    mixed: int = 0
+
+
+def _mixed(
+    made: NDArray[np.float32],
+    start: NDArray[np.float32],
+    hole: NDArray[np.bool_],
+    weight: NDArray[np.float32],
+    head: NDArray[np.bool_],
+) -> NDArray[np.float32]:
+    """A filled scan (slices, right, anterior), in its small lesions mixed with the control."""
+    small = hole & (weight < 1)
     if not small.any():
         return made
-    return biharmonic_fill(made, small & ~open_to_air(small, head))
+    beside_air = open_to_air(small, head)
+    control = np.where(beside_air, start, biharmonic_fill(made, small & ~beside_air))
+    return np.where(small, weight * made + (1 - weight) * control, made)
 
 
 def _around(hole: torch.Tensor, context: int, stride: int) -> range:

@@ -136,10 +136,39 @@ class TestTrust:
         result = filler(Adds(0.1), from_ml=from_ml)(Inputs(scan, mask=mask_of(scan, two)))
         assert not any("without the network" in note for note in result.notes)
 
-    @pytest.mark.parametrize("from_ml", [-1, float("nan"), float("inf"), "1"])
-    def test_what_is_no_volume_is_refused(self, from_ml):
-        with pytest.raises(UsageError, match="expected a volume in ml of at least 0"):
-            filler(Adds(), from_ml=from_ml)
+    def test_in_between_the_network_has_a_weight_that_rises_with_the_logarithm_of_the_volume(self, scan, hole, two):
+        ml = 0.048
+        alone, control, mean = (
+            filled(filler(Adds(0.1), from_ml=from_ml, alone_ml=alone_ml), scan, two).astype(float)
+            for from_ml, alone_ml in ((0.01, 0.02), (0.05, 0.06), (ml / 8, 4 * ml))
+        )
+        np.testing.assert_allclose(mean[hole], 0.6 * alone[hole] + 0.4 * control[hole], atol=1)
+        np.testing.assert_array_equal(mean[two & ~hole], control[two & ~hole])
+        assert np.abs(alone - control)[hole].min() > 50
+
+    def test_the_mean_is_told(self, scan, two):
+        result = filler(Adds(0.1), from_ml=0.01, alone_ml=0.2)(Inputs(scan, mask=mask_of(scan, two)))
+        assert "the network's weight falls with the logarithm of the lesion's volume, to none at 0.01 ml" in " ".join(
+            result.method
+        )
+        (note,) = (note for note in result.notes if "lesions" in note)
+        assert note.startswith("1 of 2 lesions were filled without the network")
+
+    def test_evaluation_fills_as_users_get(self, scan, two):
+        predictor = filler(Adds(0.1), from_ml=0.01, alone_ml=0.2)
+        windowed = WINDOW.window(scan.intensities(), scan.origin).apply(scan.axial(scan.intensities()))
+        made = predictor.fill(windowed[:, None], scan.axial(two), scan.axial_spacing_mm)
+        np.testing.assert_allclose(HIGH * made, scan.axial(filled(predictor, scan, two)), atol=1)
+
+    @pytest.mark.parametrize("volume", [-1, float("nan"), float("inf"), "1"])
+    @pytest.mark.parametrize("name", ["from_ml", "alone_ml"])
+    def test_what_is_no_volume_is_refused(self, name, volume):
+        with pytest.raises(UsageError, match=f"{name}: found .*, expected a volume in ml of at least 0"):
+            filler(Adds(), **{name: volume})
+
+    def test_a_weight_that_rises_from_no_volume_is_refused(self):
+        with pytest.raises(UsageError, match="from_ml: found 0, expected more than 0"):
+            filler(Adds(), alone_ml=1.0)
 
 
 def test_a_scan_unlike_those_of_the_training_is_filled_harmonically_and_the_reason_is_said(scan, hole):
