@@ -14,10 +14,10 @@ from monai.engines import Trainer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from pipeline.methods.base import Method, Player
+from pipeline.training.average import MovingAverage
 from pipeline.training.distributed import (
     average_gradients,
     gathered,
@@ -63,7 +63,8 @@ class PlayerTrainer(Trainer):
         channels_last: keep images and weights in memory as (B, H, W, C); `amp` `auto` decides for itself.
         deterministic: float32, contiguous, and those algorithms of torch that give the same bits each time; it warns of
             operations that have none on this device.
-        average_decay: keep an exponential moving average of the exports' weights with this decay; None keeps none.
+        average_decay: keep an exponential moving average of the exports' weights, and of batch norm's running
+            statistics, with this decay; None keeps none.
         train_handlers: objects with `attach(engine)`.
     """
 
@@ -112,12 +113,9 @@ class PlayerTrainer(Trainer):
         self.compute(PLAIN if amp == AUTO else Speed(amp, channels_last))
         self.undecided = amp == AUTO and not deterministic
         self.step_seconds: dict[Speed, float] = {}
-        self.averages: dict[str, AveragedModel] = {}
+        self.averages: dict[str, MovingAverage] = {}
         if average_decay is not None:
-            average = get_ema_multi_avg_fn(average_decay)
-            self.averages = {
-                name: AveragedModel(module, multi_avg_fn=average) for name, module in method.exports.items()
-            }
+            self.averages = {name: MovingAverage(module, average_decay) for name, module in method.exports.items()}
         self.add_event_handler(Events.EPOCH_STARTED, self._begin_epoch)
         self.add_event_handler(Events.EPOCH_COMPLETED, self._step_schedules)
         self.add_event_handler(Events.EPOCH_COMPLETED, self._share_statistics)
