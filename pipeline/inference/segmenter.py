@@ -21,7 +21,8 @@ from pipeline.preprocessing.window import WindowRule
 # A logit where the network was shown nothing: a probability of 1e-9.
 NEVER = -20.0
 # The mirror image is looked at where something may be found: a logit above that of a probability of 2 %. Elsewhere it
-# would have to be surer than 75 % of what the scan as it is shows none of, to lift the mean to 20 %.
+# would have to be surer than 38 % of what the scan as it is shows none of, to lift the mean to the 10 % from which
+# `FoundFiller` fills.
 DOUBT = -3.9
 THRESHOLDED = (
     "The network's logits were brought to the scan's grid, and voxels with a probability of {:g} or more were taken "
