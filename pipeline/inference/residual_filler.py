@@ -175,10 +175,8 @@ class ResidualFiller(FillsMask, NetworkPredictor):
             told.append(BIHARMONIC.format(self.from_ml))
         notes = []
         if small.controlled:
-            notes.append(
-                f"{small.controlled} of {small.lesions} lesions were filled without the network: below "
-                f"{self.from_ml:g} ml it did no better in validation"
-            )
+            which = f"{small.controlled} of {small.lesions} lesions, below {self.from_ml:g} ml,"
+            notes.append(f"{which} were filled without the network")
         return Fill(_mixed(made, start, hole, weight, seen.foreground), " ".join(told), notes)
 
     def __call__(self, inputs: Inputs) -> Result:
