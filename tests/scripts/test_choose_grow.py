@@ -36,8 +36,8 @@ def test_a_wider_margin_leaves_less_tissue_as_it_was(
     script("choose_grow.py", tmp_path / "cohort", "-b", f"{run}+harmonic", *given, "-o", tmp_path / "grow.md")
     header, _, *lines = (tmp_path / "grow.md").read_text().splitlines()
     cells = {line.split(" | ")[0].strip("| "): line.strip("| ").split(" | ")[1:] for line in lines}
-    assert list(cells) == ["untouched", "from 0.2, 0 mm", "from 0.2, 8 mm"]
-    assert header.count("|") == len(cells["from 0.2, 0 mm"]) + 2
-    identical = [float(cells[label][-1]) for label in ("untouched", "from 0.2, 0 mm", "from 0.2, 8 mm")]
+    assert list(cells) == ["untouched", "from 0.1, 0 mm", "from 0.1, 8 mm"]
+    assert header.count("|") == len(cells["from 0.1, 0 mm"]) + 2
+    identical = [float(cells[label][-1]) for label in ("untouched", "from 0.1, 0 mm", "from 0.1, 8 mm")]
     assert identical[0] == 100
     assert identical[0] >= identical[1] >= identical[2]
