@@ -207,7 +207,8 @@ class FoundFiller:
             found = self.segmenter.probabilities(seen.windowed[span], seen.spacing_mm)
             probability[span] = found[:, 0] * searched[span]
             hole = self._hole(probability, searched, seen.spacing_mm)
-            checked = Checked((), self._warned(seen, hole))
+            why = fill_warnings(seen.windowed[:, 0], hole, seen.foreground, seen.spacing_mm) if hole.any() else []
+            checked = Checked((), why)
         else:
             hole, notes = seen.mask(inputs.mask)
             searched = hole
@@ -256,11 +257,6 @@ class FoundFiller:
             made="A pseudo-healthy version of the scan was synthesised",
             method=(self._told(inputs), *((made.method,) if made.method else ()), UNTOUCHED, *spread.method),
         )
-
-    def _warned(self, seen: Seen, hole: NDArray[np.bool_]) -> list[str]:
-        if not hole.any():
-            return []
-        return fill_warnings(seen.windowed[:, 0], hole, seen.foreground, seen.spacing_mm)
 
     def _told(self, inputs: Inputs) -> str:
         if inputs.mask is not None:

@@ -89,7 +89,7 @@ def check_mask(
             f"{outside:.0%} of the mask lies outside head or body, expected at most {OUTSIDE:.0%}; it is filled with "
             "tissue all the same; check that the mask is of this scan"
         )
-    warnings += fill_warnings(windowed, hole, head, spacing_mm)
+    warnings += _distrust(windowed, hole, spacing_mm, around, largest_ml)
     return Checked(figures, warnings)
 
 
@@ -107,16 +107,25 @@ def fill_warnings(
         head: head or body, same shape.
         spacing_mm: voxel size along the same axes.
     """
-    voxel_ml = float(np.prod(spacing_mm)) / 1000
-    around = tissue_around(hole, head, spacing_mm)
+    largest_ml = float(_pieces(hole).max()) * float(np.prod(spacing_mm)) / 1000
+    return _distrust(windowed, hole, spacing_mm, tissue_around(hole, head, spacing_mm), largest_ml)
+
+
+def _distrust(
+    windowed: NDArray[np.float32],
+    hole: NDArray[np.bool_],
+    spacing_mm: tuple[float, float, float],
+    around: float,
+    largest_ml: float,
+) -> list[str]:
     warnings = []
     if around < AROUND:
         warnings.append(
             f"do not trust the fill: {around:.0%} of the mask's surface touches tissue, expected at least "
             f"{AROUND:.0%}; there is too little to continue"
         )
-    largest_ml = float(_pieces(hole).max()) * voxel_ml
     if largest_ml > LARGE_ML:
+        voxel_ml = float(np.prod(spacing_mm)) / 1000
         brain_ml = float((brain_tissue(windowed, spacing_mm, hole) | hole).sum()) * voxel_ml
         share = largest_ml * HEMISPHERES / brain_ml
         told = f", {share:.0%} of a hemisphere," if share > THIRD else ""

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -163,20 +163,19 @@ class ResidualFiller(FillsMask, NetworkPredictor):
     def fill_seen(self, seen: Seen, hole: NDArray[np.bool_]) -> Fill:
         """As `FillsMask.fill_seen`."""
         start = harmonic_fill(seen.axial, hole, seen.foreground & ~hole, seen.spacing_mm)
-        weight, small = self._weight(hole, seen.spacing_mm)
+        weight, each = self._weight(hole, seen.spacing_mm)
         added = self.residual(seen.window.apply(start), hole, weight > 0, seen.spacing_mm)
         added *= np.float32(seen.window.width)
         # Nothing becomes darker than air.
         made = np.maximum(start + added, np.minimum(start, seen.window.low))
         told = [HARMONIC] * bool((weight > 0).any()) + [RESIDUAL] * bool(added.any())
-        if small.mixed:
+        controlled = int((each == 0).sum())
+        if np.any((each > 0) & (each < 1)):
             told.append(SMALL.format(self.alone_ml, self.from_ml))
-        elif small.controlled:
+        elif controlled:
             told.append(BIHARMONIC.format(self.from_ml))
-        notes = []
-        if small.controlled:
-            which = f"{small.controlled} of {small.lesions} lesions, below {self.from_ml:g} ml,"
-            notes.append(f"{which} were filled without the network")
+        which = f"{controlled} of {len(each)} lesions, below {self.from_ml:g} ml,"
+        notes = [f"{which} were filled without the network"] if controlled else []
         return Fill(_mixed(made, start, hole, weight, seen.foreground), " ".join(told), notes)
 
     def __call__(self, inputs: Inputs) -> Result:
@@ -205,29 +204,20 @@ class ResidualFiller(FillsMask, NetworkPredictor):
 
     def _weight(
         self, hole: NDArray[np.bool_], spacing_mm: tuple[float, float, float]
-    ) -> tuple[NDArray[np.float32], "_Small"]:
-        """The network's weight in each voxel of the hole, 0 elsewhere, and how many lesions it does not fill alone."""
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The network's weight in each voxel of the hole, 0 elsewhere, and in each lesion; of none if all are 1."""
         weight = np.zeros(hole.shape, dtype=np.float32)
         if not self.alone_ml:
             weight[hole] = 1
-            return weight, _Small()
+            return weight, np.empty(0, dtype=np.float32)
         box = box_of(hole)
-        labels, count = ndimage.label(hole[box], structure=np.ones((3, 3, 3)))
+        labels, _ = ndimage.label(hole[box], structure=np.ones((3, 3, 3)))
         volume_ml = np.bincount(labels.ravel())[1:] * float(np.prod(spacing_mm)) / 1000
         each = (volume_ml >= self.from_ml).astype(np.float32)
         if self.alone_ml > self.from_ml:
             each *= (np.log(volume_ml / self.from_ml) / math.log(self.alone_ml / self.from_ml)).clip(0, 1)
         weight[box] = np.concatenate([[np.float32(0)], each])[labels]
-        return weight, _Small(count, int((each == 0).sum()), int(((each > 0) & (each < 1)).sum()))
-
-
-@dataclass(frozen=True)
-class _Small:
-    """How many connected lesions there are, and of them those of the control alone and those of a mean."""
-
-    lesions: int = 0
-    controlled: int = 0
-    mixed: int = 0
+        return weight, each
 
 
 def _mixed(

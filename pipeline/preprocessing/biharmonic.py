@@ -4,6 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from pipeline.preprocessing.box import box_of, wider
+
 # Pixels around a hole that the equation looks at; and as many that are taken along.
 STENCIL, MARGIN = 2, 4
 
@@ -46,7 +48,9 @@ def open_to_air(hole: NDArray[np.bool_], head: NDArray[np.bool_]) -> NDArray[np.
         head: head or body, same shape.
     """
     square = np.ones((1, 2 * STENCIL + 1, 2 * STENCIL + 1), bool)
-    labels, _ = ndimage.label(hole, structure=np.ones((3, 3, 3)))
-    near = np.unique(labels[hole & ndimage.binary_dilation(~head, square)])
-    found: NDArray[np.bool_] = np.isin(labels, near[near > 0])
+    box = wider(box_of(hole), STENCIL, (1.0, 1.0, 1.0))  # in pixels
+    labels, _ = ndimage.label(hole[box], structure=np.ones((3, 3, 3)))
+    near = np.unique(labels[hole[box] & ndimage.binary_dilation(~head[box], square)])
+    found = np.zeros_like(hole)
+    found[box] = np.isin(labels, near[near > 0])
     return found
